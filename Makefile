@@ -1,0 +1,28 @@
+# make demo   sets everything up and runs the main job
+# make test   sets everything up and runs the tests
+PYTHON ?= python3
+VENV ?= .venv
+# FAISS comes in a GPU and a CPU wheel that exclude each other: take what the machine has.
+EXTRA := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/installed-demo
+	$(VENV)/bin/python -m infra.local.demo $(ARGS)
+
+test: $(VENV)/installed-test
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+lint: $(VENV)/installed-test
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+clean:
+	rm -rf $(VENV) o2n-demo
+
+$(VENV)/installed-%: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 to 3.13 is needed: make PYTHON=python3.11 ..." if not (3, 11) <= sys.version_info < (3, 14) else 0)'
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --editable '.[$(EXTRA),$*]'
+	touch $@

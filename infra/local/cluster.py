@@ -1,0 +1,159 @@
+"""A Ray cluster of one's own on this machine: never attaches to another, never stops another.
+
+Every process of the cluster carries the cluster's mark in its environment, and stopping kills what carries it;
+`ray stop` would stop every cluster on the machine.
+"""
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+
+START_SECONDS = 90.0
+
+_MARK = "O2N_LOCAL_CLUSTER"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """How to reach a running cluster: `environment` is what a child process needs to use it."""
+
+    dashboard: str
+    environment: dict[str, str]
+    mark: str
+    logs: Path
+
+    def run(self, *command: str, **options: object) -> "subprocess.CompletedProcess[str]":
+        """Run a command of the virtual environment against this cluster; output is captured as text."""
+        return subprocess.run(
+            [*_executable(command[0]), *command[1:]],
+            env=self.environment,
+            text=True,
+            capture_output=True,
+            check=False,
+            **options,  # type: ignore[call-overload]
+        )
+
+    def popen(self, *command: str) -> "subprocess.Popen[str]":
+        """Start a command against this cluster; its output can be read line by line while it runs."""
+        return subprocess.Popen(
+            [*_executable(command[0]), *command[1:]],
+            env=self.environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+    def processes(self) -> list[psutil.Process]:
+        """Every process of this cluster that is alive."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get(_MARK) == self.mark and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
+
+
+@contextmanager
+def local_cluster(*, cpus: int, store: str, object_store_bytes: int = 512 << 20) -> Iterator[Cluster]:
+    """Start a cluster with its dashboard and job server on loopback, and stop it, and nothing else, at the end.
+
+    It asks for a token, which only `environment` carries.
+
+    Args:
+        cpus: what Ray may place, in cores; not a limit on what processes use.
+        store: URL of the store that jobs and services on the cluster use by default.
+
+    Raises:
+        RuntimeError: the cluster did not come up in time; the message has the end of its log.
+    """
+    mark = secrets.token_hex(8)
+    # Ray puts sockets below this folder, and a socket's path may not be longer than 107 bytes.
+    folder = Path(tempfile.mkdtemp(prefix="o2n-", dir="/tmp"))
+    dashboard_port = free_port()
+    dashboard = f"http://127.0.0.1:{dashboard_port}"
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
+        _MARK: mark,
+        "O2N_STORE": store,
+        "RAY_ADDRESS": dashboard,
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_SERVE_LOG_TO_STDERR": "0",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+    }
+    log = folder / "ray-start.log"
+    command = [
+        *_executable("ray"),
+        "start",
+        "--head",
+        "--block",
+        "--node-ip-address=127.0.0.1",
+        f"--port={free_port()}",
+        f"--dashboard-port={dashboard_port}",
+        f"--dashboard-agent-listen-port={free_port()}",
+        f"--ray-client-server-port={free_port()}",
+        f"--num-cpus={cpus}",
+        f"--object-store-memory={object_store_bytes}",
+        f"--temp-dir={folder}",
+        "--disable-usage-stats",
+    ]
+    cluster = Cluster(dashboard, environment, mark, folder)
+    with log.open("w") as output:
+        start_environment = {name: value for name, value in environment.items() if name != "RAY_ADDRESS"}
+        head = subprocess.Popen(command, env=start_environment, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        _wait_until_up(cluster, head, log)
+        yield cluster
+    finally:
+        _stop(cluster, head)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _executable(name: str) -> list[str]:
+    """A command of this very virtual environment, whether it is activated or not."""
+    return [sys.executable] if name == "python" else [str(Path(sys.executable).with_name(name))]
+
+
+def _wait_until_up(cluster: Cluster, head: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    headers = {"Authorization": f"Bearer {cluster.environment['RAY_AUTH_TOKEN']}"}
+    while time.monotonic() < deadline and head.poll() is None:
+        with suppress(httpx.HTTPError):
+            if httpx.get(f"{cluster.dashboard}/api/jobs/", headers=headers, timeout=5).status_code == 200:
+                return
+        time.sleep(0.5)
+    raise RuntimeError(f"the Ray cluster did not come up; its log ends with: {log.read_text()[-1000:]}")
+
+
+def _stop(cluster: Cluster, head: "subprocess.Popen[bytes]") -> None:
+    head.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        head.wait(10)
+    for _ in range(20):
+        alive = cluster.processes()
+        if not alive:
+            return
+        for process in alive:
+            with suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(alive, timeout=2)

@@ -1,0 +1,288 @@
+"""`make demo`: the whole road on one machine, through the same doors a cluster has.
+
+A Ray cluster of its own, `ray job submit` of the onboarding job, `serve deploy` of serve/config.yaml, every query over
+HTTP, the same queries through the offline job and in process, a check that all three agree, a table and a report.
+"""
+
+import base64
+import contextlib
+import io
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import httpx
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+import yaml
+from PIL import Image
+from tqdm import tqdm
+
+from infra.local.cluster import Cluster, free_port, local_cluster
+from infra.local.photographs import write_photographs
+from o2n import images
+from o2n.category import VersionRef
+from o2n.errors import CategoryError, O2NError
+from o2n.foundation import is_untrained
+from o2n.fusion import Score
+from o2n.profiles import get_profile
+from o2n.report import Scored, auroc_table, write_report
+from o2n.store import CategoryStore
+from o2n.triplet import TripletScorer
+
+ROOT = Path(__file__).parents[2]
+PROFILE = "tiny"
+READY_SECONDS = 180.0
+AGREEMENT = 1e-5
+
+
+class DemoError(O2NError):
+    """A step of the demo that did not do what it should."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """One picture to score. label: 'good', or the kind of its defect."""
+
+    category: str
+    label: str
+    path: Path
+
+
+@click.command()
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Your own pictures, DIR/NAME/train/good and DIR/NAME/test/<kind>. Default: photographs from scikit-image.",
+)
+@click.option("--output", type=click.Path(path_type=Path), default=Path("o2n-demo"), show_default=True, metavar="DIR")
+@click.option("--keep", is_flag=True, help="Leave the service running until Ctrl-C.")
+def main(data: Path | None, output: Path, keep: bool) -> None:
+    """Onboard, serve and score a few categories, and check that every way in gives the same scores."""
+    try:
+        run(data, output.resolve(), keep)
+    except O2NError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)
+
+
+def run(data: Path | None, output: Path, keep: bool) -> None:
+    """The demo, step by step.
+
+    Raises:
+        O2NError: a step that failed; everything it started is stopped.
+    """
+    begun = time.monotonic()
+    output.mkdir(parents=True, exist_ok=True)
+    # The demo's own store and scores are made anew, so that what it shows is what it did.
+    for name in ("store", "scores", "pictures"):
+        shutil.rmtree(output / name, ignore_errors=True)
+    if data is None:
+        data = output / "pictures"
+        write_photographs(data)
+    data = data.resolve()
+    queries = find_queries(data)
+    store = CategoryStore(f"file://{output / 'store'}")
+    # Categories are onboarded side by side and five deployments wait for work: slots, of which a small machine has few.
+    with local_cluster(cpus=max(4, psutil.cpu_count() or 1), store=store.url) as cluster, PeakMemory(cluster) as peak:
+        categories = sorted({query.category for query in queries})
+        step(f"onboarding {', '.join(categories)} side by side (ray job submit)")
+        submit(cluster, "jobs/onboard_category.py", "--tree", str(data), "--profile", PROFILE)
+
+        step("deploying serve/config.yaml (serve deploy)")
+        url = deploy(cluster)
+
+        step(f"scoring {len(queries)} pictures over HTTP")
+        refs, over_http = score_over_http(url, queries)
+
+        step("scoring the same pictures with Ray Data (ray job submit)")
+        scores = output / "scores"
+        submit(cluster, "jobs/score_images.py", "--tree", str(data), "--output", str(scores), "--profile", PROFILE)
+
+        step("scoring them once more in this process, and comparing")
+        pictures = [images.read(query.path) for query in queries]
+        scorer = TripletScorer(get_profile(PROFILE), store)
+        in_process = scorer.score(pictures, [refs[query.category] for query in queries])
+        difference = largest_difference(queries, over_http, read_offline(scores), in_process)
+        if difference > AGREEMENT:
+            raise DemoError(f"HTTP, offline and in-process scores differ by {difference:.2e}, more than {AGREEMENT}")
+
+        shown = [
+            Scored(q.category, str(q.path.relative_to(data)), q.label, picture, score)
+            for q, picture, score in zip(queries, pictures, over_http, strict=True)
+        ]
+        first = queries[-1]
+        curl = f"curl -F pictures=@{first.path} '{url}/v1/categories/{first.category}/score'"
+        notes = ["Profile tiny has no trained weights yet: its models are built from a fixed seed, and its scores mean little."]
+        report = output / "report.html"
+        write_report(
+            report, shown, "O2N demo", notes=tuple(notes) if is_untrained(get_profile(PROFILE)) else (), curl=curl
+        )
+        print_table(shown)
+        click.echo(f"HTTP, offline and in-process scores agree to {difference:.1e}")
+        click.echo(f"{time.monotonic() - begun:.0f} s, {peak.gib:.1f} GiB of memory at most")
+        click.echo(f"report: {report}")
+        click.echo(f"try next{'' if keep else ' (make demo ARGS=--keep leaves the service running)'}:\n  {curl}")
+        if keep:
+            click.echo("serving until Ctrl-C")
+            with contextlib.suppress(KeyboardInterrupt):
+                threading.Event().wait()
+
+
+def step(what: str) -> None:
+    """Say what comes next."""
+    click.secho(f"\n▸ {what}", bold=True)
+
+
+def find_queries(data: Path) -> list[Query]:
+    """Every picture below DIR/NAME/test/<kind>."""
+    queries = [
+        Query(folder.parent.parent.name, folder.name, path)
+        for folder in sorted(data.glob("*/test/*"))
+        if folder.is_dir()
+        for path in images.find(folder)
+    ]
+    if not queries:
+        raise CategoryError(f"no pictures in {data}/NAME/test/<kind>: lay your pictures out like MVTec AD")
+    return queries
+
+
+def submit(cluster: Cluster, job: str, *arguments: str) -> None:
+    """`ray job submit`, its log shown as it comes."""
+    command = ("ray", "job", "submit", "--working-dir", str(ROOT), "--", "python", job, *arguments)
+    process = cluster.popen(*command)
+    assert process.stdout is not None
+    tail: list[str] = []
+    for line in process.stdout:
+        tail = [*tail[-30:], line.rstrip()]
+        # The rest is Ray's own talk about how to follow a job.
+        if line.startswith(("[", "error")) or ": " in line and line.rstrip().endswith(("started", "done")):
+            click.echo(f"  {line.rstrip()}")
+    if process.wait() != 0:
+        raise DemoError(f"{job} failed; its log ends with: {' | '.join(tail)}")
+
+
+def deploy(cluster: Cluster) -> str:
+    """`serve deploy serve/config.yaml` on a free port of loopback; the service's URL once it is ready."""
+    config = yaml.safe_load((ROOT / "serve" / "config.yaml").read_text())
+    config["http_options"] = {"host": "127.0.0.1", "port": free_port()}
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        yaml.safe_dump(config, file)
+        file.flush()
+        deployed = cluster.run("serve", "deploy", file.name)
+    if deployed.returncode != 0:
+        raise DemoError(f"serve deploy failed: {(deployed.stderr or deployed.stdout)[-2000:]}")
+    url = f"http://127.0.0.1:{config['http_options']['port']}"
+    deadline = time.monotonic() + READY_SECONDS
+    with tqdm(desc="  waiting for every branch", bar_format="{desc} {elapsed}", leave=False) as bar:
+        while time.monotonic() < deadline:
+            with contextlib.suppress(httpx.HTTPError):
+                if httpx.get(f"{url}/readyz", timeout=10).status_code == 200:
+                    return url
+            bar.update()
+            time.sleep(1)
+    status = cluster.run("serve", "status").stdout
+    raise DemoError(f"the service was not ready after {READY_SECONDS:.0f} s; serve status: {status[-2000:]}")
+
+
+def score_over_http(url: str, queries: list[Query]) -> tuple[dict[str, VersionRef], list[Score]]:
+    """One request per picture, several at a time, as cameras would send them."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    def score_one(query: Query) -> Score:
+        answer = client.post(
+            f"/v1/categories/{query.category}/score",
+            params={"include": ["anomaly_map", "counterpart"]},
+            files={"pictures": (query.path.name, query.path.read_bytes())},
+        )
+        if answer.status_code != 200:
+            raise DemoError(f"scoring {query.path} over HTTP failed ({answer.status_code}): {answer.text[:500]}")
+        body = answer.json()
+        (found,) = body["pictures"]
+        return Score(
+            ref=VersionRef(body["category"], body["version"]),
+            score=found["score"],
+            s_p=found["s_p"],
+            s_n=found["s_n"],
+            s_text=found["s_text"],
+            anomaly_map=np.asarray(found["anomaly_map"], np.float32),
+            counterpart=np.asarray(Image.open(io.BytesIO(base64.b64decode(found["counterpart"]))).convert("RGB")),
+        )
+
+    with httpx.Client(base_url=url, timeout=120) as client, ThreadPoolExecutor(8) as threads:
+        scores = list(tqdm(threads.map(score_one, queries), total=len(queries), desc="  HTTP", leave=False))
+    return {score.ref.category: score.ref for score in scores}, scores
+
+
+def read_offline(folder: Path) -> dict[str, dict[str, float]]:
+    """The offline job's Parquet files: path -> its row."""
+    return {row["path"]: row for row in pq.read_table(folder).to_pylist()}
+
+
+def largest_difference(
+    queries: list[Query], over_http: list[Score], offline: dict[str, dict[str, float]], in_process: list[Score]
+) -> float:
+    """Over all queries and all four scores, how far the three ways in are apart at most."""
+    columns = ("score", "s_p", "s_n", "s_text")
+    table = np.array(
+        [
+            [[getattr(h, c) for c in columns], [offline[str(q.path)][c] for c in columns], [getattr(p, c) for c in columns]]
+            for q, h, p in zip(queries, over_http, in_process, strict=True)
+        ],
+        dtype=float,
+    )
+    return float((table.max(axis=1) - table.min(axis=1)).max())
+
+
+def print_table(shown: list[Scored]) -> None:
+    """Category, pictures, AUROC of every branch and of their fusion."""
+    click.echo(f"\n{'category':16} {'good':>6} {'defect':>6} {'S_P':>7} {'S_N':>7} {'S_text':>7} {'fused':>7}   AUROC, %")
+    for row in auroc_table(shown):
+        values = " ".join(
+            f"{100 * value:7.1f}" if value is not None else f"{'-':>7}"
+            for value in (row.s_p, row.s_n, row.s_text, row.fused)
+        )
+        click.echo(f"{row.category:16} {row.good:6} {row.defective:6} {values}")
+    click.echo()
+
+
+class PeakMemory:
+    """Watches what the cluster and this process hold, shared pages counted once; `gib` is the most that was seen."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.gib = 0.0
+        self._cluster = cluster
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> "PeakMemory":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._done.wait(3):
+            held = sum(self._held([*self._cluster.processes(), psutil.Process()]))
+            self.gib = max(self.gib, held / 2**30)
+
+    @staticmethod
+    def _held(processes: list[psutil.Process]) -> Iterator[int]:
+        for process in processes:
+            with contextlib.suppress(psutil.Error):
+                full = process.memory_full_info()
+                yield getattr(full, "pss", full.uss)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""Features -> FAISS memory bank -> distance to the nearest normal patch (eq. 5)."""
+
+import faiss
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class MemoryBank:
+    """Every patch of every normal picture, one exact inner-product index per level.
+
+    On vectors of length 1 the largest inner product is the smallest cosine distance, so `IndexFlatIP` is exact
+    (github.com/facebookresearch/faiss/wiki/MetricType-and-distances). The index lives on the GPUs where FAISS has them.
+    """
+
+    def __init__(self, features: Tensor) -> None:
+        """Args: features: float32 (N, L, G, D) of N normal pictures, D-vectors of length 1."""
+        pictures, levels, patches, width = features.shape
+        self.nbytes = pictures * levels * patches * width * 4
+        self._indexes = [_index(features[:, level].reshape(-1, width)) for level in range(levels)]
+
+    def distance(self, features: Tensor) -> Tensor:
+        """min over m in M of 1 - <F_q,l, m_l>, the inner term of eq. (5).
+
+        Args: features: float32 (B, L, G, D) of the queries.
+        Returns: float32 (B, L, G) in [0, 2], on the CPU.
+        """
+        batch, _, patches, width = features.shape
+        distances = []
+        for level, index in enumerate(self._indexes):
+            query = np.ascontiguousarray(features[:, level].reshape(-1, width).cpu().numpy())
+            similarity, _ = index.search(query, 1)
+            distances.append(torch.from_numpy(1.0 - similarity).reshape(batch, patches))
+        return torch.stack(distances, dim=1).clamp_min(0)
+
+
+def _index(vectors: Tensor) -> faiss.Index:
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    if getattr(faiss, "get_num_gpus", lambda: 0)() > 0:
+        index = faiss.index_cpu_to_all_gpus(index)
+    index.add(np.ascontiguousarray(vectors.cpu().numpy()))
+    return index

@@ -1,0 +1,166 @@
+"""The three branches of the triplet, each for many categories at once: what a version needs is loaded on demand,
+kept under a budget and shared by all requests. The library calls them in turn; Serve gives each a deployment.
+"""
+
+import safetensors.torch
+import torch
+from cachetools import LRUCache
+from torch import Tensor
+
+from o2n.bank import MemoryBank
+from o2n.category import Manifest, VersionRef
+from o2n.customize import load_adapter, unload_adapter
+from o2n.errors import FoundationError, IntegrityError
+from o2n.foundation import DiffusionModel, Foundation
+from o2n.images import Picture
+from o2n.personalize import noise_for, personalize
+from o2n.prompts import personal_prompts
+from o2n.store import CategoryStore
+from o2n.text import abnormal_probability
+
+MAX_ADAPTERS = 64
+MAX_BANK_BYTES = 1 << 30
+MAX_TEXTS = 4096
+
+
+class PersonalBranch:
+    """Queries -> their normal counterparts, one UNet batch for all categories (eq. 2, 3)."""
+
+    def __init__(self, foundation: Foundation, store: CategoryStore) -> None:
+        self._foundation, self._store = foundation, store
+        self._texts = _Adapters(foundation.diffusion)
+
+    def counterparts(self, pictures: list[Picture], refs: list[VersionRef]) -> list[Picture]:
+        """Args: pictures: B queries, uint8 (R, R, 3); refs: each one's version. Returns: B pictures, same shape."""
+        model, profile = self._foundation.diffusion, self._foundation.profile
+        found: list[Picture] = []
+        for start in range(0, len(pictures), MAX_ADAPTERS):  # so that one batch never evicts its own adapters
+            part = slice(start, start + MAX_ADAPTERS)
+            found += personalize(
+                model,
+                pictures[part],
+                [self._text(ref) for ref in refs[part]],
+                [_adapter_name(ref) for ref in refs[part]],
+                torch.stack(
+                    [
+                        noise_for(picture, ref.version, model.latent_shape)
+                        for picture, ref in zip(pictures[part], refs[part], strict=True)
+                    ]
+                ).to(model.device),
+                t=profile.t,
+                steps=profile.diffusion.steps,
+                guidance=profile.diffusion.guidance,
+            )
+        return found
+
+    def _text(self, ref: VersionRef) -> Tensor:
+        """The prompts' conditioning of a version whose adapter is in the UNet when this returns."""
+        if ref not in self._texts:
+            manifest = checked_manifest(self._store, ref, self._foundation)
+            load_adapter(
+                self._foundation.diffusion, _adapter_name(ref), self._store.get_blob(manifest.blobs["adapter"])
+            )
+            self._texts[ref] = self._foundation.diffusion.embed(
+                personal_prompts(manifest.object_word, self._foundation.profile.prompts)
+            )
+        return self._texts[ref]
+
+
+class NormalBranch:
+    """Features -> distances to the nearest normal patch of each one's own category (eq. 5)."""
+
+    def __init__(self, foundation: Foundation, store: CategoryStore) -> None:
+        self._foundation, self._store = foundation, store
+        self._banks: LRUCache[VersionRef, MemoryBank] = LRUCache(MAX_BANK_BYTES, getsizeof=lambda bank: bank.nbytes)
+
+    def distances(self, features: Tensor, refs: list[VersionRef]) -> Tensor:
+        """Args: features: float32 (B, L, G, D); refs: each one's version. Returns: float32 (B, L, G), on the CPU."""
+        distances = torch.empty(features.shape[:3])
+        for ref in dict.fromkeys(refs):
+            rows = [row for row, other in enumerate(refs) if other == ref]
+            distances[rows] = self._bank(ref).distance(features[rows])
+        return distances
+
+    def _bank(self, ref: VersionRef) -> MemoryBank:
+        bank = self._banks.get(ref)
+        if bank is None:
+            manifest = checked_manifest(self._store, ref, self._foundation)
+            bank = MemoryBank(_tensor(self._store, manifest, "features"))
+            if bank.nbytes <= MAX_BANK_BYTES:
+                self._banks[ref] = bank
+        return bank
+
+
+class TextBranch:
+    """Features -> how abnormal each patch reads beside its own category's prompts (eq. 6)."""
+
+    def __init__(self, foundation: Foundation, store: CategoryStore) -> None:
+        self._foundation, self._store = foundation, store
+        self._texts: LRUCache[VersionRef, Tensor] = LRUCache(MAX_TEXTS)
+
+    def probabilities(self, features: Tensor, refs: list[VersionRef]) -> Tensor:
+        """Args: features: float32 (B, L, G, D); refs: each one's version. Returns: float32 (B, L, G) in [0, 1]."""
+        text = torch.stack([self._text(ref) for ref in refs])
+        return abnormal_probability(self._foundation.clip, features, text).cpu()
+
+    def _text(self, ref: VersionRef) -> Tensor:
+        text = self._texts.get(ref)
+        if text is None:
+            manifest = checked_manifest(self._store, ref, self._foundation)
+            text = self._texts[ref] = _tensor(self._store, manifest, "text_features")
+        return text
+
+
+def checked_manifest(store: CategoryStore, ref: VersionRef, foundation: Foundation) -> Manifest:
+    """The manifest of `ref`, if it was made with this profile and these very weights.
+
+    Raises:
+        FoundationError: it was not; its adapter and features would silently mean something else.
+    """
+    manifest = store.manifest(ref)
+    if manifest.foundation != foundation.identity or manifest.profile != foundation.profile:
+        raise FoundationError(
+            f"{ref.category} version {ref.version} was made with profile {manifest.profile.name!r} and models "
+            f"{manifest.foundation}, not with profile {foundation.profile.name!r} and models {foundation.identity} "
+            "as loaded here: use its own profile, or onboard it again"
+        )
+    return manifest
+
+
+def pack(tensor: Tensor) -> bytes:
+    """A blob that holds one tensor, as safetensors."""
+    return safetensors.torch.save({"tensor": tensor.cpu().contiguous()})
+
+
+def unpack(data: bytes, what: str) -> Tensor:
+    """The tensor of a blob made by `pack`; `what` names it in the error.
+
+    Raises:
+        IntegrityError: `data` is not such a blob.
+    """
+    try:
+        return safetensors.torch.load(data)["tensor"]
+    except Exception as error:  # safetensors raises its own kind, and struct and json errors
+        raise IntegrityError(f"{what}: its bytes are not a tensor ({error}): onboard again") from error
+
+
+def _tensor(store: CategoryStore, manifest: Manifest, blob: str) -> Tensor:
+    what = f"{manifest.category} version {manifest.version}, {blob}"
+    return unpack(store.get_blob(manifest.blobs[blob]), what)  # type: ignore[index]
+
+
+def _adapter_name(ref: VersionRef) -> str:
+    return f"o2n_{ref.version}"
+
+
+class _Adapters(LRUCache[VersionRef, Tensor]):
+    """Prompts' conditioning by version; what falls out takes its adapter out of the UNet with it."""
+
+    def __init__(self, model: DiffusionModel) -> None:
+        super().__init__(MAX_ADAPTERS)
+        self._model = model
+
+    def popitem(self) -> tuple[VersionRef, Tensor]:
+        ref, text = super().popitem()
+        unload_adapter(self._model, _adapter_name(ref))
+        return ref, text

@@ -1,0 +1,104 @@
+"""What a category version is: its name, its manifest and the blobs it points to. Knows no store."""
+
+import hashlib
+import json
+import re
+from datetime import datetime
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from o2n.errors import CategoryError
+from o2n.profiles import Profile
+
+BlobName = Literal["references", "adapter", "pool", "features", "text_features"]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+def check_name(name: str) -> str:
+    """Return `name` if it can name a category: 1-64 ASCII letters, digits, `-` and `_`, not starting with a sign.
+
+    A name becomes part of a path, of a URL and of an S3 key, so everything that any of the three treats
+    specially (slash, dot, space, other alphabets) is refused rather than escaped.
+
+    Raises:
+        CategoryError: the name is anything else.
+    """
+    if not _NAME.fullmatch(name):
+        shown = name if len(name) <= 40 else f"{name[:40]}… ({len(name)} characters)"
+        raise CategoryError(
+            f"category name {shown!r} is refused: use 1-64 ASCII letters, digits, '-' or '_', "
+            "starting with a letter or digit"
+        )
+    return name
+
+
+def _checked(name: str) -> str:
+    try:
+        return check_name(name)
+    except CategoryError as error:
+        raise ValueError(str(error)) from None
+
+
+CategoryName = Annotated[str, AfterValidator(_checked)]
+VersionId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class VersionRef(NamedTuple):
+    """One version of one category: what every scoring call is pinned to."""
+
+    category: str
+    version: str
+
+
+class BlobRef(BaseModel):
+    """Immutable bytes in the store, named by their SHA-256."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sha256: Digest
+    size: int = Field(ge=0)
+
+    @classmethod
+    def of(cls, data: bytes) -> "BlobRef":
+        """The reference that `data` will have in any store."""
+        return cls(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+
+
+class Manifest(BaseModel):
+    """Everything a scorer needs to know of one version, and where it came from. Immutable once written."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    category: CategoryName
+    object_word: str = Field(min_length=1, max_length=64)
+    profile: Profile
+    foundation: str = Field(description="identity of the models: their names and the digest of their weights")
+    blobs: dict[BlobName, BlobRef]
+    reference_digests: list[Digest] = Field(description="SHA-256 of every reference's decoded pixels")
+    created: datetime
+    libraries: dict[str, str] = Field(description="versions of the libraries that made the blobs")
+
+    @property
+    def version(self) -> str:
+        """16 hex digits derived from what the version *is*; the same inputs give the same version anywhere.
+
+        When and with which library versions it was made is provenance and does not count.
+        """
+        content = self.model_dump(mode="json", exclude={"created", "libraries"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def ref(self) -> VersionRef:
+        return VersionRef(self.category, self.version)
+
+
+class Pointer(BaseModel):
+    """`current.json`: which version of a category serves now, and which ones did before."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: VersionId
+    history: list[VersionId] = Field(default=[], description="versions that served before, oldest first")

@@ -1,0 +1,245 @@
+"""The `o2n` command: onboard, score, serve, categories, doctor. Runs without a cluster, but for `serve`."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from tqdm import tqdm
+
+from o2n import __version__, images
+from o2n.category import VersionRef
+from o2n.errors import O2NError, PictureError
+from o2n.options import (
+    OneLineErrors,
+    object_option,
+    print_json,
+    profile_option,
+    references_option,
+    store_option,
+)
+from o2n.profiles import Profile, get_profile
+from o2n.store import CategoryStore
+
+
+@click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Few-shot visual anomaly scoring: 2 to 8 pictures of good parts make a category, any new picture gets a score.
+
+    \b
+    o2n onboard bolts --references pictures/good     make a category
+    o2n score bolts pictures/new --json              score a folder, one JSON line per picture
+    o2n serve                                        the same over HTTP
+    o2n categories list                              what there is
+    o2n doctor                                       does everything work here?
+    """
+
+
+@main.command()
+@click.argument("name")
+@references_option
+@object_option
+@profile_option
+@store_option
+def onboard(
+    name: str, references: Path | None, object_word: str | None, profile: Profile, store: CategoryStore
+) -> None:
+    """Make category NAME from pictures of good parts, and let it serve.
+
+    Runs in this process. A run that was stopped goes on where it was when the same command is given again; the same
+    pictures and profile give the same version. The last line printed is a JSON summary.
+    """
+    if references is None:
+        raise click.UsageError("--references DIR is required: a folder with 2 to 8 pictures of good parts")
+    from o2n.onboard import onboard as run
+    from o2n.onboard import read_references
+
+    with tqdm(total=1.0, desc=name, bar_format="{desc}: {percentage:3.0f}% |{bar}| {elapsed}", leave=False) as bar:
+
+        def show(stage: str, done: float) -> None:
+            bar.set_description_str(f"{name}: {stage}")
+            bar.n = done
+            bar.refresh()
+
+        result = run(name, read_references(references), profile, store, object_word, show)
+    print_json(
+        {
+            "category": name,
+            "version": result.ref.version,
+            "store": store.url,
+            "resumed": result.resumed,
+            "seconds": result.seconds,
+        }
+    )
+
+
+@main.command()
+@click.argument("name")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--version", metavar="ID", help="Score with this version instead of the one that serves now.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON line per picture instead of a table.")
+@click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help="Also write an HTML report.")
+@store_option
+def score(
+    name: str, paths: tuple[Path, ...], version: str | None, as_json: bool, report: Path | None, store: CategoryStore
+) -> None:
+    """Score pictures, or all pictures of folders, with category NAME.
+
+    Higher is more anomalous. Each line has path, score, s_p, s_n, s_text and version; a picture that cannot be read
+    has path and error instead, the others are scored all the same, and the exit status is 1.
+    """
+    from o2n.report import Scored, write_report
+    from o2n.triplet import BATCH, TripletScorer
+
+    ref = store.current(name) if version is None else VersionRef(name, version)
+    files = [file for path in paths for file in (images.find(path) if path.is_dir() else [path])]
+    if not files:
+        raise PictureError(f"no pictures in {', '.join(map(str, paths))}: give picture files or a folder of them")
+    scorer = TripletScorer(store.manifest(ref).profile, store)
+    failed, shown = 0, []
+    if not as_json:
+        click.echo(f"{'score':>8} {'S_P':>8} {'S_N':>8} {'S_text':>8}  picture   ({name} version {ref.version})")
+    with tqdm(total=len(files), desc="scoring", unit=" pictures", leave=False, disable=None) as bar:
+        for start in range(0, len(files), BATCH):
+            pictures, rows = [], []
+            for path in files[start : start + BATCH]:
+                try:
+                    pictures.append(images.read(path))
+                    rows.append((path, None))
+                except PictureError as error:
+                    rows.append((path, str(error)))
+            scores = iter(scorer.score(pictures, [ref] * len(pictures)))
+            queries = iter(pictures)
+            for path, error in rows:
+                bar.update()
+                if error is not None:
+                    failed += 1
+                    if as_json:
+                        print_json({"path": str(path), "error": error})
+                    else:
+                        click.echo(f"error: {error}", err=True)
+                    continue
+                found = next(scores)
+                line = {
+                    "path": str(path),
+                    "score": found.score,
+                    "s_p": found.s_p,
+                    "s_n": found.s_n,
+                    "s_text": found.s_text,
+                    "version": ref.version,
+                }
+                if as_json:
+                    print_json(line)
+                else:
+                    click.echo(f"{found.score:8.4f} {found.s_p:8.4f} {found.s_n:8.4f} {found.s_text:8.4f}  {path}")
+                query = next(queries)
+                if report is not None:
+                    shown.append(Scored(name, str(path), None, query, found))
+    if report is not None:
+        write_report(report, shown, title=f"{name}, version {ref.version}")
+    if failed:
+        raise PictureError(f"{failed} of {len(files)} pictures could not be scored: see their lines above")
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--profile", default="tiny", show_default=True, help="As for onboard.")
+@store_option
+def serve(host: str, port: int, profile: str, store: CategoryStore) -> None:
+    """Serve every category of the store over HTTP, on a Ray of its own, until interrupted.
+
+    On a cluster, use `serve deploy serve/config.yaml` instead.
+    """
+    # The library does not import the service built upon it.
+    options = ["--host", host, "--port", str(port), "--profile", get_profile(profile) and profile, "--store", store.url]
+    os.execv(sys.executable, [sys.executable, "-m", "serve", *options])
+
+
+@main.group()
+def categories() -> None:
+    """List, show, roll back and delete categories."""
+
+
+@categories.command("list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON line per category.")
+@store_option
+def list_categories(as_json: bool, store: CategoryStore) -> None:
+    """All categories, with the version that serves."""
+    names = store.categories()
+    if not names and not as_json:
+        click.echo(f"no categories in {store.url}: make one with 'o2n onboard NAME --references DIR'")
+    for name in names:
+        manifest = store.manifest(store.current(name))
+        row = {
+            "category": name,
+            "version": manifest.version,
+            "created": manifest.created.isoformat(timespec="seconds"),
+            "references": len(manifest.reference_digests),
+            "profile": manifest.profile.name,
+        }
+        if as_json:
+            print_json(row)
+        else:
+            click.echo(
+                f"{name:32} {row['version']}  {row['created']}  {row['references']} references  {row['profile']}"
+            )
+
+
+@categories.command()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="The whole manifests as JSON lines.")
+@store_option
+def show(name: str, as_json: bool, store: CategoryStore) -> None:
+    """Every version of category NAME, newest first; `*` marks the one that serves."""
+    current = store.current(name).version
+    for manifest in store.versions(name):
+        if as_json:
+            print_json({"version": manifest.version, "current": manifest.version == current} | manifest.model_dump())
+            continue
+        size = sum(blob.size for blob in manifest.blobs.values())
+        click.echo(
+            f"{'*' if manifest.version == current else ' '} {manifest.version}  "
+            f"{manifest.created.isoformat(timespec='seconds')}  object '{manifest.object_word}'  "
+            f"{len(manifest.reference_digests)} references  {size / 1e6:.1f} MB  models {manifest.foundation}"
+        )
+
+
+@categories.command()
+@click.argument("name")
+@click.option("--version", metavar="ID", help="The version to go back to. Default: the one that served before.")
+@store_option
+def rollback(name: str, version: str | None, store: CategoryStore) -> None:
+    """Let an earlier version of category NAME serve again."""
+    click.echo(f"{name} now serves version {store.rollback(name, version).version}")
+
+
+@categories.command()
+@click.argument("name")
+@click.confirmation_option("--yes", prompt="Delete the category with all its versions?")
+@store_option
+def delete(name: str, store: CategoryStore) -> None:
+    """Delete category NAME with all its versions. Blobs stay, since other versions may share them."""
+    store.delete(name)
+    click.echo(f"{name} is deleted")
+
+
+@main.command()
+@profile_option
+@store_option
+def doctor(profile: Profile, store: CategoryStore) -> None:
+    """Check this machine: versions, device, models, store, Ray. Exit status 1 where something does not work."""
+    from o2n import doctor as checks
+
+    failed = False
+    for check in (checks.versions, checks.device, lambda: checks.models(profile), lambda: checks.store(store), checks.ray):
+        try:
+            lines: Any = check()
+            click.echo("\n".join(f"ok      {line}" if not line.startswith("warning") else line for line in lines))
+        except O2NError as error:
+            failed = True
+            click.echo(f"FAILED  {error}")
+    if failed:
+        sys.exit(1)

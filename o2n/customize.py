@@ -1,0 +1,158 @@
+"""References -> a LoRA adapter: the anomaly-free customised model (eq. 1).
+
+The adapter is a file in diffusers' own layout (`pytorch_lora_weights.safetensors`, rank and alpha in its metadata),
+so any diffusers program can load it.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+from torch import Tensor
+from torchvision.transforms import v2
+
+from o2n.errors import IntegrityError
+from o2n.foundation import DiffusionModel
+from o2n.images import Picture
+from o2n.profiles import CustomisationSettings
+from o2n.prompts import class_prompt, instance_prompt
+
+TARGET_MODULES = ["to_q", "to_k", "to_v", "to_out.0"]
+
+_TRAINING = "o2n_training"
+
+
+def customize(
+    model: DiffusionModel,
+    references: list[Picture],
+    prior: list[Picture],
+    object_word: str,
+    settings: CustomisationSettings,
+    seed: int,
+    on_step: Callable[[int, float], None] = lambda step, loss: None,
+) -> bytes:
+    """DreamBooth with LoRA on the UNet's attention: minimise eq. (1) over the references and the class prior.
+
+    The paper writes the loss on x_0; a model that predicts the noise or the velocity is trained on that, which is
+    the same objective with another weight per timestep (Salimans & Ho, 2022, appendix D).
+
+    Args:
+        references: normal pictures, uint8 (R, R, 3) at the model's resolution.
+        prior: pictures of the class drawn from the base model, same shape; may be empty.
+        on_step: called after every step with its number, from 1, and its loss.
+
+    Returns:
+        The adapter file. The same arguments give the same bytes on the same machine and thread count.
+    """
+    with torch.random.fork_rng(devices=[]), _training_adapter(model, settings, seed):
+        instances = _latents(model, _augment(references, settings.augmentations))
+        instance_text = model.embed([instance_prompt(object_word)]).clone()
+        priors = _latents(model, prior) if prior else None
+        class_text = model.embed([class_prompt(object_word)]).clone()
+        parameters = [p for p in model.unet.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate)
+        for step in range(1, settings.steps + 1):
+            loss = _denoising_loss(model, _draw(instances, settings.batch), instance_text)
+            if priors is not None and settings.prior_weight > 0:
+                loss = loss + settings.prior_weight * _denoising_loss(model, _draw(priors, settings.batch), class_text)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            on_step(step, loss.item())
+        return _adapter_file(model, settings)
+
+
+def load_adapter(model: DiffusionModel, name: str, data: bytes) -> None:
+    """Put the adapter file `data` into the UNet under `name`, beside those already there.
+
+    Raises:
+        IntegrityError: not an adapter file, or one made for another UNet.
+    """
+    try:
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        metadata = json.loads(header["__metadata__"][LORA_ADAPTER_METADATA_KEY])
+        model.unet.load_lora_adapter(
+            safetensors.torch.load(data), prefix="unet", adapter_name=name, metadata=metadata
+        )
+    except Exception as error:  # diffusers and peft raise many kinds on a file that does not fit
+        cause = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise IntegrityError(f"adapter {name}: does not fit this diffusion model ({cause}): onboard again") from error
+    model.unet.eval().requires_grad_(False)
+
+
+def unload_adapter(model: DiffusionModel, name: str) -> None:
+    """Take the adapter `name` out of the UNet and free its memory."""
+    model.unet.delete_adapters(name)
+
+
+@contextmanager
+def _training_adapter(model: DiffusionModel, settings: CustomisationSettings, seed: int) -> Iterator[None]:
+    torch.manual_seed(seed)
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.lora_alpha,
+        target_modules=TARGET_MODULES,
+        init_lora_weights="gaussian",
+    )
+    model.unet.add_adapter(config, adapter_name=_TRAINING)
+    model.unet.set_adapter(_TRAINING)
+    try:
+        yield
+    finally:
+        model.unet.delete_adapters(_TRAINING)
+
+
+def _augment(references: list[Picture], copies: int) -> list[Picture]:
+    """Each reference itself and `copies - 1` slightly different views of it; no view shows what no reference shows."""
+    side = references[0].shape[0]
+    view = v2.Compose(
+        [
+            v2.RandomResizedCrop(side, scale=(0.8, 1.0), ratio=(0.95, 1.05), antialias=True),
+            v2.ColorJitter(brightness=0.1, contrast=0.1),
+        ]
+    )
+    pictures = torch.stack([torch.from_numpy(reference).permute(2, 0, 1) for reference in references])
+    views = [torch.stack([view(picture) for picture in pictures]) for _ in range(copies - 1)]
+    return list(torch.cat([pictures, *views]).permute(0, 2, 3, 1).contiguous().numpy())
+
+
+def _latents(model: DiffusionModel, pictures: list[Picture]) -> Tensor:
+    return torch.cat([model.encode([picture]) for picture in pictures]).clone()
+
+
+def _draw(latents: Tensor, count: int) -> Tensor:
+    return latents[torch.randint(len(latents), (count,))]
+
+
+def _denoising_loss(model: DiffusionModel, x0: Tensor, text: Tensor) -> Tensor:
+    """E over eps and t of the denoising error, one term of eq. (1). x0: (B, C, h, w); text: (1, tokens, width)."""
+    scheduler = model.scheduler(steps=1)
+    t = torch.randint(scheduler.config.num_train_timesteps, (len(x0),)).to(x0.device)
+    noise = torch.randn(x0.shape).to(x0.device)
+    prediction = model.unet(scheduler.add_noise(x0, noise, t), t, text.expand(len(x0), -1, -1)).sample
+    targets: dict[str, Callable[[], Tensor]] = {
+        "epsilon": lambda: noise,
+        "sample": lambda: x0,
+        "v_prediction": lambda: scheduler.get_velocity(x0, noise, t),
+    }
+    return F.mse_loss(prediction, targets[scheduler.config.prediction_type]())
+
+
+def _adapter_file(model: DiffusionModel, settings: CustomisationSettings) -> bytes:
+    weights = get_peft_model_state_dict(model.unet, adapter_name=_TRAINING)
+    metadata = {
+        "unet.r": settings.rank,
+        "unet.lora_alpha": settings.lora_alpha,
+        "unet.target_modules": TARGET_MODULES,
+    }
+    return safetensors.torch.save(
+        {f"unet.{key}": weights[key].detach().cpu().contiguous() for key in sorted(weights)},
+        # One key only: safetensors writes several in no fixed order, and equal adapters must be equal bytes.
+        metadata={LORA_ADAPTER_METADATA_KEY: json.dumps(metadata, sort_keys=True)},
+    )

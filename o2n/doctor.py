@@ -1,0 +1,80 @@
+"""What `o2n doctor` looks at: each check returns lines to show, or raises an O2NError that says what to do."""
+
+import os
+import platform
+from importlib import metadata
+
+from o2n.errors import O2NError
+from o2n.profiles import Profile
+from o2n.store import CategoryStore
+
+_LIBRARIES = ("torch", "torchvision", "diffusers", "transformers", "open_clip_torch", "peft", "ray", "boto3")
+
+
+def versions() -> list[str]:
+    """Python and the libraries, FAISS in whichever of its wheels is installed; all of them are imported."""
+    import torchvision
+
+    try:
+        import faiss
+    except ImportError:
+        raise O2NError("FAISS is missing: pip install 'o2n[cpu]', or 'o2n[gpu]' where there is a GPU") from None
+    found = [f"{library} {metadata.version(library)}" for library in _LIBRARIES]
+    return [
+        f"python  {platform.python_version()} on {platform.platform()}",
+        f"library o2n {metadata.version('o2n')}, {', '.join(found)}, faiss {faiss.__version__}",
+        f"library torchvision {torchvision.__version__} can be imported",
+    ]
+
+
+def device() -> list[str]:
+    """The device that scoring will use."""
+    import torch
+
+    from o2n.foundation import pick_device
+
+    chosen = pick_device()
+    name = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else f"{os.cpu_count()} cores"
+    return [f"device  {chosen} ({name})"]
+
+
+def models(profile: Profile) -> list[str]:
+    """The profile's models, loaded."""
+    from o2n.foundation import is_untrained, load_foundation
+
+    foundation = load_foundation(profile)
+    millions = {
+        "encoder": sum(p.numel() for p in foundation.clip.model.parameters()) / 1e6,
+        "UNet": sum(p.numel() for p in foundation.diffusion.unet.parameters()) / 1e6,
+    }
+    sizes = ", ".join(f"{name} {count:.1f}M parameters" for name, count in millions.items())
+    lines = [f"models  profile {profile.name}: {sizes}, identity {foundation.identity}"]
+    if is_untrained(profile):
+        lines.append(
+            f"warning profile {profile.name} has no trained weights yet: its models are built from a fixed seed, "
+            "so its scores mean little"
+        )
+    return lines
+
+
+def store(where: CategoryStore) -> list[str]:
+    """The store, read and written."""
+    where.objects.check()
+    return [f"store   {where.url} can be read and written, {len(where.categories())} categories"]
+
+
+def ray() -> list[str]:
+    """Ray, by the cluster this shell points to, or by its being importable."""
+    import ray as ray_library
+
+    address = os.environ.get("RAY_ADDRESS")
+    if address is None:
+        return [f"ray     {ray_library.__version__}, no cluster set (RAY_ADDRESS); jobs start a local one"]
+    from ray.job_submission import JobSubmissionClient
+
+    try:
+        version = JobSubmissionClient(address).get_version()
+    except Exception as error:  # the client raises whatever its HTTP library does
+        cause = str(error).splitlines()[0]
+        raise O2NError(f"Ray at {address} (RAY_ADDRESS) does not answer: {cause}") from None
+    return [f"ray     {ray_library.__version__}, cluster at {address} answers (job API {version})"]

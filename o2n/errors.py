@@ -1,0 +1,52 @@
+"""Errors a user can act on: one line that names what was wrong, where, and what to do."""
+
+
+class O2NError(Exception):
+    """Base of every error that O2N raises on purpose; its text is one line fit for a user."""
+
+    code = "error"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
+
+class PictureError(O2NError):
+    """A picture that cannot be decoded or is refused."""
+
+    code = "bad_picture"
+
+
+class CategoryError(O2NError):
+    """A category name or a set of references that cannot be used."""
+
+    code = "bad_category"
+
+
+class NotFoundError(O2NError):
+    """A category, a version or a blob that the store does not hold."""
+
+    code = "not_found"
+
+
+class ConflictError(O2NError):
+    """Somebody else changed the same object first."""
+
+    code = "conflict"
+
+
+class IntegrityError(O2NError):
+    """Stored bytes that are not what their manifest says they are."""
+
+    code = "integrity"
+
+
+class StoreError(O2NError):
+    """A store that is missing, full, read-only, refusing or unreachable."""
+
+    code = "store"
+
+
+class FoundationError(O2NError):
+    """A profile or its models that cannot be loaded, or do not fit the version they are used with."""
+
+    code = "foundation"

@@ -1,0 +1,245 @@
+"""A profile -> its models: one CLIP and one text-conditional diffusion model. Knows no category.
+
+Sources are the embedded `tiny` models, a directory in the hub's own layout, or the hub; all three end in the same
+classes (open_clip's `CLIP`; diffusers' `UNet2DConditionModel`, `AutoencoderKL` and `DDIMScheduler`).
+"""
+
+import functools
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from o2n.errors import FoundationError
+from o2n.images import Picture
+from o2n.profiles import DiffusionSettings, EncoderSettings, Profile
+from o2n.settings import get_settings
+
+EMBEDDED = Path(__file__).parent / "tiny"
+
+Tokenizer = Callable[[list[str]], Tensor]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class ClipModel:
+    """The encoder: an open_clip model in evaluation mode."""
+
+    model: Any
+    tokenize: Tokenizer
+    resolution: int
+    mean: Tensor
+    std: Tensor
+
+    def pixels(self, pictures: list[Picture]) -> Tensor:
+        """Pictures of one size, uint8 (H, W, 3) -> normalised float32 (B, 3, R, R) on the model's device."""
+        x = to_unit(pictures, self.mean.device)
+        if x.shape[-2:] != (self.resolution, self.resolution):
+            x = F.interpolate(x, size=(self.resolution,) * 2, mode="bicubic", antialias=True).clamp(0, 1)
+        return (x - self.mean) / self.std
+
+
+@dataclass(frozen=True, eq=False)
+class DiffusionModel:
+    """The diffusion model in evaluation mode. Without a `vae` it works on pixels: the picture is the latent."""
+
+    unet: Any
+    text_encoder: Any
+    tokenize: Tokenizer
+    scheduler_config: dict[str, Any]
+    vae: Any | None
+    resolution: int
+
+    @property
+    def device(self) -> torch.device:
+        return self.unet.device
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, h, w) of one picture's latent."""
+        side = self.resolution if self.vae is None else self.resolution // 2 ** (len(self.vae.config.block_out_channels) - 1)
+        return (self.unet.config.in_channels, side, side)
+
+    def scheduler(self, steps: int) -> DDIMScheduler:
+        """A fresh DDIM scheduler whose timesteps are set for `steps` steps of a whole run."""
+        scheduler = DDIMScheduler.from_config(self.scheduler_config)
+        scheduler.set_timesteps(steps)
+        return scheduler
+
+    @torch.inference_mode()
+    def encode(self, pictures: list[Picture]) -> Tensor:
+        """uint8 (R, R, 3) pictures -> latents float32 (B, C, h, w)."""
+        x = to_unit(pictures, self.device) * 2 - 1
+        if self.vae is None:
+            return x
+        return self.vae.encode(x).latent_dist.mode() * self.vae.config.scaling_factor
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor) -> list[Picture]:
+        """Latents float32 (B, C, h, w) -> uint8 (R, R, 3) pictures."""
+        x = latents if self.vae is None else self.vae.decode(latents / self.vae.config.scaling_factor).sample
+        x = ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        return list(np.ascontiguousarray(x.permute(0, 2, 3, 1).cpu().numpy()))
+
+    @torch.inference_mode()
+    def embed(self, prompts: list[str]) -> Tensor:
+        """Prompts -> text conditioning float32 (B, tokens, width)."""
+        return self.text_encoder(self.tokenize(prompts).to(self.device))[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Foundation:
+    """Both models of a profile on one device, and `identity`: which weights these are, down to the last bit."""
+
+    profile: Profile
+    clip: ClipModel
+    diffusion: DiffusionModel
+    identity: str
+
+
+def to_unit(pictures: list[Picture], device: torch.device) -> Tensor:
+    """uint8 (H, W, 3) pictures of one size -> float32 (B, 3, H, W) in [0, 1]."""
+    return torch.from_numpy(np.stack(pictures)).to(device).permute(0, 3, 1, 2).float() / 255
+
+
+def pick_device() -> torch.device:
+    """`O2N_DEVICE` if set, else CUDA where there is one, else the CPU."""
+    wanted = get_settings().device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.zeros(0, device=wanted).device
+    except (RuntimeError, AssertionError) as error:
+        cause = str(error).splitlines()[0]
+        raise FoundationError(f"device {wanted!r} (O2N_DEVICE) cannot be used: {cause}; try 'cpu'") from None
+
+
+@functools.cache
+def load_foundation(profile: Profile) -> Foundation:
+    """The models of `profile`, loaded once per process.
+
+    Raises:
+        FoundationError: a source that is missing, incomplete or not what it should be.
+    """
+    device = pick_device()
+    clip = _load_clip(profile.encoder, device)
+    diffusion = _load_diffusion(profile.diffusion, device)
+    if bad := [level for level in profile.encoder.levels if not 1 <= level <= clip.model.visual.transformer.layers]:
+        raise FoundationError(
+            f"profile {profile.name!r}: level {bad[0]} does not exist, its encoder has "
+            f"{clip.model.visual.transformer.layers} blocks: correct encoder.levels"
+        )
+    modules = [clip.model, diffusion.unet, diffusion.text_encoder, *([diffusion.vae] if diffusion.vae else [])]
+    return Foundation(profile, clip, diffusion, _weights_digest(modules))
+
+
+def is_untrained(profile: Profile) -> bool:
+    """Whether any of the profile's models is built from a seed because no trained weights are shipped."""
+    embedded = "embedded" in (profile.encoder.source, profile.diffusion.source)
+    return embedded and not any(EMBEDDED.rglob("*.safetensors"))
+
+
+def _load_clip(settings: EncoderSettings, device: torch.device) -> ClipModel:
+    source = settings.source
+    try:
+        if source == "embedded":
+            config = json.loads((EMBEDDED / "clip" / "open_clip_config.json").read_text())["model_cfg"]
+            model = _seeded(lambda: open_clip.CLIP(**config, output_dict=False))
+            tokenize = open_clip.get_tokenizer("ViT-B-32", context_length=config["text_cfg"]["context_length"])
+        elif Path(source).is_dir():
+            name = f"local-dir:{Path(source).resolve()}"
+            model = open_clip.create_model(name, force_image_size=settings.resolution)
+            tokenize = open_clip.get_tokenizer(name)
+        else:
+            name, _, weights = source.partition("@")
+            model = open_clip.create_model(name, pretrained=weights, force_image_size=settings.resolution)
+            tokenize = open_clip.get_tokenizer(name)
+    except Exception as error:  # open_clip, the hub and safetensors each raise their own kinds
+        raise _cannot_load("encoder", source, error) from error
+    preprocess = getattr(model.visual, "preprocess_cfg", None) or {}
+    mean = torch.tensor(preprocess.get("mean", open_clip.OPENAI_DATASET_MEAN)).view(1, 3, 1, 1)
+    std = torch.tensor(preprocess.get("std", open_clip.OPENAI_DATASET_STD)).view(1, 3, 1, 1)
+    return ClipModel(_frozen(model, device), tokenize, settings.resolution, mean.to(device), std.to(device))
+
+
+def _load_diffusion(settings: DiffusionSettings, device: torch.device) -> DiffusionModel:
+    source = settings.source
+    vae = None
+    try:
+        if source == "embedded":
+            root = EMBEDDED / "diffusion"
+            unet = _seeded(lambda: UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(root / "unet")))
+            text_config = CLIPTextConfig.from_pretrained(root / "text_encoder")
+            text_encoder = _seeded(lambda: CLIPTextModel(text_config))
+            tokenize = open_clip.get_tokenizer("ViT-B-32", context_length=text_config.max_position_embeddings)
+            scheduler = DDIMScheduler.from_pretrained(root / "scheduler")
+        else:
+            load = functools.partial(_from_pretrained, source, settings.revision)
+            unet = load(UNet2DConditionModel, "unet")
+            text_encoder = load(CLIPTextModel, "text_encoder")
+            tokenize = _hub_tokenizer(load(CLIPTokenizer, "tokenizer"))
+            scheduler = load(DDIMScheduler, "scheduler")
+            # A model of pixels has no autoencoder; one of latents does not work without it.
+            if unet.config.in_channels != 3:
+                vae = _frozen(load(AutoencoderKL, "vae"), device)
+    except Exception as error:  # diffusers, transformers and the hub each raise their own kinds
+        raise _cannot_load("diffusion model", source, error) from error
+    return DiffusionModel(
+        unet=_frozen(unet, device),
+        text_encoder=_frozen(text_encoder, device),
+        tokenize=tokenize,
+        scheduler_config=dict(scheduler.config),
+        vae=vae,
+        resolution=settings.resolution,
+    )
+
+
+def _from_pretrained(source: str, revision: str | None, kind: Any, folder: str) -> Any:
+    options = {} if Path(source).is_dir() else {"revision": revision}
+    if issubclass(kind, nn.Module):
+        options["use_safetensors"] = True
+    return kind.from_pretrained(source, subfolder=folder, **options)
+
+
+def _hub_tokenizer(tokenizer: Any) -> Tokenizer:
+    return lambda prompts: tokenizer(
+        prompts, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
+    ).input_ids
+
+
+def _cannot_load(what: str, source: str, error: Exception) -> FoundationError:
+    cause = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return FoundationError(
+        f"the {what} {source!r} cannot be loaded ({cause.strip()[:200]}): give a directory in the hub's layout, "
+        "or a name that the hub can be reached for"
+    )
+
+
+def _seeded(build: Callable[[], Any]) -> Any:
+    """What `build` makes from a fixed seed, leaving the process's own random state alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return build()
+
+
+def _frozen(model: Any, device: torch.device) -> Any:
+    return model.to(device).eval().requires_grad_(False)
+
+
+def _weights_digest(modules: Iterable[nn.Module]) -> str:
+    digest = hashlib.sha256()
+    for module in modules:
+        for name, tensor in sorted(module.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else repr(tensor.item()).encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,67 @@
+"""Three local maps of one query -> its score and its anomaly map (eq. 4-7). NumPy alone: the gateway runs it too."""
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from o2n.category import VersionRef
+from o2n.images import Picture
+from o2n.profiles import Profile
+
+Local = NDArray[np.float32]  # (L, G): one branch's value at every level and patch
+
+T = TypeVar("T", float, Local)
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one picture was found to be.
+
+    score, s_p, s_n, s_text: eq. (7), (4), (5), (6); higher is more anomalous.
+    anomaly_map: float32 (g, g), the branches' maps fused like the scores, one value per patch.
+    counterpart: uint8 (R, R, 3), what the picture should have looked like.
+    """
+
+    ref: VersionRef
+    score: float
+    s_p: float
+    s_n: float
+    s_text: float
+    anomaly_map: NDArray[np.float32]
+    counterpart: Picture
+
+
+def image_score(local: Local) -> float:
+    """The mean over the levels of the maximum over the grid: the outer terms of eq. (4), (5), (6)."""
+    return float(local.max(axis=-1).mean(axis=-1))
+
+
+def fuse(s_p: T, s_n: T, s_text: T, alpha: float, beta: float) -> T:
+    """A = S_P + α S_N + β S_text, eq. (7); scores and maps alike."""
+    return s_p + alpha * s_n + beta * s_text
+
+
+def fuse_maps(
+    ref: VersionRef, counterpart: Picture, personal: Local, normal: Local, text: Local, profile: Profile
+) -> Score:
+    """The branches' local values of one query, each float32 (L, G), -> its score and its map."""
+    s_p, s_n, s_text = image_score(personal), image_score(normal), image_score(text)
+    fused = fuse(personal.mean(axis=0), normal.mean(axis=0), text.mean(axis=0), profile.alpha, profile.beta)
+    side = int(fused.size**0.5)
+    return Score(
+        ref=ref,
+        score=fuse(s_p, s_n, s_text, profile.alpha, profile.beta),
+        s_p=s_p,
+        s_n=s_n,
+        s_text=s_text,
+        anomaly_map=fused.reshape(side, side),
+        counterpart=counterpart,
+    )
+
+
+def upsample(anomaly_map: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+    """A map (g, g) -> float32 (height, width), bilinear: one value per pixel."""
+    return np.asarray(Image.fromarray(anomaly_map).resize((width, height), Image.Resampling.BILINEAR))

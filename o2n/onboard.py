@@ -1,0 +1,194 @@
+"""References -> a published category version, stage by stage. Read top to bottom, this is onboarding.
+
+Every stage's result is a blob remembered under the digest of what went in, so a run that was killed goes on where it
+stopped, and running it again with the same inputs does nothing but name the same version. Nobody sees a version
+before its last stage, the move of the pointer.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from o2n import images
+from o2n.branches import pack, unpack
+from o2n.category import BlobRef, Manifest, VersionRef, check_name
+from o2n.customize import customize, load_adapter, unload_adapter
+from o2n.errors import CategoryError
+from o2n.features import patch_features
+from o2n.foundation import load_foundation
+from o2n.images import Picture
+from o2n.pool import draw_pool, draw_prior
+from o2n.profiles import Profile
+from o2n.store import CategoryStore
+from o2n.text import text_features
+
+MIN_REFERENCES = 2
+ENCODE_BATCH = 16
+
+Progress = Callable[[str, float], None]  # a stage, and the share of it that is done
+
+_LIBRARIES = ("o2n", "torch", "diffusers", "transformers", "open_clip_torch", "peft", "numpy")
+
+
+@dataclass(frozen=True)
+class Onboarded:
+    """What an onboarding came to: the version now served, which stages were resumed, and seconds per stage."""
+
+    ref: VersionRef
+    resumed: tuple[str, ...]
+    seconds: dict[str, float]
+
+
+def read_references(folder: Path) -> list[Picture]:
+    """All pictures in `folder`, decoded and checked; files without a picture's suffix are left out.
+
+    A file that should be a picture and is none refuses the whole folder: a category is never quietly built from
+    fewer pictures than its owner chose.
+
+    Raises:
+        CategoryError: no such folder, or too few distinct pictures in it.
+        PictureError: a picture that cannot be decoded or is refused.
+    """
+    if not folder.is_dir():
+        raise CategoryError(f"references {folder}: no such folder; give a folder of {MIN_REFERENCES} to 8 good pictures")
+    references = [images.read(path) for path in images.find(folder)]
+    _check_references(references, str(folder))
+    return references
+
+
+def onboard(
+    name: str,
+    references: list[Picture],
+    profile: Profile,
+    store: CategoryStore,
+    object_word: str | None = None,
+    on_progress: Progress = lambda stage, done: None,
+) -> Onboarded:
+    """Make a version of category `name` from pictures of good parts, and let it serve.
+
+    Args:
+        references: uint8 (H, W, 3), of any sizes.
+        object_word: what the prompts call the part; by default the name, its signs turned into spaces.
+
+    Raises:
+        CategoryError: a name or references that cannot be used.
+        FoundationError, StoreError: models or store that cannot be.
+    """
+    check_name(name)
+    _check_references(references, name)
+    word = object_word or name.replace("-", " ").replace("_", " ").lower()
+    foundation = load_foundation(profile)
+    model = foundation.diffusion
+    stages = _Stages(store, on_progress)
+
+    resized = [images.resize(reference, profile.diffusion.resolution) for reference in references]
+    references_blob = store.put_blob(pack(torch.from_numpy(np.stack(resized))))
+    base = [foundation.identity, profile.model_dump_json(exclude={"name"}), word]
+
+    prior_blob = stages.run("prior", base, lambda: _pack_pictures(draw_prior(model, word, profile)))
+
+    def make_adapter() -> bytes:
+        prior = _unpack_pictures(store, prior_blob, "prior pictures")
+        steps = profile.customisation.steps
+        return customize(
+            model,
+            resized,
+            prior,
+            word,
+            profile.customisation,
+            profile.seed,
+            lambda step, loss: on_progress("adapter", step / steps),
+        )
+
+    adapter_blob = stages.run("adapter", [*base, references_blob.sha256, prior_blob.sha256], make_adapter)
+
+    def make_pool() -> bytes:
+        load_adapter(model, "o2n_onboarding", store.get_blob(adapter_blob))
+        try:
+            return _pack_pictures(draw_pool(model, "o2n_onboarding", resized, word, profile))
+        finally:
+            unload_adapter(model, "o2n_onboarding")
+
+    pool_blob = stages.run("pool", [*base, references_blob.sha256, adapter_blob.sha256], make_pool)
+
+    def make_features() -> bytes:
+        pictures = resized + _unpack_pictures(store, pool_blob, "pool pictures")
+        return pack(
+            torch.cat(
+                [
+                    patch_features(foundation.clip, pictures[start : start + ENCODE_BATCH], profile.encoder.levels)
+                    for start in range(0, len(pictures), ENCODE_BATCH)
+                ]
+            )
+        )
+
+    features_blob = stages.run("features", [*base, references_blob.sha256, pool_blob.sha256], make_features)
+    text_blob = stages.run("text_features", base, lambda: pack(text_features(foundation.clip, word)))
+
+    manifest = Manifest(
+        category=name,
+        object_word=word,
+        profile=profile,
+        foundation=foundation.identity,
+        blobs={
+            "references": references_blob,
+            "adapter": adapter_blob,
+            "pool": pool_blob,
+            "features": features_blob,
+            "text_features": text_blob,
+        },
+        reference_digests=[images.digest(reference) for reference in references],
+        created=datetime.now(UTC),
+        libraries={library: metadata.version(library) for library in _LIBRARIES},
+    )
+    ref = store.publish(manifest)
+    on_progress("published", 1.0)
+    return Onboarded(ref, tuple(stages.resumed), stages.seconds)
+
+
+class _Stages:
+    """Runs a stage, or recalls what an earlier run made of the same inputs."""
+
+    def __init__(self, store: CategoryStore, on_progress: Progress) -> None:
+        self._store, self._on_progress = store, on_progress
+        self.resumed: list[str] = []
+        self.seconds: dict[str, float] = {}
+
+    def run(self, stage: str, inputs: list[str], make: Callable[[], bytes]) -> BlobRef:
+        key = hashlib.sha256("\n".join([stage, *inputs]).encode()).hexdigest()
+        begun = time.perf_counter()
+        self._on_progress(stage, 0.0)
+        if known := self._store.recall(key):
+            (blob,) = known
+            self.resumed.append(stage)
+        else:
+            blob = self._store.put_blob(make())
+            self._store.remember(key, [blob])
+        self._on_progress(stage, 1.0)
+        self.seconds[stage] = round(time.perf_counter() - begun, 3)
+        return blob
+
+
+def _check_references(references: list[Picture], where: str) -> None:
+    distinct = len({images.digest(reference) for reference in references})
+    if distinct < MIN_REFERENCES:
+        copies = "" if distinct == len(references) else f" (of {len(references)}, the rest are copies)"
+        raise CategoryError(
+            f"references of {where}: {distinct} distinct picture{'s' * (distinct != 1)}{copies}, at least "
+            f"{MIN_REFERENCES} are needed: give {MIN_REFERENCES} to 8 different pictures of good parts"
+        )
+
+
+def _pack_pictures(pictures: list[Picture]) -> bytes:
+    return pack(torch.from_numpy(np.stack(pictures)) if pictures else torch.zeros((0, 0, 0, 3), dtype=torch.uint8))
+
+
+def _unpack_pictures(store: CategoryStore, blob: BlobRef, what: str) -> list[Picture]:
+    return list(unpack(store.get_blob(blob), what).numpy())

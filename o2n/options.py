@@ -1,0 +1,92 @@
+"""Command-line options that the `o2n` command and the jobs share, and how both end on an error."""
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from o2n.errors import O2NError
+from o2n.profiles import get_profile
+from o2n.settings import get_settings
+from o2n.store import CategoryStore
+
+Command = Callable[..., Any]
+
+
+def _store(context: click.Context, parameter: click.Parameter, url: str | None) -> CategoryStore:
+    return CategoryStore(url or get_settings().store)
+
+
+store_option = click.option(
+    "--store",
+    callback=_store,
+    metavar="URL",
+    help="Where categories live: file:///path or s3://bucket/prefix. Default: $O2N_STORE, else ~/.o2n/store.",
+)
+profile_option = click.option(
+    "--profile",
+    default="tiny",
+    show_default=True,
+    callback=lambda context, parameter, name: get_profile(name),
+    help="Models and settings: tiny, paper, or the path of a profile's JSON file.",
+)
+references_option = click.option(
+    "--references",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder with 2 to 8 pictures of good parts.",
+)
+object_option = click.option(
+    "--object",
+    "object_word",
+    metavar="WORD",
+    help="What prompts call the part, such as 'metal nut'. Default: the category's name.",
+)
+
+
+def connect_ray() -> None:
+    """Join the cluster of $RAY_ADDRESS, which `ray job submit` sets, or else start a Ray of this process's own.
+
+    Never any other: a bare `ray.init()` would attach to whatever cluster was left running on the machine.
+    """
+    import ray
+
+    ray.init(address=os.environ.get("RAY_ADDRESS", "local"), ignore_reinit_error=True, logging_level="warning")
+
+
+def one_line_errors(command: Command) -> Command:
+    """End with `error: …` on one line and status 1 instead of a traceback, for errors a user can act on."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except O2NError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(1)
+
+    return run
+
+
+class OneLineErrors(click.Group):
+    """A group whose every command ends on an error as `one_line_errors` says; options are parsed inside it too."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        return one_line_errors(super().main)(*args, **kwargs)
+
+
+class OneLineErrorsCommand(click.Command):
+    """The same for a single command."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        return one_line_errors(super().main)(*args, **kwargs)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on one line of standard output."""
+    click.echo(json.dumps(value, default=str))

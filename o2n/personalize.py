@@ -1,0 +1,169 @@
+"""Pictures + adapters -> their normal counterparts (eq. 2, 3). Pictures of different categories share every batch."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from peft.tuners.lora import LoraLayer
+from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from o2n import images
+from o2n.foundation import DiffusionModel, to_unit
+from o2n.images import Picture
+
+BASE = "__base__"  # peft's name for "no adapter"
+
+MAX_BATCH = 32
+
+
+@torch.inference_mode()
+def personalize(
+    model: DiffusionModel,
+    pictures: list[Picture],
+    texts: list[Tensor],
+    adapters: list[str],
+    noise: Tensor,
+    *,
+    t: float,
+    steps: int,
+    guidance: float,
+) -> list[Picture]:
+    """Redraw each picture with each of its prompts (eq. 3) and keep the redrawing most like it (eq. 2).
+
+    Args:
+        pictures: B queries, uint8 (R, R, 3) at the model's resolution.
+        texts: for each query its P prompts' conditioning, float32 (P, tokens, width); P is the same for all.
+        adapters: for each query the name of its category's adapter in the UNet, or `BASE`.
+        noise: float32 (B, C, h, w); one noise per query, shared by its prompts, so that they differ in the prompt alone.
+        t: how far a query is noised, as a fraction of the schedule: 0 returns the queries, 1 forgets them.
+        steps: steps of a whole run; round(t · steps) of them are taken.
+
+    Returns: B counterparts, uint8 (R, R, 3).
+    """
+    if round(t * steps) == 0:
+        return pictures
+    counterparts = []
+    prompts = len(texts[0])
+    chunk = max(1, MAX_BATCH // prompts)
+    for start in range(0, len(pictures), chunk):
+        part = slice(start, start + chunk)
+        queries = pictures[part]
+        redrawn = model.decode(
+            redraw(
+                model,
+                model.encode(queries).repeat_interleave(prompts, dim=0),
+                noise[part].repeat_interleave(prompts, dim=0),
+                torch.cat(texts[part]),
+                [name for name in adapters[part] for _ in range(prompts)],
+                t=t,
+                steps=steps,
+                guidance=guidance,
+            )
+        )
+        counterparts += [
+            most_similar(query, redrawn[index * prompts : (index + 1) * prompts]) for index, query in enumerate(queries)
+        ]
+    return counterparts
+
+
+@torch.inference_mode()
+def redraw(
+    model: DiffusionModel,
+    latents: Tensor,
+    noise: Tensor,
+    text: Tensor,
+    adapters: list[str],
+    *,
+    t: float,
+    steps: int,
+    guidance: float,
+) -> Tensor:
+    """x̂ = D_θ(√α_t x + √(1-α_t) ε, c, t), eq. (3), denoised by DDIM (Song et al., 2021) without added noise.
+
+    At t = 1 the run starts from the noise itself: √α_T is small but not 0, and would let the query shine through.
+
+    Args:
+        latents, noise: float32 (B, C, h, w).
+        text: float32 (B, tokens, width).
+        adapters: B names of adapters in the UNet, or `BASE`.
+        guidance: classifier-free guidance against the empty prompt (Ho & Salimans, 2022); 1 is none.
+
+    Returns: float32 (B, C, h, w).
+    """
+    scheduler = model.scheduler(steps)
+    taken = round(t * steps)
+    timesteps = scheduler.timesteps[steps - taken :]
+    if taken == 0:
+        return latents
+    x = noise if taken == steps else scheduler.add_noise(latents, noise, timesteps[:1].to(latents.device))
+    if guidance > 1:
+        text = torch.cat([model.embed([""]).expand_as(text), text])
+        adapters = adapters * 2
+    with mixed_adapters(model.unet, adapters):
+        for step in timesteps:
+            if guidance > 1:
+                unguided, guided = model.unet(torch.cat([x, x]), step, text).sample.chunk(2)
+                prediction = unguided + guidance * (guided - unguided)
+            else:
+                prediction = model.unet(x, step, text).sample
+            x = scheduler.step(prediction, step, x).prev_sample
+    return x
+
+
+def most_similar(query: Picture, candidates: list[Picture]) -> Picture:
+    """The candidate with the smallest L(x_q, x̂_i) = 1 - SSIM, eq. (2); the first of equals."""
+    if len(candidates) == 1:
+        return candidates[0]
+    cpu = torch.device("cpu")
+    x = to_unit(candidates, cpu)
+    similarity = structural_similarity_index_measure(
+        x, to_unit([query], cpu).expand_as(x), data_range=1.0, reduction="none"
+    )
+    assert isinstance(similarity, Tensor)
+    return candidates[int(similarity.argmax())]
+
+
+def noise_for(picture: Picture, version: str, shape: tuple[int, int, int]) -> Tensor:
+    """The noise of eq. (3), a function of the picture's content and the category version alone.
+
+    So a score depends neither on the batch nor on the process nor on the day. float32 `shape`, on the CPU.
+    """
+    seed = hashlib.sha256(f"{images.digest(picture)}:{version}".encode()).digest()
+    return seeded_noise(int.from_bytes(seed[:8], "little", signed=True), shape)
+
+
+def seeded_noise(seed: int, shape: tuple[int, ...]) -> Tensor:
+    """Gaussian noise from `seed`, float32 `shape`; drawn on the CPU so that every device gets the same."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@contextmanager
+def mixed_adapters(unet: Any, names: list[str]) -> Iterator[None]:
+    """Within it, the i-th sample of a batch goes through the adapter `names[i]`, exactly as if it were alone.
+
+    peft's LoRA layers take `adapter_names` (huggingface.co/docs/peft/developer_guides/lora, inference with different
+    adapters in one batch), but diffusers' UNet does not pass it on, so it is given to every layer directly.
+
+    Raises:
+        KeyError: a name that is not in the UNet; peft alone would silently use the base model.
+    """
+    unknown = set(names) - {BASE} - set(getattr(unet, "peft_config", {}))
+    if unknown:
+        raise KeyError(f"adapters not loaded: {sorted(unknown)}")
+
+    def give_names(module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        return args, {**kwargs, "adapter_names": names}
+
+    hooks = [
+        module.register_forward_pre_hook(give_names, with_kwargs=True)
+        for module in unet.modules()
+        if isinstance(module, LoraLayer)
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

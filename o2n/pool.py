@@ -1,0 +1,64 @@
+"""Adapter + references -> the anomaly-free pool (the paper's section 3.4)."""
+
+import torch
+
+from o2n import prompts
+from o2n.foundation import DiffusionModel
+from o2n.images import Picture
+from o2n.personalize import BASE, MAX_BATCH, personalize, redraw, seeded_noise
+from o2n.profiles import Profile
+
+
+def draw_pool(
+    model: DiffusionModel, adapter: str, references: list[Picture], object_word: str, profile: Profile
+) -> list[Picture]:
+    """The generated part of the pool: half drawn from the customised model, half references redrawn with a larger t.
+
+    Args:
+        adapter: name of the category's adapter in the UNet.
+        references: uint8 (R, R, 3) at the model's resolution.
+
+    Returns: as many pictures as bring the references up to `profile.pool.pictures`, uint8 (R, R, 3).
+    """
+    count = max(0, profile.pool.pictures - len(references))
+    drawn = _draw(model, adapter, prompts.instance_prompt(object_word), count // 2, profile, profile.seed + 1)
+    sources = [references[index % len(references)] for index in range(count - len(drawn))]
+    texts = [model.embed([prompt]) for prompt in prompts.personal_prompts(object_word, 10)]
+    redrawn = personalize(
+        model,
+        sources,
+        [texts[index % len(texts)] for index in range(len(sources))],
+        [adapter] * len(sources),
+        seeded_noise(profile.seed + 2, (len(sources), *model.latent_shape)).to(model.device),
+        t=profile.pool.t,
+        steps=profile.diffusion.steps,
+        guidance=profile.diffusion.guidance,
+    )
+    return drawn + redrawn
+
+
+def draw_prior(model: DiffusionModel, object_word: str, profile: Profile) -> list[Picture]:
+    """The class-prior pictures of eq. (1): what the base model, without any adapter, takes the class to be."""
+    count = profile.customisation.prior_pictures
+    return _draw(model, BASE, prompts.class_prompt(object_word), count, profile, profile.seed + 3)
+
+
+def _draw(
+    model: DiffusionModel, adapter: str, prompt: str, count: int, profile: Profile, seed: int
+) -> list[Picture]:
+    noise = seeded_noise(seed, (count, *model.latent_shape)).to(model.device)
+    text = model.embed([prompt])
+    pictures: list[Picture] = []
+    for part in noise.split(MAX_BATCH) if count else ():
+        latents = redraw(
+            model,
+            torch.zeros_like(part),
+            part,
+            text.expand(len(part), -1, -1),
+            [adapter] * len(part),
+            t=1.0,
+            steps=profile.diffusion.steps,
+            guidance=profile.diffusion.guidance,
+        )
+        pictures += model.decode(latents)
+    return pictures

@@ -1,0 +1,137 @@
+"""Profiles: the one dial. A profile is data that names the models and every setting of the method."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from o2n.errors import FoundationError
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EncoderSettings(_Settings):
+    """The CLIP model whose patch features are compared."""
+
+    source: str = Field(description="'embedded', a directory in open_clip's hub layout, or MODEL@WEIGHTS")
+    resolution: int = Field(gt=0, description="side of the encoder's input, pixels")
+    levels: tuple[int, ...] = Field(min_length=1, description="blocks whose output is a level, counted from 1")
+
+
+class DiffusionSettings(_Settings):
+    """The diffusion model that redraws a picture as its normal counterpart."""
+
+    source: str = Field(description="'embedded', a directory in diffusers' layout, or a hub repository")
+    revision: str | None = Field(None, description="commit of the hub repository; ignored for directories")
+    resolution: int = Field(gt=0, description="side of the pictures the model draws, pixels")
+    steps: int = Field(gt=0, description="steps of a whole denoising run, t = 1")
+    guidance: float = Field(ge=1.0, description="classifier-free guidance; 1 is none and costs half")
+
+
+class CustomisationSettings(_Settings):
+    """DreamBooth with LoRA (eq. 1)."""
+
+    rank: int = Field(gt=0)
+    lora_alpha: int = Field(gt=0)
+    steps: int = Field(gt=0)
+    batch: int = Field(gt=0)
+    learning_rate: float = Field(gt=0)
+    augmentations: int = Field(gt=0, description="augmented pictures made of each reference")
+    prior_weight: float = Field(ge=0, description="weight of the class-prior preservation term")
+    prior_pictures: int = Field(ge=0, description="class pictures drawn from the base model")
+
+
+class PoolSettings(_Settings):
+    """The anomaly-free pool that feeds the memory bank."""
+
+    pictures: int = Field(gt=0, description="pictures in the bank, references included")
+    t: Fraction = Field(description="how far references are noised before they are redrawn")
+
+
+class Profile(_Settings):
+    """All of the method's settings; stored whole in every version's manifest."""
+
+    name: str
+    encoder: EncoderSettings
+    diffusion: DiffusionSettings
+    customisation: CustomisationSettings
+    pool: PoolSettings
+    t: Fraction = Field(description="how far a query is noised, as a fraction of the schedule (eq. 3)")
+    prompts: int = Field(ge=1, le=10, description="normal-state prompts tried on each query (eq. 2)")
+    alpha: float = Field(ge=0, description="weight of S_N (eq. 7)")
+    beta: float = Field(ge=0, description="weight of S_text (eq. 7)")
+    seed: int = 0
+
+
+TINY = Profile(
+    name="tiny",
+    encoder=EncoderSettings(source="embedded", resolution=64, levels=(2, 4, 6)),
+    diffusion=DiffusionSettings(source="embedded", resolution=64, steps=20, guidance=1.0),
+    customisation=CustomisationSettings(
+        rank=4,
+        lora_alpha=4,
+        steps=60,
+        batch=4,
+        learning_rate=1e-3,
+        augmentations=8,
+        prior_weight=1.0,
+        prior_pictures=8,
+    ),
+    pool=PoolSettings(pictures=30, t=0.5),
+    t=0.3,
+    prompts=3,
+    alpha=1.0,
+    beta=0.5,
+)
+
+PAPER = Profile(
+    name="paper",
+    # OpenAI's weights were trained with QuickGELU; the plain variant loads them without a word and is wrong.
+    encoder=EncoderSettings(source="ViT-L-14-quickgelu@openai", resolution=240, levels=(6, 12, 18, 24)),
+    diffusion=DiffusionSettings(
+        source="stable-diffusion-v1-5/stable-diffusion-v1-5", resolution=512, steps=50, guidance=7.5
+    ),
+    customisation=CustomisationSettings(
+        rank=16,
+        lora_alpha=16,
+        steps=800,
+        batch=2,
+        learning_rate=1e-4,
+        augmentations=16,
+        prior_weight=1.0,
+        prior_pictures=64,
+    ),
+    pool=PoolSettings(pictures=30, t=0.5),
+    t=0.3,
+    prompts=3,
+    alpha=1.0,
+    beta=0.5,
+)
+
+PROFILES = {profile.name: profile for profile in (TINY, PAPER)}
+
+
+def get_profile(name: str) -> Profile:
+    """The profile called `name`, or the one in the JSON file at the path `name`.
+
+    Raises:
+        FoundationError: no profile of that name, or a file that is no profile.
+    """
+    if name in PROFILES:
+        return PROFILES[name]
+    if not name.endswith(".json"):
+        raise FoundationError(
+            f"profile {name!r} is unknown: use one of {', '.join(PROFILES)} or the path of a .json file"
+        )
+    try:
+        return Profile.model_validate_json(Path(name).read_bytes())
+    except OSError as error:
+        raise FoundationError(f"profile file {name} cannot be read ({error.strerror}): check the path") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise FoundationError(f"profile file {name} is not a profile: {where}: {first['msg']}") from None

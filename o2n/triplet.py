@@ -1,0 +1,55 @@
+"""The triplet: one query, three comparisons, one score. Read top to bottom, this is the scorer."""
+
+from o2n import images
+from o2n.branches import NormalBranch, PersonalBranch, TextBranch
+from o2n.category import VersionRef
+from o2n.features import patch_features, personal_distance
+from o2n.foundation import load_foundation
+from o2n.fusion import Score, fuse_maps
+from o2n.images import Picture
+from o2n.profiles import Profile
+from o2n.store import CategoryStore
+
+BATCH = 8
+
+
+class TripletScorer:
+    """Scores pictures of any categories in a store. Loads the profile's models once, versions on demand."""
+
+    def __init__(self, profile: Profile, store: CategoryStore) -> None:
+        self.profile = profile
+        self.foundation = load_foundation(profile)
+        self._personal = PersonalBranch(self.foundation, store)
+        self._normal = NormalBranch(self.foundation, store)
+        self._text = TextBranch(self.foundation, store)
+
+    def score(self, pictures: list[Picture], refs: list[VersionRef]) -> list[Score]:
+        """Score each picture with its version; the order, the batch and the company change nothing.
+
+        Args:
+            pictures: uint8 (H, W, 3) of any sizes.
+            refs: for each picture, the version it is scored with.
+
+        Raises:
+            NotFoundError, IntegrityError, FoundationError: a version that cannot be used.
+        """
+        scores: list[Score] = []
+        for start in range(0, len(pictures), BATCH):
+            part = slice(start, start + BATCH)
+            queries = [images.resize(picture, self.profile.diffusion.resolution) for picture in pictures[part]]
+            scores += self._score_batch(queries, refs[part])
+        return scores
+
+    def _score_batch(self, queries: list[Picture], refs: list[VersionRef]) -> list[Score]:
+        levels = self.profile.encoder.levels
+        features = patch_features(self.foundation.clip, queries, levels)
+        counterparts = self._personal.counterparts(queries, refs)
+        personal = personal_distance(features, patch_features(self.foundation.clip, counterparts, levels))
+        normal = self._normal.distances(features, refs)
+        text = self._text.probabilities(features, refs)
+        return [
+            fuse_maps(ref, counterpart, *maps, self.profile)
+            for ref, counterpart, *maps in zip(
+                refs, counterparts, personal.numpy(), normal.numpy(), text.numpy(), strict=True
+            )
+        ]

@@ -1,0 +1,41 @@
+"""`o2n serve`: the application on a Ray of its own, until interrupted."""
+
+import contextlib
+import os
+import signal
+from types import FrameType
+
+import click
+import ray
+from ray import serve
+
+from serve.app import Arguments, build
+
+
+@click.command()
+@click.option("--host", required=True)
+@click.option("--port", required=True, type=int)
+@click.option("--profile", required=True)
+@click.option("--store", required=True)
+def main(host: str, port: int, profile: str, store: str) -> None:
+    """Serve over HTTP on this machine alone."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    # "local" never attaches to somebody else's cluster. Its size is in whole models, not cores: five deployments.
+    ray.init(address="local", num_cpus=max(4, os.cpu_count() or 1), include_dashboard=False, logging_level="warning")
+    try:
+        serve.start(http_options={"host": host, "port": port})
+        serve.run(build(Arguments(profile=profile, store=store)), name="o2n", route_prefix="/")
+        click.echo(f"serving {store} at http://{host}:{port}, try: curl http://{host}:{port}/v1/categories", err=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.pause()
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+
+
+def _interrupt(signal_number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

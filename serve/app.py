@@ -1,0 +1,40 @@
+"""The application builder: plain arguments -> the bound deployments. Replica counts and resources are in config.yaml."""
+
+# No `from __future__ import annotations` here: with it Serve hands `build` a raw dict, unvalidated.
+from pydantic import BaseModel, ConfigDict
+from ray import serve
+
+from o2n.profiles import get_profile
+from o2n.settings import get_settings
+from o2n.store import CategoryStore
+from serve.branches import Encoder, NormalScorer, Personalizer, TextScorer
+from serve.gateway import Gateway
+
+
+class Arguments(BaseModel):
+    """What the application can be told; a key that is not here is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    profile: str = "tiny"
+    store: str | None = None
+    """Where categories live; by default $O2N_STORE of the cluster."""
+
+
+def build(arguments: Arguments) -> serve.Application:
+    """The application `serve run serve.app:build profile=… store=…` runs.
+
+    Raises:
+        FoundationError, StoreError: a profile or store that does not exist.
+    """
+    profile = get_profile(arguments.profile)
+    store = CategoryStore(arguments.store or get_settings().store)
+    encoder = Encoder.bind(profile)
+    return Gateway.bind(
+        profile,
+        store,
+        encoder,
+        Personalizer.bind(profile, store, encoder),
+        NormalScorer.bind(profile, store),
+        TextScorer.bind(profile, store),
+    )

@@ -1,0 +1,134 @@
+"""The deployments behind the gateway: the encoder and the three branches, each batching across categories.
+
+A query's features travel from the encoder to the branches by reference, through Ray's object store. One item's error
+never fails the others of its batch.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from o2n.branches import NormalBranch, PersonalBranch, TextBranch
+from o2n.category import VersionRef
+from o2n.errors import O2NError
+from o2n.features import patch_features, personal_distance
+from o2n.foundation import load_foundation
+from o2n.fusion import Local
+from o2n.images import Picture
+from o2n.profiles import Profile
+from o2n.store import CategoryStore
+
+Features = NDArray[np.float32]  # (L, G, D)
+
+MAX_BATCH = 8
+# Waiting longer than an encoder's forward pass for company costs more than the company brings.
+BATCH_WAIT_SECONDS = 0.005
+
+T = TypeVar("T")
+
+
+class _Ready:
+    """A replica answers only once its constructor, which loads the models, has returned."""
+
+    async def ready(self) -> bool:
+        return True
+
+
+@serve.deployment
+class Encoder(_Ready):
+    """Pictures -> patch features, once per query."""
+
+    def __init__(self, profile: Profile) -> None:
+        self._clip = load_foundation(profile).clip
+        self._levels = profile.encoder.levels
+
+    @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=BATCH_WAIT_SECONDS)
+    async def encode(self, pictures: list[Picture]) -> list[Features]:
+        """uint8 (R, R, 3) -> float32 (L, G, D)."""
+        features = await asyncio.to_thread(patch_features, self._clip, pictures, self._levels)
+        return list(features.cpu().numpy())
+
+
+@serve.deployment
+class Personalizer(_Ready):
+    """Query -> its normal counterpart and its distance to it (eq. 2-4), one UNet batch for all categories."""
+
+    def __init__(self, profile: Profile, store: CategoryStore, encoder: DeploymentHandle) -> None:
+        self._branch = PersonalBranch(load_foundation(profile), store)
+        self._encoder = encoder
+
+    async def compare(self, picture: Picture, features: Features, ref: VersionRef) -> tuple[Local, Picture]:
+        """Returns: float32 (L, G) distances, and the counterpart, uint8 (R, R, 3)."""
+        counterpart = _or_raise(await self._counterparts((picture, ref)))
+        other = await self._encoder.encode.remote(counterpart)
+        return personal_distance(_tensor([features]), _tensor([other]))[0].numpy(), counterpart
+
+    @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=BATCH_WAIT_SECONDS)
+    async def _counterparts(self, items: list[tuple[Picture, VersionRef]]) -> list[Picture | O2NError]:
+        return await asyncio.to_thread(
+            _isolated, lambda part: self._branch.counterparts([i[0] for i in part], [i[1] for i in part]), items
+        )
+
+
+@serve.deployment
+class NormalScorer(_Ready):
+    """Features -> distance to the nearest normal patch (eq. 5)."""
+
+    def __init__(self, profile: Profile, store: CategoryStore) -> None:
+        self._branch = NormalBranch(load_foundation(profile), store)
+
+    async def compare(self, features: Features, ref: VersionRef) -> Local:
+        """Returns: float32 (L, G)."""
+        return _or_raise(await self._distances((features, ref)))
+
+    @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=BATCH_WAIT_SECONDS)
+    async def _distances(self, items: list[tuple[Features, VersionRef]]) -> list[Local | O2NError]:
+        return await asyncio.to_thread(_isolated, lambda part: _compare(self._branch.distances, part), items)
+
+
+@serve.deployment
+class TextScorer(_Ready):
+    """Features -> how abnormal they read (eq. 6)."""
+
+    def __init__(self, profile: Profile, store: CategoryStore) -> None:
+        self._branch = TextBranch(load_foundation(profile), store)
+
+    async def compare(self, features: Features, ref: VersionRef) -> Local:
+        """Returns: float32 (L, G)."""
+        return _or_raise(await self._probabilities((features, ref)))
+
+    @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=BATCH_WAIT_SECONDS)
+    async def _probabilities(self, items: list[tuple[Features, VersionRef]]) -> list[Local | O2NError]:
+        return await asyncio.to_thread(_isolated, lambda part: _compare(self._branch.probabilities, part), items)
+
+
+def _compare(
+    branch: Callable[[torch.Tensor, list[VersionRef]], torch.Tensor], items: list[tuple[Features, VersionRef]]
+) -> list[Local]:
+    return list(branch(_tensor([features for features, _ in items]), [ref for _, ref in items]).numpy())
+
+
+def _isolated(run: Callable[[list[Any]], list[T]], items: list[Any]) -> list[T | O2NError]:
+    """`run` on all items at once; if that fails, on each alone, so that only the culprit gets the error."""
+    try:
+        return list(run(items))
+    except O2NError as error:
+        if len(items) == 1:
+            return [error]
+        return [result for item in items for result in _isolated(run, [item])]
+
+
+def _or_raise(result: T | O2NError) -> T:
+    if isinstance(result, O2NError):
+        raise result
+    return result
+
+
+def _tensor(features: list[Features]) -> torch.Tensor:
+    return torch.from_numpy(np.stack(features))

@@ -1,0 +1,71 @@
+"""What travels over HTTP, both ways. Every field a client sends or gets is declared here."""
+
+from typing import Annotated, Literal
+
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
+
+MAX_PICTURES = 64
+MAX_BODY_BYTES = 64 << 20
+
+Include = Literal["anomaly_map", "overlay", "counterpart"]
+
+
+class PictureIn(BaseModel):
+    """One picture in a JSON request."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field("picture", max_length=512, description="how errors and the answer call it")
+    data: Base64Bytes = Field(description="the file's bytes, base64; never a URL")
+
+
+class ScoreRequest(BaseModel):
+    """The JSON form of a score request; the other is multipart with any number of `pictures` files."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    pictures: Annotated[list[PictureIn], Field(min_length=1, max_length=MAX_PICTURES)]
+
+
+class PictureScore(BaseModel):
+    """One picture's score; higher is more anomalous."""
+
+    name: str
+    score: float = Field(description="S_P + alpha S_N + beta S_text")
+    s_p: float = Field(description="against its own normal counterpart")
+    s_n: float = Field(description="against the nearest normal patches")
+    s_text: float = Field(description="against the text prompts")
+    anomaly_map: list[list[float]] | None = Field(None, description="one value per patch, rows from the top")
+    overlay: str | None = Field(None, description="PNG, base64: the picture with its heat map")
+    counterpart: str | None = Field(None, description="PNG, base64: what it should have looked like")
+
+
+class ScoreAnswer(BaseModel):
+    """All pictures of a request, in its order, scored with one and the same version."""
+
+    category: str
+    version: str
+    pictures: list[PictureScore]
+
+
+class CategoryAnswer(BaseModel):
+    """A category and what serves for it."""
+
+    category: str
+    version: str
+    created: str
+    references: int
+    object_word: str
+    profile: str
+    history: list[str] = Field(description="versions that served before, oldest first")
+
+
+class ErrorBody(BaseModel):
+    code: str
+    message: str
+
+
+class ErrorAnswer(BaseModel):
+    """The one shape of every error."""
+
+    error: ErrorBody
