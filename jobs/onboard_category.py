@@ -68,7 +68,10 @@ def main(
         try:
             result = ray.get(done)
         except ray.exceptions.RayError as error:
-            result = {"category": category, "error": {"code": "worker", "message": str(error).splitlines()[0]}}
+            result = {
+                "category": category,
+                "error": {"code": "worker", "message": str(error).splitlines()[0]},
+            }
         results.append(result)
         outcome = f"error: {result['error']['message']}" if "error" in result else f"version {result['version']}"
         click.echo(f"[{len(results)}/{len(categories)}] {category}: {outcome}")
@@ -97,9 +100,7 @@ def _categories(name: str | None, references: Path | None, tree: Path | None) ->
     folders = sorted(folder for folder in tree.iterdir() if folder.is_dir() and not folder.name.startswith("."))
     if not folders:
         raise CategoryError(f"tree {tree} has no folders: give one that has a folder for each category")
-    return {
-        folder.name: good if (good := folder / "train" / "good").is_dir() else folder for folder in folders
-    }
+    return {folder.name: good if (good := folder / "train" / "good").is_dir() else folder for folder in folders}
 
 
 def _onboard_one(

@@ -58,7 +58,9 @@ class PersonalBranch:
         if ref not in self._texts:
             manifest = checked_manifest(self._store, ref, self._foundation)
             load_adapter(
-                self._foundation.diffusion, _adapter_name(ref), self._store.get_blob(manifest.blobs["adapter"])
+                self._foundation.diffusion,
+                _adapter_name(ref),
+                self._store.get_blob(manifest.blobs["adapter"]),
             )
             self._texts[ref] = self._foundation.diffusion.embed(
                 personal_prompts(manifest.object_word, self._foundation.profile.prompts)

@@ -83,7 +83,12 @@ def onboard(
 @click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help="Also write an HTML report.")
 @store_option
 def score(
-    name: str, paths: tuple[Path, ...], version: str | None, as_json: bool, report: Path | None, store: CategoryStore
+    name: str,
+    paths: tuple[Path, ...],
+    version: str | None,
+    as_json: bool,
+    report: Path | None,
+    store: CategoryStore,
 ) -> None:
     """Score pictures, or all pictures of folders, with category NAME.
 
@@ -154,7 +159,16 @@ def serve(host: str, port: int, profile: str, store: CategoryStore) -> None:
     On a cluster, use `serve deploy serve/config.yaml` instead.
     """
     # The library does not import the service built upon it.
-    options = ["--host", host, "--port", str(port), "--profile", get_profile(profile) and profile, "--store", store.url]
+    options = [
+        "--host",
+        host,
+        "--port",
+        str(port),
+        "--profile",
+        get_profile(profile) and profile,
+        "--store",
+        store.url,
+    ]
     os.execv(sys.executable, [sys.executable, "-m", "serve", *options])
 
 
@@ -234,7 +248,13 @@ def doctor(profile: Profile, store: CategoryStore) -> None:
     from o2n import doctor as checks
 
     failed = False
-    for check in (checks.versions, checks.device, lambda: checks.models(profile), lambda: checks.store(store), checks.ray):
+    for check in (
+        checks.versions,
+        checks.device,
+        lambda: checks.models(profile),
+        lambda: checks.store(store),
+        checks.ray,
+    ):
         try:
             lines: Any = check()
             click.echo("\n".join(f"ok      {line}" if not line.startswith("warning") else line for line in lines))

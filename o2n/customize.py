@@ -77,9 +77,7 @@ def load_adapter(model: DiffusionModel, name: str, data: bytes) -> None:
     try:
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         metadata = json.loads(header["__metadata__"][LORA_ADAPTER_METADATA_KEY])
-        model.unet.load_lora_adapter(
-            safetensors.torch.load(data), prefix="unet", adapter_name=name, metadata=metadata
-        )
+        model.unet.load_lora_adapter(safetensors.torch.load(data), prefix="unet", adapter_name=name, metadata=metadata)
     except Exception as error:  # diffusers and peft raise many kinds on a file that does not fit
         cause = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise IntegrityError(f"adapter {name}: does not fit this diffusion model ({cause}): onboard again") from error

@@ -69,7 +69,11 @@ class DiffusionModel:
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(C, h, w) of one picture's latent."""
-        side = self.resolution if self.vae is None else self.resolution // 2 ** (len(self.vae.config.block_out_channels) - 1)
+        side = (
+            self.resolution
+            if self.vae is None
+            else self.resolution // 2 ** (len(self.vae.config.block_out_channels) - 1)
+        )
         return (self.unet.config.in_channels, side, side)
 
     def scheduler(self, steps: int) -> DDIMScheduler:
@@ -139,7 +143,12 @@ def load_foundation(profile: Profile) -> Foundation:
             f"profile {profile.name!r}: level {bad[0]} does not exist, its encoder has "
             f"{clip.model.visual.transformer.layers} blocks: correct encoder.levels"
         )
-    modules = [clip.model, diffusion.unet, diffusion.text_encoder, *([diffusion.vae] if diffusion.vae else [])]
+    modules = [
+        clip.model,
+        diffusion.unet,
+        diffusion.text_encoder,
+        *([diffusion.vae] if diffusion.vae else []),
+    ]
     return Foundation(profile, clip, diffusion, _weights_digest(modules))
 
 
@@ -212,9 +221,15 @@ def _from_pretrained(source: str, revision: str | None, kind: Any, folder: str) 
 
 
 def _hub_tokenizer(tokenizer: Any) -> Tokenizer:
-    return lambda prompts: tokenizer(
-        prompts, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
-    ).input_ids
+    return lambda prompts: (
+        tokenizer(
+            prompts,
+            padding="max_length",
+            truncation=True,
+            max_length=tokenizer.model_max_length,
+            return_tensors="pt",
+        ).input_ids
+    )
 
 
 def _cannot_load(what: str, source: str, error: Exception) -> FoundationError:
@@ -241,5 +256,9 @@ def _weights_digest(modules: Iterable[nn.Module]) -> str:
     for module in modules:
         for name, tensor in sorted(module.state_dict().items()):
             digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else repr(tensor.item()).encode())
+            digest.update(
+                tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+                if tensor.ndim
+                else repr(tensor.item()).encode()
+            )
     return digest.hexdigest()[:16]

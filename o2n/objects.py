@@ -34,6 +34,9 @@ class Objects(Protocol):
     def get(self, key: str) -> tuple[bytes, str]:
         """The bytes under `key` and the etag that names this content; NotFoundError if there are none."""
 
+    def size(self, key: str) -> int:
+        """How many bytes are under `key`; NotFoundError if there are none."""
+
     def put(self, key: str, data: bytes) -> None:
         """Store `data` under `key`, whole or, where this process is killed, not at all."""
 
@@ -76,13 +79,13 @@ class LocalObjects:
         self.url = self.root.as_uri()
 
     def get(self, key: str) -> tuple[bytes, str]:
-        with self._explained():
-            try:
-                data = self._path(key).read_bytes()
-            except (FileNotFoundError, IsADirectoryError):
-                self._check_parent()
-                raise NotFoundError(f"{key} is not in store {self.url}") from None
+        with self._explained(), self._missing_told(key):
+            data = self._path(key).read_bytes()
         return data, _digest(data)
+
+    def size(self, key: str) -> int:
+        with self._explained(), self._missing_told(key):
+            return self._path(key).stat().st_size
 
     def put(self, key: str, data: bytes) -> None:
         with self._explained():
@@ -136,6 +139,14 @@ class LocalObjects:
             raise StoreError(
                 f"store {self.url} is missing: {self.root.parent} does not exist; create or mount it, or correct O2N_STORE"
             )
+
+    @contextmanager
+    def _missing_told(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except (FileNotFoundError, IsADirectoryError):
+            self._check_parent()
+            raise NotFoundError(f"{key} is not in store {self.url}") from None
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -204,6 +215,10 @@ class S3Objects:
             answer = self._client.get_object(Bucket=self._bucket, Key=self._key(key))
             return answer["Body"].read(), answer["ETag"]
 
+    def size(self, key: str) -> int:
+        with self._explained(key):
+            return int(self._client.head_object(Bucket=self._bucket, Key=self._key(key))["ContentLength"])
+
     def put(self, key: str, data: bytes) -> None:
         self._put(key, data)
 
@@ -223,9 +238,7 @@ class S3Objects:
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._bucket, Prefix=self._root + prefix
             )
-            return sorted(
-                item["Key"].removeprefix(self._root) for page in pages for item in page.get("Contents", [])
-            )
+            return sorted(item["Key"].removeprefix(self._root) for page in pages for item in page.get("Contents", []))
 
     def delete(self, key: str) -> None:
         with self._explained(key):

@@ -86,7 +86,12 @@ class _Scorer:
 
     def __call__(self, batch: dict[str, Any]) -> pa.Table:
         rows = [
-            {"path": str(path), "category": str(category), "version": self._pinned[category].version, "error": error}
+            {
+                "path": str(path),
+                "category": str(category),
+                "version": self._pinned[category].version,
+                "error": error,
+            }
             for path, category, error in zip(batch["path"], batch["category"], batch["error"], strict=True)
         ]
         readable = [index for index, row in enumerate(rows) if not row["error"]]

@@ -57,7 +57,9 @@ def read_references(folder: Path) -> list[Picture]:
         PictureError: a picture that cannot be decoded or is refused.
     """
     if not folder.is_dir():
-        raise CategoryError(f"references {folder}: no such folder; give a folder of {MIN_REFERENCES} to 8 good pictures")
+        raise CategoryError(
+            f"references {folder}: no such folder; give a folder of {MIN_REFERENCES} to 8 good pictures"
+        )
     references = [images.read(path) for path in images.find(folder)]
     _check_references(references, str(folder))
     return references
@@ -165,12 +167,11 @@ class _Stages:
         key = hashlib.sha256("\n".join([stage, *inputs]).encode()).hexdigest()
         begun = time.perf_counter()
         self._on_progress(stage, 0.0)
-        if known := self._store.recall(key):
-            (blob,) = known
+        if blob := self._store.recall(key):
             self.resumed.append(stage)
         else:
             blob = self._store.put_blob(make())
-            self._store.remember(key, [blob])
+            self._store.remember(key, blob)
         self._on_progress(stage, 1.0)
         self.seconds[stage] = round(time.perf_counter() - begun, 3)
         return blob

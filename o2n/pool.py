@@ -43,9 +43,7 @@ def draw_prior(model: DiffusionModel, object_word: str, profile: Profile) -> lis
     return _draw(model, BASE, prompts.class_prompt(object_word), count, profile, profile.seed + 3)
 
 
-def _draw(
-    model: DiffusionModel, adapter: str, prompt: str, count: int, profile: Profile, seed: int
-) -> list[Picture]:
+def _draw(model: DiffusionModel, adapter: str, prompt: str, count: int, profile: Profile, seed: int) -> list[Picture]:
     noise = seeded_noise(seed, (count, *model.latent_shape)).to(model.device)
     text = model.embed([prompt])
     pictures: list[Picture] = []

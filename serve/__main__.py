@@ -21,7 +21,12 @@ def main(host: str, port: int, profile: str, store: str) -> None:
     """Serve over HTTP on this machine alone."""
     signal.signal(signal.SIGTERM, _interrupt)
     # "local" never attaches to somebody else's cluster. Its size is in whole models, not cores: five deployments.
-    ray.init(address="local", num_cpus=max(4, os.cpu_count() or 1), include_dashboard=False, logging_level="warning")
+    ray.init(
+        address="local",
+        num_cpus=max(4, os.cpu_count() or 1),
+        include_dashboard=False,
+        logging_level="warning",
+    )
     try:
         serve.start(http_options={"host": host, "port": port})
         serve.run(build(Arguments(profile=profile, store=store)), name="o2n", route_prefix="/")

@@ -72,7 +72,9 @@ class Personalizer(_Ready):
     @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=BATCH_WAIT_SECONDS)
     async def _counterparts(self, items: list[tuple[Picture, VersionRef]]) -> list[Picture | O2NError]:
         return await asyncio.to_thread(
-            _isolated, lambda part: self._branch.counterparts([i[0] for i in part], [i[1] for i in part]), items
+            _isolated,
+            lambda part: self._branch.counterparts([i[0] for i in part], [i[1] for i in part]),
+            items,
         )
 
 

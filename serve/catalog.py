@@ -12,7 +12,7 @@ FRESH_SECONDS = 1.0
 
 
 class Catalog:
-    """The gateway's view of the store. Manifests never change and are kept; pointers are kept for a second."""
+    """The gateway's view of the store. Pointers are kept for a second."""
 
     def __init__(self, store: CategoryStore) -> None:
         self.store = store

@@ -22,6 +22,7 @@ import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import yaml
+from o2n.report import Scored, auroc_table, write_report
 from PIL import Image
 from tqdm import tqdm
 
@@ -33,7 +34,6 @@ from o2n.errors import CategoryError, O2NError
 from o2n.foundation import is_untrained
 from o2n.fusion import Score
 from o2n.profiles import get_profile
-from o2n.report import Scored, auroc_table, write_report
 from o2n.store import CategoryStore
 from o2n.triplet import TripletScorer
 
@@ -92,7 +92,10 @@ def run(data: Path | None, output: Path, keep: bool) -> None:
     queries = find_queries(data)
     store = CategoryStore(f"file://{output / 'store'}")
     # Categories are onboarded side by side and five deployments wait for work: slots, of which a small machine has few.
-    with local_cluster(cpus=max(4, psutil.cpu_count() or 1), store=store.url) as cluster, PeakMemory(cluster) as peak:
+    with (
+        local_cluster(cpus=max(4, psutil.cpu_count() or 1), store=store.url) as cluster,
+        PeakMemory(cluster) as peak,
+    ):
         categories = sorted({query.category for query in queries})
         step(f"onboarding {', '.join(categories)} side by side (ray job submit)")
         submit(cluster, "jobs/onboard_category.py", "--tree", str(data), "--profile", PROFILE)
@@ -105,7 +108,16 @@ def run(data: Path | None, output: Path, keep: bool) -> None:
 
         step("scoring the same pictures with Ray Data (ray job submit)")
         scores = output / "scores"
-        submit(cluster, "jobs/score_images.py", "--tree", str(data), "--output", str(scores), "--profile", PROFILE)
+        submit(
+            cluster,
+            "jobs/score_images.py",
+            "--tree",
+            str(data),
+            "--output",
+            str(scores),
+            "--profile",
+            PROFILE,
+        )
 
         step("scoring them once more in this process, and comparing")
         pictures = [images.read(query.path) for query in queries]
@@ -121,10 +133,16 @@ def run(data: Path | None, output: Path, keep: bool) -> None:
         ]
         first = queries[-1]
         curl = f"curl -F pictures=@{first.path} '{url}/v1/categories/{first.category}/score'"
-        notes = ["Profile tiny has no trained weights yet: its models are built from a fixed seed, and its scores mean little."]
+        notes = [
+            "Profile tiny has no trained weights yet: its models are built from a fixed seed, and its scores mean little."
+        ]
         report = output / "report.html"
         write_report(
-            report, shown, "O2N demo", notes=tuple(notes) if is_untrained(get_profile(PROFILE)) else (), curl=curl
+            report,
+            shown,
+            "O2N demo",
+            notes=tuple(notes) if is_untrained(get_profile(PROFILE)) else (),
+            curl=curl,
         )
         print_table(shown)
         click.echo(f"HTTP, offline and in-process scores agree to {difference:.1e}")
@@ -164,7 +182,7 @@ def submit(cluster: Cluster, job: str, *arguments: str) -> None:
     for line in process.stdout:
         tail = [*tail[-30:], line.rstrip()]
         # The rest is Ray's own talk about how to follow a job.
-        if line.startswith(("[", "error")) or ": " in line and line.rstrip().endswith(("started", "done")):
+        if line.startswith(("[", "error")) or (": " in line and line.rstrip().endswith(("started", "done"))):
             click.echo(f"  {line.rstrip()}")
     if process.wait() != 0:
         raise DemoError(f"{job} failed; its log ends with: {' | '.join(tail)}")
@@ -228,13 +246,20 @@ def read_offline(folder: Path) -> dict[str, dict[str, float]]:
 
 
 def largest_difference(
-    queries: list[Query], over_http: list[Score], offline: dict[str, dict[str, float]], in_process: list[Score]
+    queries: list[Query],
+    over_http: list[Score],
+    offline: dict[str, dict[str, float]],
+    in_process: list[Score],
 ) -> float:
     """Over all queries and all four scores, how far the three ways in are apart at most."""
     columns = ("score", "s_p", "s_n", "s_text")
     table = np.array(
         [
-            [[getattr(h, c) for c in columns], [offline[str(q.path)][c] for c in columns], [getattr(p, c) for c in columns]]
+            [
+                [getattr(h, c) for c in columns],
+                [offline[str(q.path)][c] for c in columns],
+                [getattr(p, c) for c in columns],
+            ]
             for q, h, p in zip(queries, over_http, in_process, strict=True)
         ],
         dtype=float,
@@ -244,7 +269,9 @@ def largest_difference(
 
 def print_table(shown: list[Scored]) -> None:
     """Category, pictures, AUROC of every branch and of their fusion."""
-    click.echo(f"\n{'category':16} {'good':>6} {'defect':>6} {'S_P':>7} {'S_N':>7} {'S_text':>7} {'fused':>7}   AUROC, %")
+    click.echo(
+        f"\n{'category':16} {'good':>6} {'defect':>6} {'S_P':>7} {'S_N':>7} {'S_text':>7} {'fused':>7}   AUROC, %"
+    )
     for row in auroc_table(shown):
         values = " ".join(
             f"{100 * value:7.1f}" if value is not None else f"{'-':>7}"

@@ -1,0 +1,133 @@
+"""Bytes -> a checked RGB picture. The only place that decodes anything untrusted.
+
+What is converted, so that a picture is scored as people see it: EXIF orientation is applied; grey, palette, 1-bit and
+CMYK become RGB; transparency is laid over white; 16 bits become 8; of a phone's multi-picture JPEG the first counts.
+Colour profiles are not applied. What is refused: animations and multi-page files, floating-point pixels, anything
+under 16 pixels a side, over 50 million pixels or over 32 MiB, and whatever does not decode to its end.
+"""
+
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from o2n.errors import PictureError
+
+Picture = NDArray[np.uint8]  # (H, W, 3), RGB
+
+MAX_BYTES = 32 << 20
+MAX_PIXELS = 50_000_000
+MIN_SIDE = 16
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+
+
+def decode(data: bytes, name: str = "picture") -> Picture:
+    """Decode and check a picture; safe to call from several threads.
+
+    Args: data: the bytes of a file in one of `FORMATS`; name: how errors call it.
+    Returns: uint8 (H, W, 3), RGB.
+
+    Raises:
+        PictureError: it does not decode, or is refused (see the top of this file).
+    """
+    if not data:
+        raise PictureError(f"{name}: is empty: send the bytes of a picture")
+    if len(data) > MAX_BYTES:
+        raise PictureError(f"{name}: is over {MAX_BYTES >> 20} MiB: send a smaller file")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_header(image, name)
+            return _to_rgb(image, name)
+    except PictureError:
+        raise
+    except Image.DecompressionBombError:
+        raise _too_large(name) from None
+    except Image.UnidentifiedImageError:
+        raise PictureError(f"{name}: is no picture of a known format: send {', '.join(FORMATS)}") from None
+    except Exception as error:  # on malformed bytes Pillow's decoders raise half of Python's exceptions
+        cause = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise PictureError(f"{name}: cannot be decoded ({cause}): it is damaged or incomplete, send it anew") from None
+
+
+def read(path: Path) -> Picture:
+    """Decode and check the picture in a file; see `decode`.
+
+    Raises:
+        PictureError: also where the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise PictureError(f"{path}: cannot be read ({error.strerror}): check the path and its permissions") from None
+    return decode(data, str(path))
+
+
+def find(folder: Path) -> list[Path]:
+    """The files directly in `folder` with the suffix of a picture, hidden ones left out, sorted by name.
+
+    Raises:
+        PictureError: the folder cannot be listed.
+    """
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise PictureError(f"folder {folder}: cannot be listed ({error.strerror}): check the path") from None
+    return [path for path in entries if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")]
+
+
+def resize(picture: Picture, side: int) -> Picture:
+    """Bring a picture to (side, side), bicubic, its proportions given up; the same array if it is that size."""
+    if picture.shape[:2] == (side, side):
+        return picture
+    return np.asarray(Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC))
+
+
+def digest(picture: Picture) -> str:
+    """SHA-256 of a picture's size and pixels, in hex: equal for equal pictures, whatever file they came from."""
+    return hashlib.sha256(repr(picture.shape).encode() + np.ascontiguousarray(picture).tobytes()).hexdigest()
+
+
+def encode_png(picture: Picture) -> bytes:
+    """A picture as a PNG file."""
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG")
+    return file.getvalue()
+
+
+def _check_header(image: Image.Image, name: str) -> None:
+    """Refuse by what the header says, before any pixel is decoded."""
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise _too_large(name, f" ({width}×{height})")
+    if min(width, height) < MIN_SIDE:
+        raise PictureError(f"{name}: is {width}×{height} pixels: at least {MIN_SIDE} a side are needed")
+    # A phone's MPO holds the same view again, for depth or a preview.
+    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+        raise PictureError(f"{name}: is an animation or has several pages: send one still picture")
+
+
+def _too_large(name: str, size: str = "") -> PictureError:
+    return PictureError(f"{name}: has over {MAX_PIXELS // 1_000_000} million pixels{size}: scale it down")
+
+
+def _to_rgb(image: Image.Image, name: str) -> Picture:
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith(("I", "F")):
+        upright = _to_8_bits(upright, name)
+    elif upright.has_transparency_data:
+        seen_through = upright.convert("RGBA")
+        upright = Image.new("RGBA", upright.size, "white")
+        upright.alpha_composite(seen_through)
+    return np.array(upright.convert("RGB"))
+
+
+def _to_8_bits(image: Image.Image, name: str) -> Image.Image:
+    values = np.asarray(image)
+    if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
+        raise PictureError(f"{name}: has pixels of mode {image.mode}, not 8 or 16 bits: convert it to 8 bits")
+    return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))

@@ -1,0 +1,257 @@
+"""Where category versions live: blobs, manifests and pointers over any `Objects`.
+
+    blobs/sha256/<hex>                       immutable, named by content
+    categories/<name>/versions/<id>.json     immutable manifest
+    categories/<name>/current.json           the pointer, changed only by compare-and-swap
+    stages/<key>.json                        which blob an onboarding stage made of which inputs
+
+A version is visible once its pointer names it, and the pointer moves last: whoever is killed before leaves blobs that
+nobody sees.
+"""
+
+import random
+import re
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from o2n.category import BlobRef, Manifest, Pointer, VersionRef, check_name
+from o2n.errors import ConflictError, IntegrityError, NotFoundError
+from o2n.objects import open_objects
+
+SWAP_ATTEMPTS = 100
+
+Stored = TypeVar("Stored", bound=BaseModel)
+
+
+class CategoryStore:
+    """The categories at one URL. Pickles as that URL; every method may raise StoreError (see `Objects`)."""
+
+    def __init__(self, url: str) -> None:
+        """Args: url: file:///PATH, a plain path, or s3://BUCKET/PREFIX; nothing is touched yet."""
+        self.objects = open_objects(url)
+        self.url = self.objects.url
+
+    def __reduce__(self) -> tuple[type["CategoryStore"], tuple[str]]:
+        return CategoryStore, (self.url,)
+
+    def put_blob(self, data: bytes) -> BlobRef:
+        """Keep `data` under its digest."""
+        blob = BlobRef.of(data)
+        self.objects.put(_blob_key(blob), data)
+        return blob
+
+    def get_blob(self, blob: BlobRef) -> bytes:
+        """The bytes of `blob`, verified against its digest before anybody parses them.
+
+        Raises:
+            NotFoundError: there is no such blob.
+            IntegrityError: the bytes are not the ones that were stored.
+        """
+        data, _ = self.objects.get(_blob_key(blob))
+        if BlobRef.of(data) != blob:
+            raise IntegrityError(
+                f"blob {blob.sha256} in store {self.url} was altered: onboard its category again, "
+                "or roll back to another version"
+            )
+        return data
+
+    def remember(self, stage_key: str, blob: BlobRef) -> None:
+        """Note that the stage with these inputs made `blob`."""
+        self.objects.put(_stage_key(stage_key), blob.model_dump_json().encode())
+
+    def recall(self, stage_key: str) -> BlobRef | None:
+        """The blob that the stage with these inputs made, if it is still there and whole."""
+        try:
+            blob = self._read(_stage_key(stage_key), BlobRef, "onboard again")[0]
+            self.get_blob(blob)
+        except (NotFoundError, IntegrityError):
+            return None  # it will be made again
+        return blob
+
+    def publish(self, manifest: Manifest) -> VersionRef:
+        """Make a version exist, then let it serve. Publishing what serves already changes nothing.
+
+        Of several publishers at once every version exists and enters the history; the last to move the pointer serves.
+
+        Raises:
+            IntegrityError: a blob of the manifest is not in the store.
+            ConflictError: the pointer could not be moved in `SWAP_ATTEMPTS` attempts.
+        """
+        self._check_blobs(manifest)
+        key, data = _manifest_key(manifest.ref), _json(manifest)
+        try:
+            self.objects.put_if(key, data, None)
+        except ConflictError:
+            # The same version from an earlier run, with its own date; a damaged one is replaced.
+            try:
+                self.manifest(manifest.ref)
+            except IntegrityError:
+                self.objects.put(key, data)
+        self._move(manifest.category, lambda pointer: manifest.version)
+        return manifest.ref
+
+    def manifest(self, ref: VersionRef) -> Manifest:
+        """The manifest of a version, checked to be what its name says.
+
+        Raises:
+            CategoryError: `ref` has a name that no category can have.
+            NotFoundError: there is no such version.
+            IntegrityError: it was altered, or written by another release of O2N.
+        """
+        if not re.fullmatch(r"[0-9a-f]{16}", ref.version):
+            raise NotFoundError(
+                f"version {ref.version!r} is no version: they are 16 hex digits, see 'o2n categories show'"
+            )
+        try:
+            manifest, _ = self._read(_manifest_key(ref), Manifest, "onboard the category again")
+        except NotFoundError:
+            raise NotFoundError(
+                f"category {ref.category} has no version {ref.version}: see 'o2n categories show {ref.category}'"
+            ) from None
+        if manifest.ref != ref:
+            raise IntegrityError(
+                f"the manifest of {ref.category} version {ref.version} was altered: onboard the category again, "
+                "or roll back to another version"
+            )
+        return manifest
+
+    def pointer(self, name: str) -> Pointer:
+        """Which version of a category serves, and which did before.
+
+        Raises:
+            CategoryError: a name that no category can have.
+            NotFoundError: there is no such category.
+        """
+        return self._pointer(name)[0]
+
+    def current(self, name: str) -> VersionRef:
+        """The version of a category that serves now; raises as `pointer`."""
+        return VersionRef(name, self.pointer(name).version)
+
+    def categories(self) -> list[str]:
+        """The names of all categories, sorted."""
+        keys = [key.split("/") for key in self.objects.keys("categories/")]
+        return sorted(key[1] for key in keys if len(key) == 3 and key[2] == "current.json")
+
+    def versions(self, name: str) -> list[Manifest]:
+        """Every version that serves or did, newest first; raises as `pointer` and `manifest`."""
+        pointer = self.pointer(name)
+        manifests = [self.manifest(VersionRef(name, version)) for version in (*pointer.history, pointer.version)]
+        return sorted(manifests, key=lambda manifest: manifest.created, reverse=True)
+
+    def rollback(self, name: str, version: str | None = None) -> VersionRef:
+        """Let an earlier version serve again: `version`, or the one that served before; done twice, that undoes itself.
+
+        Raises:
+            NotFoundError: no such category, no such version in its history, or no earlier one.
+            IntegrityError: that version is not whole.
+        """
+
+        def earlier(pointer: Pointer | None) -> str:
+            if pointer is None:
+                raise self._no_category(name)
+            if version is not None and version not in (*pointer.history, pointer.version):
+                raise NotFoundError(
+                    f"category {name} never served version {version!r}: see 'o2n categories show {name}'"
+                )
+            if version is None and not pointer.history:
+                raise NotFoundError(f"category {name} has no earlier version than {pointer.version}: onboard another")
+            chosen = version or pointer.history[-1]
+            self._check_blobs(self.manifest(VersionRef(name, chosen)))
+            return chosen
+
+        return VersionRef(name, self._move(name, earlier))
+
+    def delete(self, name: str) -> None:
+        """Take a category's pointer away, and with it the category from sight.
+
+        Manifests and blobs stay: other categories share blobs, and a publisher may be at work on this one.
+
+        Raises:
+            NotFoundError: there is no such category.
+        """
+        try:
+            self.objects.size(_pointer_key(name))
+        except NotFoundError:
+            raise self._no_category(name) from None
+        self.objects.delete(_pointer_key(name))
+
+    def _move(self, name: str, choose: Callable[[Pointer | None], str]) -> str:
+        """Point category `name` at the version that `choose` picks in view of the pointer, by compare-and-swap."""
+        for attempt in range(SWAP_ATTEMPTS):
+            try:
+                pointer, etag = self._pointer(name)
+            except NotFoundError:
+                pointer, etag = None, None
+            version = choose(pointer)
+            if pointer is None:
+                moved = Pointer(version=version)
+            elif pointer.version == version:
+                return version
+            else:
+                history = [*(old for old in pointer.history if old != version), pointer.version]
+                moved = Pointer(version=version, history=history)
+            try:
+                self.objects.put_if(_pointer_key(name), _json(moved), etag)
+            except ConflictError:
+                # Jitter, or publishers that collided once would collide for ever.
+                time.sleep(random.uniform(0, min(0.5, 0.01 * 2**attempt)))
+                continue
+            return version
+        raise ConflictError(f"category {name} in store {self.url} is changed by others all the time: try again later")
+
+    def _pointer(self, name: str) -> tuple[Pointer, str]:
+        try:
+            return self._read(_pointer_key(name), Pointer, f"'o2n categories delete {name}', then onboard it again")
+        except NotFoundError:
+            raise self._no_category(name) from None
+
+    def _no_category(self, name: str) -> NotFoundError:
+        return NotFoundError(f"category {name} is not in store {self.url}: see 'o2n categories list', or onboard it")
+
+    def _check_blobs(self, manifest: Manifest) -> None:
+        for name, blob in manifest.blobs.items():
+            try:
+                size = self.objects.size(_blob_key(blob))
+            except NotFoundError:
+                size = None
+            if size != blob.size:
+                raise IntegrityError(
+                    f"{manifest.category} version {manifest.version}: its {name} are not whole in store {self.url}: "
+                    "onboard again"
+                )
+
+    def _read(self, key: str, kind: type[Stored], remedy: str) -> tuple[Stored, str]:
+        data, etag = self.objects.get(key)
+        try:
+            return kind.model_validate_json(data), etag
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise IntegrityError(
+                f"{key} in store {self.url} was altered, or written by another release of O2N "
+                f"({where + ': ' if where else ''}{first['msg']}): {remedy}"
+            ) from None
+
+
+def _blob_key(blob: BlobRef) -> str:
+    return f"blobs/sha256/{blob.sha256}"
+
+
+def _stage_key(key: str) -> str:
+    return f"stages/{key}.json"
+
+
+def _manifest_key(ref: VersionRef) -> str:
+    return f"categories/{check_name(ref.category)}/versions/{ref.version}.json"
+
+
+def _pointer_key(name: str) -> str:
+    return f"categories/{check_name(name)}/current.json"
+
+
+def _json(value: BaseModel) -> bytes:
+    return value.model_dump_json(indent=1).encode()
