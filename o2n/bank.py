@@ -35,7 +35,7 @@ class MemoryBank:
 
 
 def _index(vectors: Tensor) -> faiss.Index:
-    index = faiss.IndexFlatIP(vectors.shape[1])
+    index: faiss.Index = faiss.IndexFlatIP(vectors.shape[1])
     if getattr(faiss, "get_num_gpus", lambda: 0)() > 0:
         index = faiss.index_cpu_to_all_gpus(index)
     index.add(np.ascontiguousarray(vectors.cpu().numpy()))

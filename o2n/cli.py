@@ -2,8 +2,9 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from tqdm import tqdm
@@ -21,6 +22,11 @@ from o2n.options import (
 )
 from o2n.profiles import Profile, get_profile
 from o2n.store import CategoryStore
+
+if TYPE_CHECKING:  # these import torch, which takes seconds that most commands need not spend
+    from o2n.fusion import Score
+    from o2n.images import Picture
+    from o2n.triplet import TripletScorer
 
 
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
@@ -96,56 +102,59 @@ def score(
     has path and error instead, the others are scored all the same, and the exit status is 1.
     """
     from o2n.report import Scored, write_report
-    from o2n.triplet import BATCH, TripletScorer
+    from o2n.triplet import TripletScorer
 
     ref = store.current(name) if version is None else VersionRef(name, version)
     files = [file for path in paths for file in (images.find(path) if path.is_dir() else [path])]
     if not files:
         raise PictureError(f"no pictures in {', '.join(map(str, paths))}: give picture files or a folder of them")
     scorer = TripletScorer(store.manifest(ref).profile, store)
-    failed, shown = 0, []
+    shown: list[Scored] = []
     if not as_json:
         click.echo(f"{'score':>8} {'S_P':>8} {'S_N':>8} {'S_text':>8}  picture   ({name} version {ref.version})")
-    with tqdm(total=len(files), desc="scoring", unit=" pictures", leave=False, disable=None) as bar:
-        for start in range(0, len(files), BATCH):
-            pictures, rows = [], []
-            for path in files[start : start + BATCH]:
-                try:
-                    pictures.append(images.read(path))
-                    rows.append((path, None))
-                except PictureError as error:
-                    rows.append((path, str(error)))
-            scores = iter(scorer.score(pictures, [ref] * len(pictures)))
-            queries = iter(pictures)
-            for path, error in rows:
-                bar.update()
-                if error is not None:
-                    failed += 1
-                    if as_json:
-                        print_json({"path": str(path), "error": error})
-                    else:
-                        click.echo(f"error: {error}", err=True)
-                    continue
-                found = next(scores)
-                line = {
-                    "path": str(path),
-                    "score": found.score,
-                    "s_p": found.s_p,
-                    "s_n": found.s_n,
-                    "s_text": found.s_text,
-                    "version": ref.version,
-                }
-                if as_json:
-                    print_json(line)
-                else:
-                    click.echo(f"{found.score:8.4f} {found.s_p:8.4f} {found.s_n:8.4f} {found.s_text:8.4f}  {path}")
-                query = next(queries)
-                if report is not None:
-                    shown.append(Scored(name, str(path), None, query, found))
+    failed = 0
+    for path, outcome in _score_files(scorer, ref, files):
+        if isinstance(outcome, PictureError):
+            failed += 1
+            if as_json:
+                print_json({"path": str(path), "error": str(outcome)})
+            else:
+                click.echo(f"error: {outcome}", err=True)
+            continue
+        picture, found = outcome
+        if as_json:
+            scores = {"score": found.score, "s_p": found.s_p, "s_n": found.s_n, "s_text": found.s_text}
+            print_json({"path": str(path), **scores, "version": ref.version})
+        else:
+            click.echo(f"{found.score:8.4f} {found.s_p:8.4f} {found.s_n:8.4f} {found.s_text:8.4f}  {path}")
+        if report is not None:
+            shown.append(Scored(name, str(path), None, picture, found))
     if report is not None:
         write_report(report, shown, title=f"{name}, version {ref.version}")
     if failed:
         raise PictureError(f"{failed} of {len(files)} pictures could not be scored: see their lines above")
+
+
+def _score_files(
+    scorer: "TripletScorer", ref: VersionRef, files: list[Path]
+) -> "Iterator[tuple[Path, tuple[Picture, Score] | PictureError]]":
+    """Score files batch by batch, so that any number of them fits in memory."""
+    from o2n.triplet import BATCH
+
+    with tqdm(total=len(files), desc="scoring", unit=" pictures", leave=False, disable=None) as bar:
+        for paths in (files[start : start + BATCH] for start in range(0, len(files), BATCH)):
+            pictures: dict[Path, Picture] = {}
+            refused: dict[Path, PictureError] = {}
+            for path in paths:
+                try:
+                    pictures[path] = images.read(path)
+                except PictureError as error:
+                    refused[path] = error
+            scores = scorer.score(list(pictures.values()), [ref] * len(pictures))
+            scored = dict(zip(pictures, zip(pictures.values(), scores, strict=True), strict=True))
+            for path in paths:
+                bar.update()
+                yield path, refused[path] if path in refused else scored[path]
 
 
 @main.command()
@@ -158,17 +167,9 @@ def serve(host: str, port: int, profile: str, store: CategoryStore) -> None:
 
     On a cluster, use `serve deploy serve/config.yaml` instead.
     """
+    get_profile(profile)  # a wrong one is told here, before Ray takes its seconds to start
     # The library does not import the service built upon it.
-    options = [
-        "--host",
-        host,
-        "--port",
-        str(port),
-        "--profile",
-        get_profile(profile) and profile,
-        "--store",
-        store.url,
-    ]
+    options = f"--host={host} --port={port}".split() + [f"--profile={profile}", f"--store={store.url}"]
     os.execv(sys.executable, [sys.executable, "-m", "serve", *options])
 
 

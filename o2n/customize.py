@@ -115,7 +115,7 @@ def _augment(references: list[Picture], copies: int) -> list[Picture]:
             v2.ColorJitter(brightness=0.1, contrast=0.1),
         ]
     )
-    pictures = torch.stack([torch.from_numpy(reference).permute(2, 0, 1) for reference in references])
+    pictures = torch.stack([torch.from_numpy(reference.copy()).permute(2, 0, 1) for reference in references])
     views = [torch.stack([view(picture) for picture in pictures]) for _ in range(copies - 1)]
     return list(torch.cat([pictures, *views]).permute(0, 2, 3, 1).contiguous().numpy())
 

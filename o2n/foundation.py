@@ -214,7 +214,7 @@ def _load_diffusion(settings: DiffusionSettings, device: torch.device) -> Diffus
 
 
 def _from_pretrained(source: str, revision: str | None, kind: Any, folder: str) -> Any:
-    options = {} if Path(source).is_dir() else {"revision": revision}
+    options: dict[str, Any] = {} if Path(source).is_dir() else {"revision": revision}
     if issubclass(kind, nn.Module):
         options["use_safetensors"] = True
     return kind.from_pretrained(source, subfolder=folder, **options)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from o2n.errors import PictureError
 
@@ -46,7 +46,7 @@ def decode(data: bytes, name: str = "picture") -> Picture:
         raise
     except Image.DecompressionBombError:
         raise _too_large(name) from None
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise PictureError(f"{name}: is no picture of a known format: send {', '.join(FORMATS)}") from None
     except Exception as error:  # on malformed bytes Pillow's decoders raise half of Python's exceptions
         cause = (str(error).splitlines() or [type(error).__name__])[0][:200]

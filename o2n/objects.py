@@ -137,7 +137,8 @@ class LocalObjects:
         # A missing parent is a typing error or a disk that is not mounted; creating it would hide either.
         if not self.root.parent.is_dir() and not self.root.is_relative_to(Path.home() / ".o2n"):
             raise StoreError(
-                f"store {self.url} is missing: {self.root.parent} does not exist; create or mount it, or correct O2N_STORE"
+                f"store {self.url} is missing: {self.root.parent} does not exist; create or mount it, "
+                "or correct O2N_STORE"
             )
 
     @contextmanager

@@ -37,7 +37,7 @@ def personalize(
         pictures: B queries, uint8 (R, R, 3) at the model's resolution.
         texts: for each query its P prompts' conditioning, float32 (P, tokens, width); P is the same for all.
         adapters: for each query the name of its category's adapter in the UNet, or `BASE`.
-        noise: float32 (B, C, h, w); one noise per query, shared by its prompts, so that they differ in the prompt alone.
+        noise: float32 (B, C, h, w); one per query, shared by its prompts, so that they differ in the prompt alone.
         t: how far a query is noised, as a fraction of the schedule: 0 returns the queries, 1 forgets them.
         steps: steps of a whole run; round(t · steps) of them are taken.
 

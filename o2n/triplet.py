@@ -48,8 +48,8 @@ class TripletScorer:
         normal = self._normal.distances(features, refs)
         text = self._text.probabilities(features, refs)
         return [
-            fuse_maps(ref, counterpart, *maps, self.profile)
-            for ref, counterpart, *maps in zip(
+            fuse_maps(ref, counterpart, s_p, s_n, s_text, self.profile)
+            for ref, counterpart, s_p, s_n, s_text in zip(
                 refs, counterparts, personal.numpy(), normal.numpy(), text.numpy(), strict=True
             )
         ]

@@ -1,4 +1,4 @@
-"""The application builder: plain arguments -> the bound deployments. Replica counts and resources are in config.yaml."""
+"""The application builder: plain arguments -> the bound deployments. Replicas and resources are in config.yaml."""
 
 # No `from __future__ import annotations` here: with it Serve hands `build` a raw dict, unvalidated.
 from pydantic import BaseModel, ConfigDict
@@ -29,12 +29,12 @@ def build(arguments: Arguments) -> serve.Application:
     """
     profile = get_profile(arguments.profile)
     store = CategoryStore(arguments.store or get_settings().store)
-    encoder = Encoder.bind(profile)
-    return Gateway.bind(
+    encoder = serve.deployment(Encoder).bind(profile)
+    return serve.deployment(Gateway).bind(
         profile,
         store,
         encoder,
-        Personalizer.bind(profile, store, encoder),
-        NormalScorer.bind(profile, store),
-        TextScorer.bind(profile, store),
+        serve.deployment(Personalizer).bind(profile, store, encoder),
+        serve.deployment(NormalScorer).bind(profile, store),
+        serve.deployment(TextScorer).bind(profile, store),
     )

@@ -40,7 +40,6 @@ class _Ready:
         return True
 
 
-@serve.deployment
 class Encoder(_Ready):
     """Pictures -> patch features, once per query."""
 
@@ -55,7 +54,6 @@ class Encoder(_Ready):
         return list(features.cpu().numpy())
 
 
-@serve.deployment
 class Personalizer(_Ready):
     """Query -> its normal counterpart and its distance to it (eq. 2-4), one UNet batch for all categories."""
 
@@ -78,7 +76,6 @@ class Personalizer(_Ready):
         )
 
 
-@serve.deployment
 class NormalScorer(_Ready):
     """Features -> distance to the nearest normal patch (eq. 5)."""
 
@@ -94,7 +91,6 @@ class NormalScorer(_Ready):
         return await asyncio.to_thread(_isolated, lambda part: _compare(self._branch.distances, part), items)
 
 
-@serve.deployment
 class TextScorer(_Ready):
     """Features -> how abnormal they read (eq. 6)."""
 

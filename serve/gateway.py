@@ -4,7 +4,7 @@ import asyncio
 import base64
 import logging
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Annotated
 
 from fastapi import FastAPI, Query, Request
@@ -74,7 +74,6 @@ class TooLargeError(O2NError):
     code = "too_large"
 
 
-@serve.deployment
 @serve.ingress(app)
 class Gateway:
     """One endpoint for every category of the store."""
@@ -222,7 +221,7 @@ async def _read_pictures(request: Request) -> list[tuple[str, bytes]]:
     )
 
 
-async def _limited(request: Request) -> AsyncIterator[bytes]:
+async def _limited(request: Request) -> AsyncGenerator[bytes, None]:
     size = 0
     async for chunk in request.stream():
         size += len(chunk)

@@ -134,7 +134,7 @@ def run(data: Path | None, output: Path, keep: bool) -> None:
         first = queries[-1]
         curl = f"curl -F pictures=@{first.path} '{url}/v1/categories/{first.category}/score'"
         notes = [
-            "Profile tiny has no trained weights yet: its models are built from a fixed seed, and its scores mean little."
+            "Profile tiny has no trained weights yet: its models are built from a seed, and its scores mean little."
         ]
         report = output / "report.html"
         write_report(
