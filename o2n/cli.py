@@ -169,7 +169,7 @@ def serve(host: str, port: int, profile: str, store: CategoryStore) -> None:
     """
     get_profile(profile)  # a wrong one is told here, before Ray takes its seconds to start
     # The library does not import the service built upon it.
-    options = f"--host={host} --port={port}".split() + [f"--profile={profile}", f"--store={store.url}"]
+    options = [f"--host={host}", f"--port={port}", f"--profile={profile}", f"--store={store.url}"]
     os.execv(sys.executable, [sys.executable, "-m", "serve", *options])
 
 

@@ -106,7 +106,7 @@ def onboard(
             word,
             profile.customisation,
             profile.seed,
-            lambda step, loss: on_progress("adapter", step / steps),
+            lambda step, loss: on_progress("adapter", step / (steps + 1)),
         )
 
     adapter_blob = stages.run("adapter", [*base, references_blob.sha256, prior_blob.sha256], make_adapter)

@@ -1,4 +1,4 @@
-"""Scores -> what people look at: heat maps, overlays, a table of AUROCs, a page. Imports torch only to compute AUROCs."""
+"""Scores -> what people look at: heat maps, overlays, a table of AUROCs, a page. Needs torch only for the AUROCs."""
 
 import base64
 import io
@@ -46,7 +46,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class AurocRow:
-    """Image-level AUROC in [0, 1] of every branch and of their fusion; None without both good and defective pictures."""
+    """Image AUROC in [0, 1] of every branch and of their fusion; None without both good and defective pictures."""
 
     category: str
     good: int

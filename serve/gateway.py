@@ -10,7 +10,6 @@ from typing import Annotated
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from o2n.report import overlay
 from pydantic import ValidationError
 from ray import serve
 from ray.exceptions import RayTaskError
@@ -33,6 +32,7 @@ from o2n.errors import (
 from o2n.fusion import Score, fuse_maps
 from o2n.images import Picture
 from o2n.profiles import Profile
+from o2n.report import overlay
 from o2n.store import CategoryStore
 from serve.catalog import Catalog
 from serve.protocol import (

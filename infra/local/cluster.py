@@ -87,7 +87,8 @@ def local_cluster(*, cpus: int, store: str, object_store_bytes: int = 512 << 20)
         **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
         _MARK: mark,
         "O2N_STORE": store,
-        "RAY_ADDRESS": dashboard,
+        "RAY_ADDRESS": dashboard,  # of `ray job`
+        "RAY_DASHBOARD_ADDRESS": dashboard,  # of `serve`
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",

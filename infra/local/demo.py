@@ -22,7 +22,6 @@ import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import yaml
-from o2n.report import Scored, auroc_table, write_report
 from PIL import Image
 from tqdm import tqdm
 
@@ -34,6 +33,7 @@ from o2n.errors import CategoryError, O2NError
 from o2n.foundation import is_untrained
 from o2n.fusion import Score
 from o2n.profiles import get_profile
+from o2n.report import Scored, auroc_table, write_report
 from o2n.store import CategoryStore
 from o2n.triplet import TripletScorer
 
