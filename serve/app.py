@@ -8,7 +8,7 @@ from o2n.profiles import get_profile
 from o2n.settings import get_settings
 from o2n.store import CategoryStore
 from serve.branches import Encoder, NormalScorer, Personalizer, TextScorer
-from serve.gateway import Gateway
+from serve.gateway import GatewayIngress
 
 
 class Arguments(BaseModel):
@@ -30,7 +30,7 @@ def build(arguments: Arguments) -> serve.Application:
     profile = get_profile(arguments.profile)
     store = CategoryStore(arguments.store or get_settings().store)
     encoder = serve.deployment(Encoder).bind(profile)
-    return serve.deployment(Gateway).bind(
+    return serve.deployment(GatewayIngress).bind(
         profile,
         store,
         encoder,

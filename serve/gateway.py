@@ -74,7 +74,6 @@ class TooLargeError(O2NError):
     code = "too_large"
 
 
-@serve.ingress(app)
 class Gateway:
     """One endpoint for every category of the store."""
 
@@ -186,7 +185,8 @@ class Gateway:
         async def is_ready(answer: object) -> bool:
             try:
                 await asyncio.wait_for(_awaited(answer), READY_TIMEOUT_SECONDS)
-            except Exception:  # whatever is wrong with a part, the answer is that it is not ready
+            except Exception as error:  # whatever is wrong with a part, the answer is that it is not ready
+                logger.warning("not ready: %r", error)
                 return False
             return True
 
@@ -289,3 +289,7 @@ async def _on_unexpected(request: Request, error: Exception) -> JSONResponse:
     incident = uuid.uuid4().hex[:8]
     logger.exception("incident %s in %s %s", incident, request.method, request.url.path, exc_info=error)
     return _error(500, "internal", f"scoring failed inside the service; its log has incident {incident}")
+
+
+# At the end of the file because it copies the app: what is not defined yet would be missing in the copy.
+GatewayIngress = serve.ingress(app)(Gateway)

@@ -200,7 +200,7 @@ def deploy(cluster: Cluster) -> str:
         raise DemoError(f"serve deploy failed: {(deployed.stderr or deployed.stdout)[-2000:]}")
     url = f"http://127.0.0.1:{config['http_options']['port']}"
     deadline = time.monotonic() + READY_SECONDS
-    with tqdm(desc="  waiting for every branch", bar_format="{desc} {elapsed}", leave=False) as bar:
+    with tqdm(desc="  waiting for every branch", bar_format="{desc} {elapsed}", leave=False, disable=None) as bar:
         while time.monotonic() < deadline:
             with contextlib.suppress(httpx.HTTPError):
                 if httpx.get(f"{url}/readyz", timeout=10).status_code == 200:
