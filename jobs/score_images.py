@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 import ray
+from ray.data.expressions import col
 
 from o2n import images
 from o2n.errors import PictureError
@@ -55,7 +56,7 @@ def main(
     scored = score_dataset(pictures, profile, store, pinned, workers=workers, gpus_per_worker=gpus)
     scored.write_parquet(output, mode="overwrite")
     seconds = time.perf_counter() - begun
-    errors = ray.data.read_parquet(output).filter(expr="error IS NOT NULL").count()
+    errors = ray.data.read_parquet(output).filter(expr=col("error").is_not_null()).count()
     print_json(
         {
             "pictures": len(rows),

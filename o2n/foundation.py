@@ -196,7 +196,12 @@ def _load_diffusion(settings: DiffusionSettings, device: torch.device) -> Diffus
             load = functools.partial(_from_pretrained, source, settings.revision)
             unet = load(UNet2DConditionModel, "unet")
             text_encoder = load(CLIPTextModel, "text_encoder")
-            tokenize = _hub_tokenizer(load(CLIPTokenizer, "tokenizer"))
+            tokenizer = load(CLIPTokenizer, "tokenizer")
+            # transformers makes an empty tokenizer of a missing folder, and says nothing.
+            if len(tokenizer) != text_encoder.config.vocab_size:
+                words = f"{len(tokenizer)} tokens, its text_encoder {text_encoder.config.vocab_size}"
+                raise FoundationError(f"its tokenizer has {words}")
+            tokenize = _hub_tokenizer(tokenizer)
             scheduler = load(DDIMScheduler, "scheduler")
             # A model of pixels has no autoencoder; one of latents does not work without it.
             if unet.config.in_channels != 3:

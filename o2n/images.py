@@ -77,7 +77,8 @@ def find(folder: Path) -> list[Path]:
         entries = sorted(folder.iterdir())
     except OSError as error:
         raise PictureError(f"folder {folder}: cannot be listed ({error.strerror}): check the path") from None
-    return [path for path in entries if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")]
+    pictures = (path for path in entries if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    return [path for path in pictures if not path.is_dir()]
 
 
 def resize(picture: Picture, side: int) -> Picture:

@@ -120,6 +120,7 @@ class LocalObjects:
 
     def delete(self, key: str) -> None:
         with self._explained():
+            self._check_parent()
             self._path(key).unlink(missing_ok=True)
 
     def check(self) -> None:

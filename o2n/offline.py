@@ -69,7 +69,7 @@ def score_dataset(
 
 
 def _read(row: dict[str, Any], side: int) -> dict[str, Any]:
-    """Decode in tasks of their own, so that the scoring actors never wait for a JPEG."""
+    """Every picture at the model's size at once: rows of one block must have one shape."""
     try:
         picture, error = images.resize(images.read(Path(row["path"])), side), ""
     except PictureError as refused:

@@ -1,0 +1,52 @@
+"""What many tests need: a quick profile, and pictures of two made-up categories."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from o2n.images import Picture
+from o2n.profiles import TINY, Profile
+
+# The real models and every stage of the method, each as short as it can be.
+QUICK: Profile = TINY.model_copy(
+    update={
+        "name": "quick",
+        "diffusion": TINY.diffusion.model_copy(update={"steps": 8}),
+        "customisation": TINY.customisation.model_copy(
+            update={"steps": 3, "batch": 2, "augmentations": 2, "prior_pictures": 2}
+        ),
+        "pool": TINY.pool.model_copy(update={"pictures": 6}),
+        "t": 0.25,
+        "prompts": 2,
+    }
+)
+
+
+def stripes(seed: int, height: int = 96, width: int = 80) -> Picture:
+    """A good part of the category `stripes`: slanted stripes with noise."""
+    rng = np.random.default_rng([1, seed])
+    y, x = np.mgrid[:height, :width]
+    wave = 128 + 70 * np.sin((x + 0.4 * y) / 4 + rng.uniform(0, 6))
+    return _picture(rng, wave, (1.0, 0.8, 0.6))
+
+
+def checks(seed: int, height: int = 64, width: int = 64) -> Picture:
+    """A good part of the category `checks`: a chequered board with noise."""
+    rng = np.random.default_rng([2, seed])
+    y, x = np.mgrid[:height, :width]
+    board = 60 + 120 * (((x + rng.integers(8)) // 8 + (y + rng.integers(8)) // 8) % 2)
+    return _picture(rng, board, (0.6, 0.9, 1.0))
+
+
+def write(folder: Path, pictures: list[Picture]) -> Path:
+    """Save pictures as 000.png, 001.png, … and return the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, picture in enumerate(pictures):
+        Image.fromarray(picture).save(folder / f"{index:03}.png")
+    return folder
+
+
+def _picture(rng: np.random.Generator, grey: np.ndarray, tint: tuple[float, float, float]) -> Picture:
+    noisy = grey[..., None] * np.array(tint) + rng.normal(0, 8, (*grey.shape, 3))
+    return noisy.clip(0, 255).astype(np.uint8)

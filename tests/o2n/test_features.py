@@ -1,0 +1,101 @@
+"""Patch features, the memory bank and text scores, each against a slow reference of its own."""
+
+import numpy as np
+import pytest
+import torch
+
+from o2n.bank import MemoryBank
+from o2n.features import patch_features, personal_distance
+from o2n.foundation import load_foundation
+from o2n.images import resize
+from o2n.text import abnormal_probability, map_to_text, text_features
+from tests.helpers import QUICK, checks, stripes
+
+CLIP = load_foundation(QUICK).clip
+LEVELS = QUICK.encoder.levels
+
+
+def unit(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.nn.functional.normalize(torch.randn(shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+def test_features_are_unit_vectors_in_the_shape_promised() -> None:
+    features = patch_features(CLIP, [checks(0), checks(1)], LEVELS)
+    assert features.shape == (2, len(LEVELS), 64, 192)
+    torch.testing.assert_close(features.norm(dim=-1), torch.ones(features.shape[:-1]))
+
+
+def test_features_are_what_the_blocks_put_out() -> None:
+    seen: dict[int, torch.Tensor] = {}
+    blocks = CLIP.model.visual.transformer.resblocks
+    hooks = [
+        blocks[level - 1].register_forward_hook(lambda _m, _i, out, level=level: seen.update({level: out}))
+        for level in LEVELS
+    ]
+    with torch.inference_mode():
+        CLIP.model.encode_image(CLIP.pixels([checks(0)]))
+    for hook in hooks:
+        hook.remove()
+    features = patch_features(CLIP, [checks(0)], LEVELS)
+    for index, level in enumerate(LEVELS):
+        patches = seen[level][0, 1:]  # the class token comes first
+        torch.testing.assert_close(features[0, index], torch.nn.functional.normalize(patches, dim=-1))
+
+
+def test_a_batch_of_one_equals_a_batch_of_many() -> None:
+    pictures = [resize(stripes(seed), 64) for seed in range(5)]
+    many = patch_features(CLIP, pictures, LEVELS)
+    for index, picture in enumerate(pictures):
+        torch.testing.assert_close(many[index], patch_features(CLIP, [picture], LEVELS)[0], atol=1e-5, rtol=0)
+
+
+def test_a_picture_is_at_no_distance_from_itself() -> None:
+    features = patch_features(CLIP, [checks(0)], LEVELS)
+    assert personal_distance(features, features).max() < 1e-6
+    assert personal_distance(features, patch_features(CLIP, [checks(1)], LEVELS)).max() > 1e-3
+
+
+def test_the_bank_finds_what_brute_force_finds() -> None:
+    bank, queries = unit(7, 3, 20, 32, seed=1), unit(4, 3, 20, 32, seed=2)
+    found = MemoryBank(bank).distance(queries)
+    for level in range(3):
+        similarity = queries[:, level].reshape(-1, 32) @ bank[:, level].reshape(-1, 32).T
+        expected = (1 - similarity.max(dim=1).values).reshape(4, 20)
+        torch.testing.assert_close(found[:, level], expected, atol=1e-5, rtol=0)
+
+
+def test_what_is_in_the_bank_is_at_no_distance() -> None:
+    bank = unit(7, 3, 20, 32)
+    assert MemoryBank(bank).distance(bank[2:4]).max() < 1e-5
+
+
+@pytest.mark.gpu
+def test_the_bank_is_the_same_on_a_gpu() -> None:
+    bank, queries = unit(7, 3, 20, 32, seed=1), unit(4, 3, 20, 32, seed=2)
+    on_gpu = MemoryBank(bank.cuda()).distance(queries.cuda())
+    torch.testing.assert_close(on_gpu, MemoryBank(bank).distance(queries), atol=1e-5, rtol=0)
+
+
+def test_text_features_are_two_unit_vectors_that_differ() -> None:
+    text = text_features(CLIP, "bolt")
+    assert text.shape == (2, 128)
+    torch.testing.assert_close(text.norm(dim=-1), torch.ones(2))
+    assert (text[0] - text[1]).norm() > 1e-4
+    assert not torch.equal(text, text_features(CLIP, "nut"))
+
+
+def test_probabilities_are_the_softmax_of_both_classes() -> None:
+    features, text = patch_features(CLIP, [checks(0)], LEVELS), text_features(CLIP, "board")
+    found = abnormal_probability(CLIP, features, text[None])
+    mapped = map_to_text(CLIP, features)[0, 1, 5].numpy().astype(np.float64)
+    normal, abnormal = np.exp(100 * (text.numpy().astype(np.float64) @ mapped))
+    assert found[0, 1, 5].item() == pytest.approx(abnormal / (normal + abnormal), abs=1e-4)
+    swapped = abnormal_probability(CLIP, features, text.flip(0)[None])
+    torch.testing.assert_close(found + swapped, torch.ones_like(found))
+
+
+def test_categories_share_a_batch_without_touching_each_other() -> None:
+    features = patch_features(CLIP, [checks(0), checks(1)], LEVELS)
+    texts = torch.stack([text_features(CLIP, "board"), text_features(CLIP, "cloth")])
+    both = abnormal_probability(CLIP, features, texts)
+    torch.testing.assert_close(both[1:], abnormal_probability(CLIP, features[1:], texts[1:]), atol=1e-5, rtol=0)

@@ -1,0 +1,208 @@
+"""References -> a published version: resumable at every point, the same every time, clear about bad references."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from o2n.category import VersionRef
+from o2n.errors import CategoryError, PictureError
+from o2n.images import Picture
+from o2n.onboard import Onboarded, onboard, read_references
+from o2n.store import CategoryStore
+from tests.helpers import QUICK, checks, stripes, write
+
+STAGES = ("prior", "adapter", "pool", "features", "text_features")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CategoryStore:
+    return CategoryStore((tmp_path / "store").as_uri())
+
+
+def references(seed: int = 0) -> list[Picture]:
+    return [checks(seed), checks(seed + 1)]
+
+
+def run(store: CategoryStore, name: str = "board", seed: int = 0) -> Onboarded:
+    return onboard(name, references(seed), QUICK, store)
+
+
+def blobs(store: CategoryStore, ref: VersionRef) -> dict[str, object]:
+    manifest = store.manifest(ref)
+    for blob in manifest.blobs.values():
+        store.get_blob(blob)
+    return dict(manifest.blobs)
+
+
+def test_a_version_is_published_with_everything_a_scorer_needs(store: CategoryStore) -> None:
+    stages: list[tuple[str, float]] = []
+    done = onboard(
+        "metal_nut", references(), QUICK, store, on_progress=lambda stage, share: stages.append((stage, share))
+    )
+    manifest = store.manifest(store.current("metal_nut"))
+    assert manifest.ref == done.ref
+    assert manifest.object_word == "metal nut"
+    assert manifest.profile == QUICK
+    assert set(blobs(store, done.ref)) == {"references", "adapter", "pool", "features", "text_features"}
+    assert done.resumed == ()
+    assert [stage for stage, share in stages if share == 1.0] == [*STAGES, "published"]
+    shares = [share for stage, share in stages if stage == "adapter"]
+    assert shares == sorted(shares)
+
+
+def test_the_bank_holds_references_and_pool(store: CategoryStore) -> None:
+    from o2n.branches import unpack
+
+    manifest = store.manifest(run(store).ref)
+    features = unpack(store.get_blob(manifest.blobs["features"]), "features")
+    pool = unpack(store.get_blob(manifest.blobs["pool"]), "pool")
+    assert features.shape[0] == QUICK.pool.pictures
+    assert len(pool) == QUICK.pool.pictures - 2
+
+
+def test_the_same_inputs_give_the_same_digests_in_another_store(store: CategoryStore, tmp_path: Path) -> None:
+    other = CategoryStore((tmp_path / "other").as_uri())
+    first, second = run(store), run(other)
+    assert first.ref == second.ref
+    assert blobs(store, first.ref) == blobs(other, second.ref)
+
+
+def test_running_again_recalls_every_stage(store: CategoryStore) -> None:
+    first = run(store)
+    again = run(store)
+    assert again.ref == first.ref
+    assert again.resumed == STAGES
+    assert store.pointer("board").history == []
+
+
+def test_other_references_make_another_version(store: CategoryStore) -> None:
+    first, second = run(store), run(store, seed=10)
+    assert store.current("board") == second.ref
+    assert store.pointer("board").history == [first.ref.version]
+
+
+class Killed(BaseException):
+    """As abrupt as a kill: no `except Exception` sees it."""
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> CategoryStore:
+    """A store in which `board` has one version."""
+    store = CategoryStore(tmp_path_factory.mktemp("published").as_uri())
+    run(store)
+    return store
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> VersionRef:
+    """What a run with other references makes when nobody kills it."""
+    return run(CategoryStore(tmp_path_factory.mktemp("undisturbed").as_uri()), seed=10).ref
+
+
+# References, then a blob and a note for each of adapter, pool and features, then manifest and pointer.
+@pytest.mark.parametrize("write_number", range(1, 10))
+def test_killed_at_any_write_the_old_version_serves_and_the_next_run_resumes(
+    published: CategoryStore,
+    undisturbed: VersionRef,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    write_number: int,
+) -> None:
+    shutil.copytree(published.url.removeprefix("file://"), tmp_path / "store")
+    store = CategoryStore((tmp_path / "store").as_uri())
+    before = store.current("board")
+    objects, count = store.objects, 0
+
+    def dying(write: Callable[..., None]) -> Callable[..., None]:
+        def put(*args: object) -> None:
+            nonlocal count
+            count += 1
+            if count == write_number:
+                raise Killed
+            write(*args)
+
+        return put
+
+    with monkeypatch.context() as patch:
+        patch.setattr(objects, "put", dying(objects.put))
+        patch.setattr(objects, "put_if", dying(objects.put_if))
+        with pytest.raises(Killed):
+            run(store, seed=10)
+    assert store.current("board") == before
+    assert [manifest.ref for manifest in store.versions("board")] == [before]
+    assert blobs(store, before)
+
+    resumed = run(store, seed=10)
+    assert resumed.ref == store.current("board") == undisturbed
+    assert blobs(store, resumed.ref)
+    finished = ["adapter", "pool", "features"][: (write_number - 2) // 2 if write_number > 1 else 0]
+    assert [stage for stage in resumed.resumed if stage not in ("prior", "text_features")] == finished
+
+
+def test_an_altered_stage_is_made_again(store: CategoryStore) -> None:
+    first = run(store)
+    adapter = store.manifest(first.ref).blobs["adapter"]
+    store.objects.put(f"blobs/sha256/{adapter.sha256}", b"altered")
+    again = run(store)
+    assert again.ref == first.ref
+    assert "adapter" not in again.resumed
+    assert blobs(store, again.ref)
+
+
+def test_pictures_of_different_sizes_and_modes_make_one_category(store: CategoryStore, tmp_path: Path) -> None:
+    folder = write(tmp_path / "good", [stripes(0, 300, 90), checks(1)])
+    Image.fromarray(stripes(2)).convert("L").save(folder / "grey.jpg")
+    Image.fromarray(stripes(3)).convert("P").save(folder / "palette.gif")
+    Image.fromarray(stripes(4)).convert("CMYK").save(folder / "cmyk.tif")
+    Image.fromarray(np.full((40, 50), 40000, np.uint16)).save(folder / "deep.png")
+    found = read_references(folder)
+    assert len(found) == 6
+    assert onboard("mixed", found, QUICK, store).ref == store.current("mixed")
+
+
+def test_files_that_are_no_pictures_by_name_are_left_out(tmp_path: Path) -> None:
+    folder = write(tmp_path / "good", references())
+    (folder / "notes.txt").write_text("notes")
+    (folder / ".DS_Store.png").write_text("hidden")
+    assert len(read_references(folder)) == 2
+
+
+def test_a_file_that_should_be_a_picture_and_is_none_refuses_the_folder(tmp_path: Path) -> None:
+    folder = write(tmp_path / "good", [*references(), checks(5)])
+    (folder / "bad.png").write_text("no picture")
+    with pytest.raises(PictureError, match=r"bad\.png"):
+        read_references(folder)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "said"),
+    [([], "0 distinct pictures"), ([checks(0)], "1 distinct picture,"), ([checks(0)] * 3, "of 3, the rest are copies")],
+)
+def test_too_few_references_are_refused(tmp_path: Path, pictures: list[Picture], said: str) -> None:
+    with pytest.raises(CategoryError, match=said) as refused:
+        read_references(write(tmp_path / "good", pictures))
+    assert "give 2 to 8" in str(refused.value)
+
+
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CategoryError, match="no such folder"):
+        read_references(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "a b", "ünï", "x" * 300])
+def test_a_hostile_name_is_refused_before_anything_is_written(store: CategoryStore, tmp_path: Path, name: str) -> None:
+    with pytest.raises(CategoryError):
+        run(store, name)
+    assert not (tmp_path / "store").exists()
+
+
+def test_the_manifest_is_readable_json(store: CategoryStore) -> None:
+    ref = run(store).ref
+    manifest = json.loads(store.objects.get(f"categories/board/versions/{ref.version}.json")[0])
+    assert manifest["libraries"]["torch"]
+    assert manifest["profile"]["t"] == QUICK.t

@@ -1,0 +1,137 @@
+"""Equations (2) and (3): what t does, which redrawing is chosen, many adapters in one batch."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from o2n.category import BlobRef
+from o2n.customize import customize, load_adapter, unload_adapter
+from o2n.foundation import DiffusionModel, Foundation
+from o2n.images import Picture, resize
+from o2n.personalize import BASE, most_similar, noise_for, personalize, redraw, seeded_noise
+from tests.helpers import QUICK, checks, stripes
+
+SETTINGS = QUICK.customisation.model_copy(update={"learning_rate": 0.05})  # so that adapters differ visibly
+
+
+@pytest.fixture(scope="module")
+def model(foundation: Foundation) -> Iterator[DiffusionModel]:
+    diffusion = foundation.diffusion
+    for name, pictures in (("one", [checks(0), checks(1)]), ("two", [resize(stripes(s), 64) for s in (0, 1)])):
+        load_adapter(diffusion, name, customize(diffusion, pictures, [], name, SETTINGS, 0))
+    yield diffusion
+    unload_adapter(diffusion, "one")
+    unload_adapter(diffusion, "two")
+
+
+def latents(model: DiffusionModel, count: int) -> torch.Tensor:
+    return model.encode([checks(seed) for seed in range(count)])
+
+
+def noise(model: DiffusionModel, count: int) -> torch.Tensor:
+    return torch.stack([seeded_noise(seed, model.latent_shape) for seed in range(count)])
+
+
+def text(model: DiffusionModel, count: int) -> torch.Tensor:
+    return model.embed([f"a photo of thing {index}" for index in range(count)])
+
+
+def redrawn(
+    model: DiffusionModel, x: torch.Tensor, adapters: list[str], t: float, guidance: float = 1.0
+) -> torch.Tensor:
+    count = len(x)
+    return redraw(model, x, noise(model, count), text(model, count), adapters, t=t, steps=8, guidance=guidance)
+
+
+def test_t_of_nought_returns_the_query_itself(model: DiffusionModel) -> None:
+    queries = [checks(0), checks(1)]
+    texts = [text(model, 2)] * 2
+    found = personalize(model, queries, texts, [BASE] * 2, noise(model, 2), t=0, steps=8, guidance=1)
+    assert all(np.array_equal(a, b) for a, b in zip(found, queries, strict=True))
+
+
+def test_the_smaller_t_the_closer_to_the_query(model: DiffusionModel) -> None:
+    x = latents(model, 2)
+    distances = [(redrawn(model, x, [BASE] * 2, t) - x).abs().mean().item() for t in (0.125, 0.5, 1.0)]
+    assert distances == sorted(distances)
+
+
+def test_t_of_one_forgets_the_query(model: DiffusionModel) -> None:
+    x = latents(model, 2)
+    assert torch.equal(redrawn(model, x, [BASE] * 2, 1.0), redrawn(model, x.flip(0), [BASE] * 2, 1.0))
+
+
+def test_t_below_one_remembers_the_query(model: DiffusionModel) -> None:
+    x = latents(model, 2)
+    assert not torch.allclose(redrawn(model, x, [BASE] * 2, 0.5), redrawn(model, x.flip(0), [BASE] * 2, 0.5))
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_mixed_adapters_give_what_each_gives_alone(model: DiffusionModel, guidance: float) -> None:
+    x, adapters = latents(model, 4), ["one", "two", BASE, "one"]
+    together = redrawn(model, x, adapters, 0.5, guidance)
+    for index, adapter in enumerate(adapters):
+        alone = redrawn(model, x, [adapter] * 4, 0.5, guidance)
+        torch.testing.assert_close(together[index], alone[index], atol=1e-5, rtol=0)
+    assert (redrawn(model, x, ["one"] * 4, 0.5) - redrawn(model, x, ["two"] * 4, 0.5)).abs().max() > 1e-2
+
+
+def test_a_batch_of_one_equals_a_batch_of_many(model: DiffusionModel) -> None:
+    x, adapters = latents(model, 3), ["two", "one", BASE]
+    together = redrawn(model, x, adapters, 0.5)
+    for index in range(3):
+        alone = redraw(
+            model,
+            x[index : index + 1],
+            noise(model, 3)[index : index + 1],
+            text(model, 3)[index : index + 1],
+            adapters[index : index + 1],
+            t=0.5,
+            steps=8,
+            guidance=1,
+        )
+        torch.testing.assert_close(together[index], alone[0], atol=1e-5, rtol=0)
+
+
+def test_an_adapter_that_is_not_loaded_is_an_error_and_not_the_base_model(model: DiffusionModel) -> None:
+    with pytest.raises(KeyError, match="three"):
+        redrawn(model, latents(model, 2), ["one", "three"], 0.5)
+
+
+def test_the_candidate_most_like_the_query_is_kept() -> None:
+    rng = np.random.default_rng(0)
+
+    def noisy(sigma: float) -> Picture:
+        return (checks(0) + rng.normal(0, sigma, (64, 64, 3))).clip(0, 255).astype(np.uint8)
+
+    candidates = [noisy(60), checks(5), noisy(5), noisy(30)]
+    assert most_similar(checks(0), candidates) is candidates[2]
+
+
+def test_the_choice_agrees_with_another_implementation_of_ssim() -> None:
+    from skimage.metrics import structural_similarity
+
+    query, candidates = checks(0), [stripes(seed, 64, 64) for seed in range(4)] + [checks(3)]
+    similarity = [
+        structural_similarity(query, c, channel_axis=-1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
+        for c in candidates
+    ]
+    assert most_similar(query, candidates) is candidates[int(np.argmax(similarity))]
+
+
+def test_personalize_keeps_order_over_several_chunks(model: DiffusionModel) -> None:
+    queries = [checks(seed) for seed in range(20)]  # with 2 prompts each, more than one UNet batch
+    texts = [text(model, 2)] * 20
+    options = {"t": 0.25, "steps": 8, "guidance": 1.0}
+    together = personalize(model, queries, texts, ["one"] * 20, noise(model, 20), **options)
+    last = personalize(model, queries[19:], texts[19:], ["one"], noise(model, 20)[19:], **options)
+    assert np.abs(together[19].astype(int) - last[0]).max() <= 1
+
+
+def test_noise_is_of_the_picture_and_the_version_alone() -> None:
+    version, shape = BlobRef.of(b"1").sha256[:16], (3, 8, 8)
+    assert torch.equal(noise_for(checks(0), version, shape), noise_for(checks(0).copy(), version, shape))
+    assert not torch.equal(noise_for(checks(0), version, shape), noise_for(checks(1), version, shape))
+    assert not torch.equal(noise_for(checks(0), version, shape), noise_for(checks(0), version[::-1], shape))

@@ -1,0 +1,53 @@
+"""Profiles by name and from files."""
+
+from pathlib import Path
+
+import pytest
+
+from o2n.errors import FoundationError
+from o2n.profiles import PAPER, TINY, get_profile
+
+
+def test_named_profiles() -> None:
+    assert get_profile("tiny") is TINY
+    assert get_profile("paper") is PAPER
+
+
+def test_the_paper_profile_has_the_papers_settings() -> None:
+    assert (PAPER.t, PAPER.prompts, PAPER.alpha, PAPER.beta, PAPER.pool.pictures) == (0.3, 3, 1.0, 0.5, 30)
+    assert PAPER.encoder.levels == (6, 12, 18, 24)
+    assert PAPER.encoder.resolution == 240
+
+
+def test_a_profile_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.json"
+    file.write_text(TINY.model_copy(update={"name": "mine", "t": 0.4}).model_dump_json())
+    assert get_profile(str(file)).t == 0.4
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "cannot be read"), ("{", "not a profile"), ("{}", "not a profile"), ('{"t": 3}', "not a profile")],
+)
+def test_a_file_that_is_no_profile(tmp_path: Path, content: str | None, said: str) -> None:
+    file = tmp_path / "bad.json"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(FoundationError, match=said) as refused:
+        get_profile(str(file))
+    assert str(file) in str(refused.value)
+
+
+def test_an_unknown_name_lists_the_known() -> None:
+    with pytest.raises(FoundationError, match="tiny, paper"):
+        get_profile("huge")
+
+
+@pytest.mark.parametrize("change", [{"t": 1.5}, {"prompts": 11}, {"prompts": 0}, {"alpha": -1}, {"unknown": 1}])
+def test_settings_out_of_range_are_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    import json
+
+    file = tmp_path / "bad.json"
+    file.write_text(json.dumps(TINY.model_dump() | change))
+    with pytest.raises(FoundationError, match=next(iter(change))):
+        get_profile(str(file))

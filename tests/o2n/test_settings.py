@@ -1,0 +1,29 @@
+"""What the environment decides."""
+
+from pathlib import Path
+
+import pytest
+
+from o2n.errors import O2NError
+from o2n.settings import get_settings
+
+
+def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("O2N_STORE", "O2N_S3_ENDPOINT", "O2N_DEVICE"):
+        monkeypatch.delenv(name, raising=False)
+    settings = get_settings()
+    assert settings.store == (Path.home() / ".o2n" / "store").as_uri()
+    assert settings.s3_endpoint is None
+    assert settings.device is None
+
+
+def test_empty_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("O2N_DEVICE", "")
+    assert get_settings().device is None
+
+
+@pytest.mark.parametrize(("name", "value"), [("O2N_S3_ENDPOINT", "localhost:9000"), ("O2N_DEVICE", "gpu")])
+def test_a_bad_value_names_its_variable(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(O2NError, match=name):
+        get_settings()

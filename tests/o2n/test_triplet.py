@@ -1,0 +1,82 @@
+"""The scorer: order, batch and company change nothing; what cannot be scored says why."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from o2n.category import VersionRef
+from o2n.errors import FoundationError, IntegrityError, NotFoundError
+from o2n.fusion import Score
+from o2n.onboard import onboard
+from o2n.profiles import Profile
+from o2n.store import CategoryStore
+from o2n.triplet import TripletScorer
+from tests.helpers import QUICK, checks, stripes
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> CategoryStore:
+    store = CategoryStore(tmp_path_factory.mktemp("store").as_uri())
+    onboard("checks", [checks(0), checks(1)], QUICK, store)
+    onboard("stripes", [stripes(0), stripes(1)], QUICK, store)
+    return store
+
+
+@pytest.fixture(scope="module")
+def scorer(store: CategoryStore) -> TripletScorer:
+    return TripletScorer(QUICK, store)
+
+
+def values(score: Score) -> tuple[float, ...]:
+    return score.score, score.s_p, score.s_n, score.s_text
+
+
+def test_order_batch_and_company_change_nothing(scorer: TripletScorer, store: CategoryStore) -> None:
+    pictures = [maker(seed) for seed in range(10, 16) for maker in (checks, stripes)]
+    refs = [store.current(name) for _ in range(6) for name in ("checks", "stripes")]
+    together = scorer.score(pictures, refs)
+    backwards = scorer.score(pictures[::-1], refs[::-1])[::-1]
+    for index, (picture, ref) in enumerate(zip(pictures, refs, strict=True)):
+        (alone,) = scorer.score([picture], [ref])
+        assert values(together[index]) == pytest.approx(values(alone), abs=1e-5)
+        assert values(together[index]) == pytest.approx(values(backwards[index]), abs=1e-5)
+        np.testing.assert_allclose(together[index].anomaly_map, alone.anomaly_map, atol=1e-5)
+        assert np.abs(together[index].counterpart.astype(int) - alone.counterpart).max() <= 1
+
+
+def test_a_category_makes_a_difference(scorer: TripletScorer, store: CategoryStore) -> None:
+    right, wrong = scorer.score([checks(20)] * 2, [store.current("checks"), store.current("stripes")])
+    assert right.s_n < wrong.s_n
+
+
+def test_a_reference_is_in_its_own_bank(scorer: TripletScorer, store: CategoryStore) -> None:
+    (found,) = scorer.score([checks(0)], [store.current("checks")])
+    assert found.s_n < 1e-5
+
+
+def test_nothing_in_nothing_out(scorer: TripletScorer) -> None:
+    assert scorer.score([], []) == []
+
+
+def test_a_version_that_does_not_exist(scorer: TripletScorer) -> None:
+    with pytest.raises(NotFoundError):
+        scorer.score([checks(0)], [VersionRef("checks", "0" * 16)])
+
+
+def test_a_version_of_another_profile_is_refused(store: CategoryStore) -> None:
+    other: Profile = QUICK.model_copy(update={"t": 0.5})
+    with pytest.raises(FoundationError, match="use its own profile, or onboard it again"):
+        TripletScorer(other, store).score([checks(0)], [store.current("checks")])
+
+
+@pytest.mark.parametrize("blob", ["adapter", "features", "text_features"])
+def test_an_altered_blob_is_refused(tmp_path: Path, blob: str) -> None:
+    store = CategoryStore(tmp_path.as_uri())
+    ref = onboard("checks", [checks(0), checks(1)], QUICK, store).ref
+    key = f"blobs/sha256/{store.manifest(ref).blobs[blob].sha256}"  # type: ignore[index]
+    data = bytearray(store.objects.get(key)[0])
+    data[len(data) // 2] ^= 1
+    store.objects.put(key, bytes(data))
+    with pytest.raises(IntegrityError, match="was altered"):
+        TripletScorer(QUICK, store).score([checks(0)], [ref])
