@@ -2,6 +2,9 @@
 kept under a budget and shared by all requests. The library calls them in turn; Serve gives each a deployment.
 """
 
+import functools
+import threading
+
 import safetensors.torch
 import torch
 from cachetools import LRUCache
@@ -28,7 +31,7 @@ class PersonalBranch:
 
     def __init__(self, foundation: Foundation, store: CategoryStore) -> None:
         self._foundation, self._store = foundation, store
-        self._texts = _Adapters(foundation.diffusion)
+        self._adapters = _adapters_in(foundation.diffusion)
 
     def counterparts(self, pictures: list[Picture], refs: list[VersionRef]) -> list[Picture]:
         """Args: pictures: B queries, uint8 (R, R, 3); refs: each one's version. Returns: B pictures, same shape."""
@@ -36,36 +39,33 @@ class PersonalBranch:
         found: list[Picture] = []
         for start in range(0, len(pictures), MAX_ADAPTERS):  # so that one batch never evicts its own adapters
             part = slice(start, start + MAX_ADAPTERS)
-            found += personalize(
-                model,
-                pictures[part],
-                [self._text(ref) for ref in refs[part]],
-                [_adapter_name(ref) for ref in refs[part]],
-                torch.stack(
-                    [
-                        noise_for(picture, ref.version, model.latent_shape)
-                        for picture, ref in zip(pictures[part], refs[part], strict=True)
-                    ]
-                ).to(model.device),
-                t=profile.t,
-                steps=profile.diffusion.steps,
-                guidance=profile.diffusion.guidance,
-            )
+            noise = [
+                noise_for(picture, ref.version, model.latent_shape)
+                for picture, ref in zip(pictures[part], refs[part], strict=True)
+            ]
+            with self._adapters.lock:
+                found += personalize(
+                    model,
+                    pictures[part],
+                    [self._text(ref) for ref in refs[part]],
+                    [_adapter_name(ref) for ref in refs[part]],
+                    torch.stack(noise).to(model.device),
+                    t=profile.t,
+                    steps=profile.diffusion.steps,
+                    guidance=profile.diffusion.guidance,
+                )
         return found
 
     def _text(self, ref: VersionRef) -> Tensor:
         """The prompts' conditioning of a version whose adapter is in the UNet when this returns."""
-        if ref not in self._texts:
+        text = self._adapters.get(ref)
+        if text is None:
+            model, profile = self._foundation.diffusion, self._foundation.profile
             manifest = checked_manifest(self._store, ref, self._foundation)
-            load_adapter(
-                self._foundation.diffusion,
-                _adapter_name(ref),
-                self._store.get_blob(manifest.blobs["adapter"]),
-            )
-            self._texts[ref] = self._foundation.diffusion.embed(
-                personal_prompts(manifest.object_word, self._foundation.profile.prompts)
-            )
-        return self._texts[ref]
+            text = model.embed(personal_prompts(manifest.object_word, profile.prompts))
+            load_adapter(model, _adapter_name(ref), self._store.get_blob(manifest.blobs["adapter"]))
+            self._adapters[ref] = text
+        return text
 
 
 class NormalBranch:
@@ -156,13 +156,23 @@ def _adapter_name(ref: VersionRef) -> str:
 
 
 class _Adapters(LRUCache[VersionRef, Tensor]):
-    """Prompts' conditioning by version; what falls out takes its adapter out of the UNet with it."""
+    """Which adapters are in a UNet, each with its prompts' conditioning; what falls out is unloaded.
+
+    `lock` keeps the threads of a process from changing the UNet under each other.
+    """
 
     def __init__(self, model: DiffusionModel) -> None:
         super().__init__(MAX_ADAPTERS)
         self._model = model
+        self.lock = threading.Lock()
 
     def popitem(self) -> tuple[VersionRef, Tensor]:
         ref, text = super().popitem()
         unload_adapter(self._model, _adapter_name(ref))
         return ref, text
+
+
+@functools.cache
+def _adapters_in(model: DiffusionModel) -> _Adapters:
+    """One per UNet: two scorers in a process share their models, and so what is loaded into them."""
+    return _Adapters(model)

@@ -87,6 +87,7 @@ def load_adapter(model: DiffusionModel, name: str, data: bytes) -> None:
 def unload_adapter(model: DiffusionModel, name: str) -> None:
     """Take the adapter `name` out of the UNet and free its memory."""
     model.unet.delete_adapters(name)
+    model.unet.requires_grad_(False)  # peft makes another adapter active in its place, and trainable
 
 
 @contextmanager
@@ -103,7 +104,7 @@ def _training_adapter(model: DiffusionModel, settings: CustomisationSettings, se
     try:
         yield
     finally:
-        model.unet.delete_adapters(_TRAINING)
+        unload_adapter(model, _TRAINING)
 
 
 def _augment(references: list[Picture], copies: int) -> list[Picture]:

@@ -289,7 +289,7 @@ class S3Objects:
             yield
         except ClientError as error:
             self._explain_answer(key, error.response)
-        except (BotoCoreError, ValueError) as error:
+        except (BotoCoreError, ValueError, KeyError, RecursionError) as error:  # the last two: a web page, a redirect
             raise StoreError(f"store {self.url} cannot be used: {error}: {_s3_remedy(error)}") from error
 
     def _explain_answer(self, key: str, answer: dict[str, Any]) -> NoReturn:

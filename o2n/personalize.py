@@ -43,7 +43,7 @@ def personalize(
 
     Returns: B counterparts, uint8 (R, R, 3).
     """
-    if round(t * steps) == 0:
+    if not pictures or round(t * steps) == 0:
         return pictures
     counterparts = []
     prompts = len(texts[0])
