@@ -1,14 +1,28 @@
-"""A real S3 server over HTTP, and a store in every kind of place."""
+"""Real servers that tests share: S3 over HTTP, a Ray cluster, the service on it. And what needs a GPU is skipped."""
 
 import logging
 import threading
+import urllib.request
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
+import torch
 from moto.server import ThreadedMotoServer
+
+from infra.local.cluster import Cluster, local_cluster
+from infra.local.demo import deploy
+from o2n.onboard import onboard
+from o2n.store import CategoryStore
+from tests.helpers import QUICK, checks, stripes
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
 
 
 @pytest.fixture(scope="session")
@@ -51,8 +65,8 @@ def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
 def bucket(s3: str) -> str:
     """A fresh, empty bucket."""
     name = f"o2n-{uuid.uuid4().hex}"
-    boto3.session.Session().client("s3", endpoint_url=s3).create_bucket(Bucket=name)
-    return name
+    with urllib.request.urlopen(urllib.request.Request(f"{s3}/{name}", method="PUT")):
+        return name
 
 
 @pytest.fixture(params=["file", "s3"])
@@ -61,3 +75,33 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "s3":
         return f"s3://{request.getfixturevalue('bucket')}/some/prefix"
     return (tmp_path / "a störe").as_uri()
+
+
+@pytest.fixture(scope="session")
+def quick_profile(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The path of the quick profile's file."""
+    file = tmp_path_factory.mktemp("profile") / "quick.json"
+    file.write_text(QUICK.model_dump_json())
+    return str(file)
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> CategoryStore:
+    """A store with the categories `checks` and `stripes`."""
+    store = CategoryStore(tmp_path_factory.mktemp("published").as_uri())
+    onboard("checks", [checks(0), checks(1)], QUICK, store)
+    onboard("stripes", [stripes(0), stripes(1)], QUICK, store)
+    return store
+
+
+@pytest.fixture(scope="session")
+def cluster(published: CategoryStore) -> Iterator[Cluster]:
+    """A Ray cluster whose store is `published`."""
+    with local_cluster(cpus=6, store=published.url) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def service(cluster: Cluster, quick_profile: str) -> str:
+    """The URL of the service on that cluster, as serve/config.yaml deploys it."""
+    return deploy(cluster, profile=quick_profile)

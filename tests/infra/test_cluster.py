@@ -1,0 +1,51 @@
+"""The demo's own cluster: leaves nothing behind, touches nothing else, asks for its token."""
+
+import httpx
+import pytest
+
+from infra.local.cluster import Cluster, local_cluster
+
+pytestmark = pytest.mark.cluster
+
+
+def test_it_stops_with_everything_it_started_and_leaves_others_alone(cluster: Cluster, tmp_path: str) -> None:
+    others = {process.pid for process in cluster.processes()}
+    with local_cluster(cpus=1, store="file:///tmp") as second:
+        assert second.processes()
+        assert not {process.pid for process in second.processes()} & others
+        assert httpx.get(f"{second.dashboard}/api/jobs/").status_code in (401, 403)
+        folder = second.logs
+    assert second.processes() == []
+    assert not folder.exists()
+    assert {process.pid for process in cluster.processes()} >= others - {0}
+    headers = {"Authorization": f"Bearer {cluster.environment['RAY_AUTH_TOKEN']}"}
+    assert httpx.get(f"{cluster.dashboard}/api/jobs/", headers=headers).status_code == 200
+
+
+def test_it_stops_when_what_runs_on_it_fails() -> None:
+    seen: list[Cluster] = []
+
+    class StepError(Exception):
+        pass
+
+    def fail() -> None:
+        with local_cluster(cpus=1, store="file:///tmp") as running:
+            seen.append(running)
+            raise StepError
+
+    with pytest.raises(StepError):
+        fail()
+    assert seen[0].processes() == []
+
+
+def test_torchvision_imports_in_workers(cluster: Cluster) -> None:
+    code = (
+        "import os, ray; os.environ.pop('RAY_ADDRESS'); ray.init(address='auto')\n"
+        "@ray.remote\n"
+        "def imported():\n"
+        "    import o2n, torchvision, open_clip\n"
+        "    return torchvision.__version__\n"
+        "print(ray.get(imported.remote()))"
+    )
+    done = cluster.run("ray", "job", "submit", "--", "python", "-c", code)
+    assert done.returncode == 0, done.stdout + done.stderr

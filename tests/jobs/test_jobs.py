@@ -1,0 +1,100 @@
+"""Both jobs through `ray job submit`, as users run them."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from infra.local.cluster import Cluster
+from infra.local.demo import ROOT
+from o2n.store import CategoryStore
+from o2n.triplet import TripletScorer
+from tests.helpers import QUICK, checks, stripes, write
+
+pytestmark = pytest.mark.cluster
+
+
+def submit(cluster: Cluster, job: str, *arguments: str) -> tuple[bool, str]:
+    """Whether the job succeeded, and all it printed."""
+    command = ("ray", "job", "submit", "--working-dir", str(ROOT), "--log-style=record", "--", "python", job)
+    done = cluster.run(*command, *arguments)
+    return done.returncode == 0, done.stdout + done.stderr
+
+
+def summary(output: str) -> dict:
+    """The last line of the job's own output that is JSON."""
+    return json.loads([line for line in output.splitlines() if line.startswith("{")][-1])
+
+
+def test_a_tree_is_onboarded_side_by_side_and_bad_categories_fail_alone(
+    cluster: Cluster, quick_profile: str, tmp_path: Path
+) -> None:
+    write(tmp_path / "tree" / "board" / "train" / "good", [checks(0), checks(1)])
+    write(tmp_path / "tree" / "cloth", [stripes(0), stripes(1)])
+    write(tmp_path / "tree" / "lonely", [checks(0)])
+    write(tmp_path / "tree" / "broken", [checks(0), checks(1)])
+    (tmp_path / "tree" / "broken" / "bad.png").write_text("no picture")
+    (tmp_path / "tree" / "bad name").mkdir()
+    store = CategoryStore((tmp_path / "store").as_uri())
+    options = ("--tree", str(tmp_path / "tree"), "--profile", quick_profile, "--store", store.url)
+    succeeded, output = submit(cluster, "jobs/onboard_category.py", *options)
+    assert not succeeded
+    found = summary(output)
+    assert (found["published"], found["failed"]) == (2, 3)
+    errors = {c["category"]: c["error"] for c in found["categories"] if "error" in c}
+    assert {name: error["code"] for name, error in errors.items()} == {
+        "bad name": "bad_category",
+        "broken": "bad_picture",
+        "lonely": "bad_category",
+    }
+    assert store.categories() == ["board", "cloth"]
+
+    succeeded, output = submit(
+        cluster,
+        "jobs/onboard_category.py",
+        "board",
+        "--references",
+        str(tmp_path / "tree" / "board" / "train" / "good"),
+        *options[2:],
+    )
+    assert succeeded, output
+    (again,) = summary(output)["categories"]
+    assert again["version"] == store.current("board").version
+    assert len(again["resumed"]) == 5
+
+
+def test_offline_scores_are_the_librarys_and_a_bad_picture_is_a_row(
+    cluster: Cluster, published: CategoryStore, quick_profile: str, tmp_path: Path
+) -> None:
+    write(tmp_path / "checks" / "test" / "good", [checks(seed) for seed in range(30, 34)])
+    write(tmp_path / "stripes" / "test" / "new", [stripes(seed, 70, 200) for seed in range(30, 33)])
+    (tmp_path / "stripes" / "test" / "new" / "bad.png").write_text("no picture")
+    options = ("--tree", str(tmp_path), "--output", str(tmp_path / "scores"), "--profile", quick_profile)
+    succeeded, output = submit(cluster, "jobs/score_images.py", *options)
+    assert succeeded, output
+    assert summary(output)["pictures"] == 8
+    assert summary(output)["errors"] == 1
+
+    rows = {row["path"]: row for row in pq.read_table(tmp_path / "scores").to_pylist()}
+    assert len(rows) == 8
+    bad = rows.pop(str(tmp_path / "stripes" / "test" / "new" / "bad.png"))
+    assert "bad.png: is no picture" in bad["error"]
+    assert bad["score"] is None
+    scorer = TripletScorer(QUICK, published)
+    for path, row in rows.items():
+        from o2n.images import read
+
+        (expected,) = scorer.score([read(Path(path))], [published.current(row["category"])])
+        assert row["error"] is None
+        for branch in ("score", "s_p", "s_n", "s_text"):
+            assert row[branch] == pytest.approx(getattr(expected, branch), abs=1e-5)
+
+
+def test_a_job_that_cannot_start_says_why_in_one_line(cluster: Cluster, tmp_path: Path) -> None:
+    succeeded, output = submit(
+        cluster, "jobs/score_images.py", "--category", "checks", str(tmp_path), "--output", str(tmp_path / "out")
+    )
+    assert not succeeded
+    assert f"error: no pictures in {tmp_path}" in output
+    assert "Traceback" not in output

@@ -1,0 +1,176 @@
+"""The `o2n` command on plain folders, without a cluster."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from click.testing import CliRunner, Result
+
+from infra.local.cluster import free_port
+from o2n.cli import main
+from o2n.images import read
+from o2n.onboard import onboard
+from o2n.store import CategoryStore
+from o2n.triplet import TripletScorer
+from tests.helpers import QUICK, checks, write
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, list(arguments))
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CategoryStore:
+    store = CategoryStore((tmp_path / "store").as_uri())
+    monkeypatch.setenv("O2N_STORE", store.url)
+    return store
+
+
+def last_json(result: Result) -> dict:
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def fails_in_one_line(result: Result, said: str, status: int = 1) -> bool:
+    assert result.exit_code == status, result.output
+    lines = result.stderr.strip().splitlines()
+    assert lines[-1].startswith("error: ")
+    assert said in lines[-1]
+    return "Traceback" not in result.output
+
+
+def test_onboard_then_score_a_folder(store: CategoryStore, quick_profile: str, tmp_path: Path) -> None:
+    good = write(tmp_path / "good", [checks(0), checks(1)])
+    new = write(tmp_path / "new", [checks(2), checks(3)])
+    done = run("onboard", "board", "--references", str(good), "--object", "circuit board", "--profile", quick_profile)
+    assert done.exit_code == 0, done.output
+    ref = store.current("board")
+    assert last_json(done)["version"] == ref.version
+    assert store.manifest(ref).object_word == "circuit board"
+
+    scored = run("score", "board", str(new), str(good / "000.png"), "--json")
+    assert scored.exit_code == 0, scored.output
+    lines = [json.loads(line) for line in scored.stdout.splitlines()]
+    assert [line["path"] for line in lines] == [str(new / "000.png"), str(new / "001.png"), str(good / "000.png")]
+    scorer = TripletScorer(QUICK, store)
+    for line in lines:
+        assert set(line) == {"path", "score", "s_p", "s_n", "s_text", "version"}
+        (expected,) = scorer.score([read(Path(line["path"]))], [ref])
+        assert line["score"] == pytest.approx(expected.score, abs=1e-5)
+        assert line["version"] == ref.version
+
+    report = tmp_path / "report.html"
+    table = run("score", "board", str(new), "--report", str(report))
+    assert "S_text" in table.stdout
+    assert report.read_text().count("<article") == 2
+
+
+def test_a_bad_picture_does_not_keep_the_others_from_being_scored(store: CategoryStore, tmp_path: Path) -> None:
+    onboard("board", [checks(0), checks(1)], QUICK, store)
+    new = write(tmp_path / "new", [checks(2), checks(3)])
+    (new / "0001.png").write_text("no picture")
+    result = run("score", "board", str(new), "--json")
+    assert fails_in_one_line(result, "1 of 3 pictures")
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert ["error" in line for line in lines] == [False, True, False]
+
+
+def test_score_errors(store: CategoryStore, tmp_path: Path) -> None:
+    picture = str(write(tmp_path / "new", [checks(0)]) / "000.png")
+    assert fails_in_one_line(run("score", "board", picture), "category board is not in store")
+    assert fails_in_one_line(run("score", "a/b", picture), "category name 'a/b' is refused")
+    assert fails_in_one_line(run("score", "board", picture, "--version", "../x"), "is no version")
+    onboard("board", [checks(0), checks(1)], QUICK, store)
+    (tmp_path / "empty").mkdir()
+    assert fails_in_one_line(run("score", "board", str(tmp_path / "empty")), "no pictures in")
+
+
+def test_onboard_errors(store: CategoryStore, tmp_path: Path) -> None:
+    one = str(write(tmp_path / "one", [checks(0)]))
+    assert fails_in_one_line(
+        run("onboard", "a b", "--references", str(write(tmp_path / "two", [checks(0), checks(1)]))), "'a b'"
+    )
+    assert fails_in_one_line(run("onboard", "board", "--references", one), "1 distinct picture,")
+    assert fails_in_one_line(run("onboard", "board", "--references", str(tmp_path / "nowhere")), "no such folder")
+    assert fails_in_one_line(run("onboard", "board", "--references", one, "--profile", "huge"), "'huge' is unknown")
+    assert fails_in_one_line(run("onboard", "board", "--references", one, "--store", "ftp://x"), "ftp://x")
+    assert run("onboard", "board").exit_code == 2
+    assert store.categories() == []
+
+
+def test_categories(store: CategoryStore) -> None:
+    assert "no categories" in run("categories", "list").stdout
+    first = onboard("board", [checks(0), checks(1)], QUICK, store).ref
+    second = onboard("board", [checks(2), checks(3)], QUICK, store).ref
+    assert json.loads(run("categories", "list", "--json").stdout)["version"] == second.version
+    shown = run("categories", "show", "board").stdout.splitlines()
+    assert [line[0] for line in shown] == ["*", " "]
+    assert second.version in shown[0]
+    assert first.version in shown[1]
+    details = [json.loads(line) for line in run("categories", "show", "board", "--json").stdout.splitlines()]
+    assert [row["current"] for row in details] == [True, False]
+
+    assert first.version in run("categories", "rollback", "board").stdout
+    assert store.current("board") == first
+    assert run("categories", "rollback", "board", "--version", second.version).exit_code == 0
+    assert store.current("board") == second
+    assert fails_in_one_line(run("categories", "rollback", "board", "--version", "f" * 16), "never served")
+
+    assert run("categories", "delete", "board").exit_code == 1  # asks, and gets no answer
+    assert store.categories() == ["board"]
+    assert run("categories", "delete", "board", "--yes").exit_code == 0
+    assert store.categories() == []
+    assert fails_in_one_line(run("categories", "show", "board"), "is not in store")
+    assert fails_in_one_line(run("categories", "delete", "board", "--yes"), "is not in store")
+
+
+def test_doctor(store: CategoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    healthy = run("doctor")
+    assert healthy.exit_code == 0, healthy.output
+    for word in ("python", "torch ", "faiss", "device", "models", "store", "ray"):
+        assert re.search(rf"^(ok|warning).*{word}", healthy.stdout, re.M), word
+    monkeypatch.setenv("RAY_ADDRESS", f"http://127.0.0.1:{free_port()}")
+    sick = run("doctor", "--store", "/nowhere/at/all")
+    assert sick.exit_code == 1
+    assert re.search(r"^FAILED .*/nowhere/at does not exist", sick.stdout, re.M)
+    assert re.search(r"^FAILED .*RAY_ADDRESS", sick.stdout, re.M)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [(), ("onboard",), ("score",), ("serve",), ("doctor",)]
+    + [("categories",), *(("categories", name) for name in ("list", "show", "rollback", "delete"))],
+)
+def test_every_command_has_help(command: tuple[str, ...]) -> None:
+    shown = run(*command, "--help")
+    assert shown.exit_code == 0
+    assert len(shown.stdout.splitlines()) >= 6
+
+
+@pytest.mark.cluster
+def test_serve_answers_until_interrupted(published: CategoryStore, quick_profile: str) -> None:
+    port = free_port()
+    command = [str(Path(sys.executable).with_name("o2n")), "serve", f"--port={port}", f"--profile={quick_profile}"]
+    process = subprocess.Popen([*command, f"--store={published.url}"], env={**os.environ, "RAY_ADDRESS": ""})
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                names = [entry["category"] for entry in httpx.get(f"http://127.0.0.1:{port}/v1/categories").json()]
+                break
+            except (httpx.HTTPError, ValueError, TypeError):
+                assert time.monotonic() < deadline
+                assert process.poll() is None
+                time.sleep(1)
+        assert {"checks", "stripes"} <= set(names)
+    finally:
+        process.send_signal(signal.SIGINT)
+        status = process.wait(60)
+    assert status == 0
