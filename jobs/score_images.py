@@ -83,7 +83,7 @@ def _rows(folders: tuple[Path, ...], category: str | None, tree: Path | None) ->
         ]
     if not found:
         raise PictureError(f"no pictures in {tree or ', '.join(map(str, folders))}: give folders that have some")
-    return [{"path": str(path.resolve()), "category": str(name)} for name, path in found]
+    return [{"path": str(path.absolute()), "category": str(name)} for name, path in found]
 
 
 if __name__ == "__main__":

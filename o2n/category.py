@@ -3,10 +3,9 @@
 import hashlib
 import json
 import re
-from datetime import datetime
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from o2n.errors import CategoryError
 from o2n.profiles import Profile
@@ -78,7 +77,7 @@ class Manifest(BaseModel):
     foundation: str = Field(description="identity of the models: their names and the digest of their weights")
     blobs: dict[BlobName, BlobRef]
     reference_digests: list[Digest] = Field(description="SHA-256 of every reference's decoded pixels")
-    created: datetime
+    created: AwareDatetime
     libraries: dict[str, str] = Field(description="versions of the libraries that made the blobs")
 
     @property

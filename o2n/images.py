@@ -62,8 +62,9 @@ def read(path: Path) -> Picture:
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise PictureError(f"{path}: cannot be read ({error.strerror}): check the path and its permissions") from None
+    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
+        cause = getattr(error, "strerror", None) or error
+        raise PictureError(f"{path}: cannot be read ({cause}): check the path and its permissions") from None
     return decode(data, str(path))
 
 

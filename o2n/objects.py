@@ -53,7 +53,7 @@ class Objects(Protocol):
         """Remove `key`; one that is not there is no error."""
 
     def check(self) -> None:
-        """Write and remove one small object."""
+        """Write, read and remove one small object."""
 
 
 def open_objects(url: str) -> Objects:
@@ -67,7 +67,7 @@ def open_objects(url: str) -> Objects:
     if url.startswith("file:///"):
         return LocalObjects(Path(unquote(url.removeprefix("file://"))))
     if url and "://" not in url and not url.startswith(("file:", "s3:")):
-        return LocalObjects(Path(url).expanduser())
+        return LocalObjects(Path(os.path.expanduser(url)))  # noqa: PTH111 - Path's own raises for unknown users
     raise StoreError(f"store {url!r} is no store: use file:///PATH, a path, or s3://BUCKET/PREFIX")
 
 
@@ -124,8 +124,7 @@ class LocalObjects:
             self._path(key).unlink(missing_ok=True)
 
     def check(self) -> None:
-        self.put(_PROBE, b"")
-        self.delete(_PROBE)
+        _check(self)
 
     def _path(self, key: str) -> Path:
         return self.root / _checked(key)
@@ -138,7 +137,7 @@ class LocalObjects:
         # A missing parent is a typing error or a disk that is not mounted; creating it would hide either.
         if not self.root.parent.is_dir() and not self.root.is_relative_to(Path.home() / ".o2n"):
             raise StoreError(
-                f"store {self.url} is missing: {self.root.parent} does not exist; create or mount it, "
+                f"store {self.url} is missing: {self.root.parent} is no folder here; create or mount it, "
                 "or correct O2N_STORE"
             )
 
@@ -218,8 +217,13 @@ class S3Objects:
             return answer["Body"].read(), answer["ETag"]
 
     def size(self, key: str) -> int:
+        # Not HeadObject: its answer has no body, so it cannot tell a missing object from a missing bucket.
         with self._explained(key):
-            return int(self._client.head_object(Bucket=self._bucket, Key=self._key(key))["ContentLength"])
+            found = self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._key(key), MaxKeys=1)
+        for item in found.get("Contents", []):
+            if item["Key"] == self._key(key):
+                return int(item["Size"])
+        raise NotFoundError(f"{key} is not in store {self.url}")
 
     def put(self, key: str, data: bytes) -> None:
         self._put(key, data)
@@ -247,8 +251,7 @@ class S3Objects:
             self._client.delete_object(Bucket=self._bucket, Key=self._key(key))
 
     def check(self) -> None:
-        self.put(_PROBE, b"")
-        self.delete(_PROBE)
+        _check(self)
 
     def _put(self, key: str, data: bytes, **condition: str) -> None:
         with self._explained(key):
@@ -300,7 +303,7 @@ class S3Objects:
             raise StoreError(
                 f"store {self.url} is missing: there is no bucket {self._bucket}; create it or correct O2N_STORE"
             ) from None
-        if status == 404:
+        if code == "NoSuchKey":
             raise NotFoundError(f"{key} is not in store {self.url}") from None
         if status in (401, 403) or code in ("ExpiredToken", "InvalidToken"):
             raise StoreError(
@@ -321,6 +324,17 @@ def _s3_remedy(error: Exception) -> str:
     if isinstance(error, e.HTTPClientError):
         return "check O2N_S3_ENDPOINT and the network"
     return "check O2N_STORE and O2N_S3_ENDPOINT"
+
+
+def _check(objects: Objects) -> None:
+    written = uuid.uuid4().bytes
+    objects.put(_PROBE, written)
+    read, _ = objects.get(_PROBE)
+    if read != written:
+        raise StoreError(
+            f"store {objects.url} does not give back what was written: check O2N_STORE and O2N_S3_ENDPOINT"
+        )
+    objects.delete(_PROBE)
 
 
 def _checked(key: str) -> str:

@@ -160,7 +160,10 @@ class CategoryStore:
             if version is None and not pointer.history:
                 raise NotFoundError(f"category {name} has no earlier version than {pointer.version}: onboard another")
             chosen = version or pointer.history[-1]
-            self._check_blobs(self.manifest(VersionRef(name, chosen)))
+            manifest = self.manifest(VersionRef(name, chosen))
+            self._check_blobs(manifest)
+            for blob in manifest.blobs.values():
+                self.get_blob(blob)
             return chosen
 
         return VersionRef(name, self._move(name, earlier))

@@ -23,15 +23,17 @@ def main(host: str, port: int, profile: str, store: str) -> None:
     # "local" never attaches to somebody else's cluster. Its size is in whole models, not cores: five deployments.
     ray.init(
         address="local",
-        num_cpus=max(4, os.cpu_count() or 1),
+        num_cpus=max(6, os.cpu_count() or 1),
         include_dashboard=False,
         logging_level="warning",
     )
     try:
-        serve.start(http_options={"host": host, "port": port})
-        serve.run(build(Arguments(profile=profile, store=store)), name="o2n", route_prefix="/")
-        click.echo(f"serving {store} at http://{host}:{port}, try: curl http://{host}:{port}/v1/categories", err=True)
         with contextlib.suppress(KeyboardInterrupt):
+            serve.start(http_options={"host": host, "port": port})
+            serve.run(build(Arguments(profile=profile, store=store)), name="o2n", route_prefix="/")
+            click.echo(
+                f"serving {store} at http://{host}:{port}, try: curl http://{host}:{port}/v1/categories", err=True
+            )
             signal.pause()
     finally:
         serve.shutdown()

@@ -17,7 +17,6 @@ def test_it_stops_with_everything_it_started_and_leaves_others_alone(cluster: Cl
         folder = second.logs
     assert second.processes() == []
     assert not folder.exists()
-    assert {process.pid for process in cluster.processes()} >= others - {0}
     headers = {"Authorization": f"Bearer {cluster.environment['RAY_AUTH_TOKEN']}"}
     assert httpx.get(f"{cluster.dashboard}/api/jobs/", headers=headers).status_code == 200
 

@@ -139,14 +139,21 @@ def test_doctor(store: CategoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", f"http://127.0.0.1:{free_port()}")
     sick = run("doctor", "--store", "/nowhere/at/all")
     assert sick.exit_code == 1
-    assert re.search(r"^FAILED .*/nowhere/at does not exist", sick.stdout, re.M)
+    assert re.search(r"^FAILED .*/nowhere/at is no folder here", sick.stdout, re.M)
     assert re.search(r"^FAILED .*RAY_ADDRESS", sick.stdout, re.M)
 
 
 @pytest.mark.parametrize(
     "command",
-    [(), ("onboard",), ("score",), ("serve",), ("doctor",)]
-    + [("categories",), *(("categories", name) for name in ("list", "show", "rollback", "delete"))],
+    [
+        (),
+        ("onboard",),
+        ("score",),
+        ("serve",),
+        ("doctor",),
+        ("categories",),
+        *(("categories", name) for name in ("list", "show", "rollback", "delete")),
+    ],
 )
 def test_every_command_has_help(command: tuple[str, ...]) -> None:
     shown = run(*command, "--help")

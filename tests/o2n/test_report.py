@@ -44,9 +44,16 @@ def test_an_overlay_keeps_the_pictures_size_and_a_flat_map_is_no_error() -> None
 
 def test_aurocs() -> None:
     rows = auroc_table(
-        [scored("a", "good", 0.1), scored("a", "good", 0.4), scored("a", "hole", 0.3), scored("a", "hole", 0.8)]
-        + [scored("b", "good", 0.1), scored("b", "hole", 0.1)]
-        + [scored("c", "good", 0.1), scored("d", None, 0.1)]
+        [
+            scored("a", "good", 0.1),
+            scored("a", "good", 0.4),
+            scored("a", "hole", 0.3),
+            scored("a", "hole", 0.8),
+            scored("b", "good", 0.1),
+            scored("b", "hole", 0.1),
+            scored("c", "good", 0.1),
+            scored("d", None, 0.1),
+        ]
     )
     by_name = {row.category: row for row in rows}
     assert list(by_name) == ["a", "b", "c", "d", "mean"]
