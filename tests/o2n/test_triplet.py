@@ -81,3 +81,13 @@ def test_an_altered_blob_is_refused(tmp_path: Path, blob: str) -> None:
     store.objects.put(key, bytes(data))
     with pytest.raises(IntegrityError, match="was altered"):
         TripletScorer(QUICK, store).score([checks(0)], [ref])
+
+
+def test_a_bucket_gives_the_same_version_and_scores_as_a_directory(store: CategoryStore, bucket: str) -> None:
+    in_bucket = CategoryStore(f"s3://{bucket}/parts")
+    ref = onboard("anywhere", [checks(0), checks(1)], QUICK, in_bucket).ref
+    (found,) = TripletScorer(QUICK, in_bucket).score([checks(9)], [ref])
+    assert onboard("anywhere", [checks(0), checks(1)], QUICK, store).ref == ref == in_bucket.current("anywhere")
+    assert in_bucket.manifest(ref).blobs == store.manifest(ref).blobs
+    (expected,) = TripletScorer(QUICK, store).score([checks(9)], [ref])
+    assert values(found) == pytest.approx(values(expected), abs=1e-5)
