@@ -62,7 +62,7 @@ def onboard(
     from o2n.onboard import onboard as run
     from o2n.onboard import read_references
 
-    with tqdm(total=1.0, desc=name, bar_format="{desc}: {percentage:3.0f}% |{bar}| {elapsed}", leave=False) as bar:
+    with tqdm(total=1.0, desc=name, bar_format="{desc}: {percentage:3.0f}% |{bar}| {elapsed}", disable=None) as bar:
 
         def show(stage: str, done: float) -> None:
             bar.set_description_str(f"{name}: {stage}")

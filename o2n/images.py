@@ -89,6 +89,15 @@ def resize(picture: Picture, side: int) -> Picture:
     return np.asarray(Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC))
 
 
+def fit(picture: Picture, longest: int) -> Picture:
+    """Scale a picture down, its proportions kept, until no side is over `longest`; the same array if none is."""
+    if max(picture.shape[:2]) <= longest:
+        return picture
+    image = Image.fromarray(picture)
+    image.thumbnail((longest, longest))
+    return np.array(image)
+
+
 def digest(picture: Picture) -> str:
     """SHA-256 of a picture's size and pixels, in hex: equal for equal pictures, whatever file they came from."""
     return hashlib.sha256(repr(picture.shape).encode() + np.ascontiguousarray(picture).tobytes()).hexdigest()

@@ -30,6 +30,7 @@ from o2n.store import CategoryStore
 from o2n.text import text_features
 
 MIN_REFERENCES = 2
+MAX_REFERENCES = 64
 ENCODE_BATCH = 16
 
 Progress = Callable[[str, float], None]  # a stage, and the share of it that is done
@@ -53,14 +54,16 @@ def read_references(folder: Path) -> list[Picture]:
     fewer pictures than its owner chose.
 
     Raises:
-        CategoryError: no such folder, or too few distinct pictures in it.
+        CategoryError: no such folder, too few distinct pictures in it, or too many.
         PictureError: a picture that cannot be decoded or is refused.
     """
     if not folder.is_dir():
         raise CategoryError(
             f"references {folder}: no such folder; give a folder of {MIN_REFERENCES} to 8 good pictures"
         )
-    references = [images.read(path) for path in images.find(folder)]
+    paths = images.find(folder)
+    _check_count(len(paths), str(folder))
+    references = [images.read(path) for path in paths]
     _check_references(references, str(folder))
     return references
 
@@ -177,7 +180,16 @@ class _Stages:
         return blob
 
 
+def _check_count(count: int, where: str) -> None:
+    if count > MAX_REFERENCES:
+        raise CategoryError(
+            f"references of {where}: {count} pictures, at most {MAX_REFERENCES} are taken: "
+            f"choose {MIN_REFERENCES} to 8 that show how good parts differ"
+        )
+
+
 def _check_references(references: list[Picture], where: str) -> None:
+    _check_count(len(references), where)
     distinct = len({images.digest(reference) for reference in references})
     if distinct < MIN_REFERENCES:
         copies = "" if distinct == len(references) else f" (of {len(references)}, the rest are copies)"

@@ -13,7 +13,7 @@ from PIL import Image
 
 from o2n.errors import O2NError
 from o2n.fusion import Score, upsample
-from o2n.images import Picture
+from o2n.images import Picture, fit
 
 MAX_CARDS = 60
 THUMBNAIL = 256
@@ -179,19 +179,13 @@ def _section(category: str, scored: list[Scored]) -> dict[str, object]:
                     (title, getattr(s.score, name), getattr(s.score, name) / largest[name])
                     for title, name in (("S_P", "s_p"), ("S_N", "s_n"), ("S_text", "s_text"), ("fused", "score"))
                 ],
-                "query": _data_url(_thumbnail(s.query)),
+                "query": _data_url(fit(s.query, THUMBNAIL)),
                 "counterpart": _data_url(s.score.counterpart),
-                "overlay": _data_url(overlay(_thumbnail(s.query), s.score.anomaly_map, low, high)),
+                "overlay": _data_url(overlay(fit(s.query, THUMBNAIL), s.score.anomaly_map, low, high)),
             }
             for s in shown
         ],
     }
-
-
-def _thumbnail(picture: Picture) -> Picture:
-    image = Image.fromarray(picture)
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
-    return np.asarray(image)
 
 
 def _data_url(picture: Picture) -> str:

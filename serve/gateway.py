@@ -48,6 +48,9 @@ from serve.protocol import (
 )
 
 READY_TIMEOUT_SECONDS = 5.0
+OVERLAY_SIDE = 1024
+# Pictures decoded at once by a replica: a few kilobytes can become 50 million pixels, and a request may have 64 such.
+DECODERS = 2
 
 STATUS = {
     PictureError: 400,
@@ -88,6 +91,7 @@ class Gateway:
     ) -> None:
         self._profile = profile
         self._catalog = Catalog(store)
+        self._decoders = asyncio.Semaphore(DECODERS)
         self._encoder, self._personalizer, self._normal, self._text = encoder, personalizer, normal, text
 
     @app.post(
@@ -121,18 +125,25 @@ class Gateway:
         """Score one or more pictures with the version that serves now: all of them, or none and an error."""
         ref = await self._catalog.current(name)
         uploads = await _read_pictures(request)
-        pictures = await asyncio.gather(
-            *(asyncio.to_thread(images.decode, data, picture_name) for picture_name, data in uploads)
-        )
-        scores = await asyncio.gather(*(self._score_one(picture, ref) for picture in pictures))
+        pictures = await asyncio.gather(*(self._decode(data, picture_name) for picture_name, data in uploads))
+        scores = await asyncio.gather(*(self._score_one(query, ref) for query, _ in pictures))
         answers = [
             await asyncio.to_thread(_answer, picture_name, picture, score, include)
-            for (picture_name, _), picture, score in zip(uploads, pictures, scores, strict=True)
+            for (picture_name, _), (_, picture), score in zip(uploads, pictures, scores, strict=True)
         ]
         return ScoreAnswer(category=ref.category, version=ref.version, pictures=answers)
 
-    async def _score_one(self, picture: Picture, ref: VersionRef) -> Score:
-        query = await asyncio.to_thread(images.resize, picture, self._profile.diffusion.resolution)
+    async def _decode(self, data: bytes, name: str) -> tuple[Picture, Picture]:
+        """The query at the model's size, and the picture to lay a heat map over."""
+
+        def run() -> tuple[Picture, Picture]:
+            picture = images.decode(data, name)
+            return images.resize(picture, self._profile.diffusion.resolution), images.fit(picture, OVERLAY_SIDE)
+
+        async with self._decoders:
+            return await asyncio.to_thread(run)
+
+    async def _score_one(self, query: Picture, ref: VersionRef) -> Score:
         features = self._encoder.encode.remote(query)
         # The features are not awaited here: they go from the encoder to the branches by reference.
         (personal, counterpart), normal, text = await asyncio.gather(

@@ -44,7 +44,9 @@ class PictureScore(BaseModel):
     s_n: float = Field(description="against the nearest normal patches")
     s_text: float = Field(description="against the text prompts")
     anomaly_map: list[list[float]] | None = Field(None, description="one value per patch, rows from the top")
-    overlay: str | None = Field(None, description="PNG, base64: the picture with its heat map")
+    overlay: str | None = Field(
+        None, description="PNG, base64: the picture, at most 1024 pixels a side, with its heat map"
+    )
     counterpart: str | None = Field(None, description="PNG, base64: what it should have looked like")
 
 

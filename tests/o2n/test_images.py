@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from o2n.errors import PictureError
-from o2n.images import FORMATS, MAX_BYTES, MIN_SIDE, decode, digest, encode_png, find, read, resize
+from o2n.images import FORMATS, MAX_BYTES, MIN_SIDE, decode, digest, encode_png, find, fit, read, resize
 
 LOSSLESS = {"PNG": {}, "BMP": {}, "TIFF": {}, "WEBP": {"lossless": True}}
 # Small files of every kind that is read, to damage.
@@ -437,6 +437,11 @@ def test_the_first_pictures_of_a_process_may_come_all_at_once(tmp_path):
         paths[-1].write_bytes(encoded(noise(), FORMATS[number % len(FORMATS)]))
     done = subprocess.run([sys.executable, "-c", FIRST_EVER, *paths], capture_output=True, text=True)
     assert (done.stdout.strip(), done.stderr) == ("{(24, 20, 3)}", "")
+
+
+@pytest.mark.parametrize(("shape", "fitted"), [((300, 100, 3), (60, 20, 3)), ((40, 60, 3), (40, 60, 3))])
+def test_fit_keeps_proportions_and_never_enlarges(shape, fitted):
+    assert fit(np.zeros(shape, np.uint8), 60).shape == fitted
 
 
 def test_resize_leaves_a_picture_of_that_size_alone():

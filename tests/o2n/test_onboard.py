@@ -189,6 +189,13 @@ def test_too_few_references_are_refused(tmp_path: Path, pictures: list[Picture],
     assert "give 2 to 8" in str(refused.value)
 
 
+def test_too_many_references_are_refused_before_any_is_decoded(tmp_path: Path) -> None:
+    for index in range(65):
+        (tmp_path / f"{index}.png").touch()  # decoding any of them would be another error
+    with pytest.raises(CategoryError, match="65 pictures, at most 64"):
+        read_references(tmp_path)
+
+
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CategoryError, match="no such folder"):
         read_references(tmp_path / "nowhere")

@@ -65,6 +65,22 @@ def test_scores_maps_and_counterparts_are_the_librarys(client: httpx.Client, pub
         assert png_from_base64(found["overlay"]).shape == pictures[index].shape
 
 
+def test_the_overlay_of_a_large_picture_comes_scaled_down(client: httpx.Client) -> None:
+    answer = client.post(
+        "/v1/categories/checks/score", params={"include": "overlay"}, files=files(checks(30, 500, 3000))
+    )
+    assert png_from_base64(answer.json()["pictures"][0]["overlay"]).shape == (171, 1024, 3)
+
+
+def test_many_large_pictures_in_one_request(client: httpx.Client) -> None:
+    file = io.BytesIO()
+    Image.new("1", (7000, 7000), 1).save(file, "PNG")  # 6 kB that become 147 MB
+    uploads = [("pictures", (f"{index}.png", file.getvalue())) for index in range(12)]
+    answer = client.post("/v1/categories/checks/score", files=uploads)
+    assert answer.status_code == 200, answer.text
+    assert len({found["score"] for found in answer.json()["pictures"]}) == 1
+
+
 def test_json_and_multipart_give_the_same(client: httpx.Client) -> None:
     multipart = client.post("/v1/categories/checks/score", files=files(checks(40))).json()
     data = base64.b64encode(encode_png(checks(40))).decode()
