@@ -33,10 +33,10 @@ class PersonalBranch:
         self._foundation, self._store = foundation, store
         self._adapters = _adapters_in(foundation.diffusion)
 
-    def counterparts(self, pictures: list[Picture], refs: list[VersionRef]) -> list[Picture]:
-        """Args: pictures: B queries, uint8 (R, R, 3); refs: each one's version. Returns: B pictures, same shape."""
+    def counterparts(self, pictures: list[Picture], refs: list[VersionRef]) -> Tensor:
+        """Args: pictures: B queries, uint8 (R, R, 3); refs: each one's version. Returns: float32 (B, 3, R, R), CPU."""
         model, profile = self._foundation.diffusion, self._foundation.profile
-        found: list[Picture] = []
+        found = []
         for start in range(0, len(pictures), MAX_ADAPTERS):  # so that one batch never evicts its own adapters
             part = slice(start, start + MAX_ADAPTERS)
             noise = [
@@ -44,17 +44,19 @@ class PersonalBranch:
                 for picture, ref in zip(pictures[part], refs[part], strict=True)
             ]
             with self._adapters.lock:
-                found += personalize(
-                    model,
-                    pictures[part],
-                    [self._text(ref) for ref in refs[part]],
-                    [_adapter_name(ref) for ref in refs[part]],
-                    torch.stack(noise).to(model.device),
-                    t=profile.t,
-                    steps=profile.diffusion.steps,
-                    guidance=profile.diffusion.guidance,
+                found.append(
+                    personalize(
+                        model,
+                        pictures[part],
+                        [self._text(ref) for ref in refs[part]],
+                        [_adapter_name(ref) for ref in refs[part]],
+                        torch.stack(noise).to(model.device),
+                        t=profile.t,
+                        steps=profile.diffusion.steps,
+                        guidance=profile.diffusion.guidance,
+                    )
                 )
-        return found
+        return torch.cat(found)
 
     def _text(self, ref: VersionRef) -> Tensor:
         """The prompts' conditioning of a version whose adapter is in the UNet when this returns."""

@@ -4,23 +4,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from o2n.foundation import ClipModel
+from o2n.foundation import ClipModel, to_unit
 from o2n.images import Picture
 
 
 @torch.inference_mode()
-def patch_features(clip: ClipModel, pictures: list[Picture], levels: tuple[int, ...]) -> Tensor:
+def patch_features(clip: ClipModel, pictures: list[Picture] | Tensor, levels: tuple[int, ...]) -> Tensor:
     """Patch features of every picture at every level: F_q,l of the paper's section 3.4.
 
     Args:
-        pictures: B pictures of one size, uint8 (H, W, 3).
+        pictures: B pictures of one size, uint8 (H, W, 3), or float32 (B, 3, H, W) in [0, 1].
         levels: blocks whose output is taken, counted from 1.
 
     Returns:
         float32 (B, L, G, D), each D-vector of length 1; G patches in row-major order, on the model's device.
     """
+    x = pictures if isinstance(pictures, Tensor) else to_unit(pictures, clip.mean.device)
     tokens = clip.model.visual.forward_intermediates(
-        clip.pixels(pictures),
+        clip.pixels(x),
         indices=[level - 1 for level in levels],
         stop_early=True,
         intermediates_only=True,

@@ -43,9 +43,9 @@ class ClipModel:
     mean: Tensor
     std: Tensor
 
-    def pixels(self, pictures: list[Picture]) -> Tensor:
-        """Pictures of one size, uint8 (H, W, 3) -> normalised float32 (B, 3, R, R) on the model's device."""
-        x = to_unit(pictures, self.mean.device)
+    def pixels(self, pictures: Tensor) -> Tensor:
+        """float32 (B, 3, H, W) in [0, 1] -> normalised float32 (B, 3, R, R) on the model's device."""
+        x = pictures.to(self.mean.device)
         if x.shape[-2:] != (self.resolution, self.resolution):
             x = F.interpolate(x, size=(self.resolution,) * 2, mode="bicubic", antialias=True).clamp(0, 1)
         return (x - self.mean) / self.std
@@ -91,11 +91,10 @@ class DiffusionModel:
         return self.vae.encode(x).latent_dist.mode() * self.vae.config.scaling_factor
 
     @torch.inference_mode()
-    def decode(self, latents: Tensor) -> list[Picture]:
-        """Latents float32 (B, C, h, w) -> uint8 (R, R, 3) pictures."""
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents float32 (B, C, h, w) -> pictures float32 (B, 3, R, R) in [0, 1]."""
         x = latents if self.vae is None else self.vae.decode(latents / self.vae.config.scaling_factor).sample
-        x = ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-        return list(np.ascontiguousarray(x.permute(0, 2, 3, 1).cpu().numpy()))
+        return (x.clamp(-1, 1) + 1) / 2
 
     @torch.inference_mode()
     def embed(self, prompts: list[str]) -> Tensor:
@@ -116,6 +115,11 @@ class Foundation:
 def to_unit(pictures: list[Picture], device: torch.device) -> Tensor:
     """uint8 (H, W, 3) pictures of one size -> float32 (B, 3, H, W) in [0, 1]."""
     return torch.from_numpy(np.stack(pictures)).to(device).permute(0, 3, 1, 2).float() / 255
+
+
+def to_pictures(x: Tensor) -> list[Picture]:
+    """float32 (B, 3, H, W) in [0, 1] -> uint8 (H, W, 3) pictures."""
+    return list(np.ascontiguousarray((x * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()))
 
 
 def pick_device() -> torch.device:

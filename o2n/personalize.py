@@ -30,7 +30,7 @@ def personalize(
     t: float,
     steps: int,
     guidance: float,
-) -> list[Picture]:
+) -> Tensor:
     """Redraw each picture with each of its prompts (eq. 3) and keep the redrawing most like it (eq. 2).
 
     Args:
@@ -41,10 +41,12 @@ def personalize(
         t: how far a query is noised, as a fraction of the schedule: 0 returns the queries, 1 forgets them.
         steps: steps of a whole run; round(t · steps) of them are taken.
 
-    Returns: B counterparts, uint8 (R, R, 3).
+    Returns:
+        B counterparts, float32 (B, 3, R, R) in [0, 1], on the CPU. Not rounded to 8 bits: at the border of two values
+        the last digit of a sum would decide, and that differs from batch to batch and machine to machine.
     """
-    if not pictures or round(t * steps) == 0:
-        return pictures
+    if round(t * steps) == 0:
+        return to_unit(pictures, torch.device("cpu"))
     counterparts = []
     prompts = len(texts[0])
     chunk = max(1, MAX_BATCH // prompts)
@@ -66,7 +68,7 @@ def personalize(
         counterparts += [
             most_similar(query, redrawn[index * prompts : (index + 1) * prompts]) for index, query in enumerate(queries)
         ]
-    return counterparts
+    return torch.stack(counterparts)
 
 
 @torch.inference_mode()
@@ -113,17 +115,17 @@ def redraw(
     return x
 
 
-def most_similar(query: Picture, candidates: list[Picture]) -> Picture:
-    """The candidate with the smallest L(x_q, x̂_i) = 1 - SSIM, eq. (2); the first of equals."""
-    if len(candidates) == 1:
-        return candidates[0]
-    cpu = torch.device("cpu")
-    x = to_unit(candidates, cpu)
+def most_similar(query: Picture, candidates: Tensor) -> Tensor:
+    """The candidate with the smallest L(x_q, x̂_i) = 1 - SSIM, eq. (2); the first of equals.
+
+    Args: query: uint8 (R, R, 3); candidates: float32 (P, 3, R, R) in [0, 1]. Returns: float32 (3, R, R), on the CPU.
+    """
+    x = candidates.cpu()
     similarity = structural_similarity_index_measure(
-        x, to_unit([query], cpu).expand_as(x), data_range=1.0, reduction="none"
+        x, to_unit([query], x.device).expand_as(x), data_range=1.0, reduction="none"
     )
     assert isinstance(similarity, Tensor)
-    return candidates[int(similarity.argmax())]
+    return x[int(similarity.argmax())]
 
 
 def noise_for(picture: Picture, version: str, shape: tuple[int, int, int]) -> Tensor:

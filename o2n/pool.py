@@ -3,7 +3,7 @@
 import torch
 
 from o2n import prompts
-from o2n.foundation import DiffusionModel
+from o2n.foundation import DiffusionModel, to_pictures
 from o2n.images import Picture
 from o2n.personalize import BASE, MAX_BATCH, personalize, redraw, seeded_noise
 from o2n.profiles import Profile
@@ -23,6 +23,8 @@ def draw_pool(
     count = max(0, profile.pool.pictures - len(references))
     drawn = _draw(model, adapter, prompts.instance_prompt(object_word), count // 2, profile, profile.seed + 1)
     sources = [references[index % len(references)] for index in range(count - len(drawn))]
+    if not sources:
+        return drawn
     texts = [model.embed([prompt]) for prompt in prompts.personal_prompts(object_word, 10)]
     redrawn = personalize(
         model,
@@ -34,7 +36,7 @@ def draw_pool(
         steps=profile.diffusion.steps,
         guidance=profile.diffusion.guidance,
     )
-    return drawn + redrawn
+    return drawn + to_pictures(redrawn)
 
 
 def draw_prior(model: DiffusionModel, object_word: str, profile: Profile) -> list[Picture]:
@@ -58,5 +60,5 @@ def _draw(model: DiffusionModel, adapter: str, prompt: str, count: int, profile:
             steps=profile.diffusion.steps,
             guidance=profile.diffusion.guidance,
         )
-        pictures += model.decode(latents)
+        pictures += to_pictures(model.decode(latents))
     return pictures

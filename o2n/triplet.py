@@ -4,7 +4,7 @@ from o2n import images
 from o2n.branches import NormalBranch, PersonalBranch, TextBranch
 from o2n.category import VersionRef
 from o2n.features import patch_features, personal_distance
-from o2n.foundation import load_foundation
+from o2n.foundation import load_foundation, to_pictures
 from o2n.fusion import Score, fuse_maps
 from o2n.images import Picture
 from o2n.profiles import Profile
@@ -50,6 +50,6 @@ class TripletScorer:
         return [
             fuse_maps(ref, counterpart, s_p, s_n, s_text, self.profile)
             for ref, counterpart, s_p, s_n, s_text in zip(
-                refs, counterparts, personal.numpy(), normal.numpy(), text.numpy(), strict=True
+                refs, to_pictures(counterparts), personal.numpy(), normal.numpy(), text.numpy(), strict=True
             )
         ]

@@ -18,13 +18,16 @@ from o2n.branches import NormalBranch, PersonalBranch, TextBranch
 from o2n.category import VersionRef
 from o2n.errors import O2NError
 from o2n.features import patch_features, personal_distance
-from o2n.foundation import load_foundation
+from o2n.foundation import load_foundation, to_pictures, to_unit
 from o2n.fusion import Local
 from o2n.images import Picture
 from o2n.profiles import Profile
 from o2n.store import CategoryStore
 
 Features = NDArray[np.float32]  # (L, G, D)
+Counterpart = NDArray[np.float32]  # (3, R, R), in [0, 1]
+
+CPU = torch.device("cpu")
 
 MAX_BATCH = 8
 # Waiting longer than an encoder's forward pass for company costs more than the company brings.
@@ -48,9 +51,10 @@ class Encoder(_Ready):
         self._levels = profile.encoder.levels
 
     @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=BATCH_WAIT_SECONDS)
-    async def encode(self, pictures: list[Picture]) -> list[Features]:
-        """uint8 (R, R, 3) -> float32 (L, G, D)."""
-        features = await asyncio.to_thread(patch_features, self._clip, pictures, self._levels)
+    async def encode(self, pictures: list[Picture | Counterpart]) -> list[Features]:
+        """Queries and counterparts, as they come -> float32 (L, G, D)."""
+        x = torch.cat([_unit(picture) for picture in pictures])
+        features = await asyncio.to_thread(patch_features, self._clip, x, self._levels)
         return list(features.cpu().numpy())
 
 
@@ -65,15 +69,16 @@ class Personalizer(_Ready):
         """Returns: float32 (L, G) distances, and the counterpart, uint8 (R, R, 3)."""
         counterpart = _or_raise(await self._counterparts((picture, ref)))
         other = await self._encoder.encode.remote(counterpart)
-        return personal_distance(_tensor([features]), _tensor([other]))[0].numpy(), counterpart
+        (shown,) = to_pictures(_tensor([counterpart]))
+        return personal_distance(_tensor([features]), _tensor([other]))[0].numpy(), shown
 
     @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=BATCH_WAIT_SECONDS)
-    async def _counterparts(self, items: list[tuple[Picture, VersionRef]]) -> list[Picture | O2NError]:
-        return await asyncio.to_thread(
-            _isolated,
-            lambda part: self._branch.counterparts([i[0] for i in part], [i[1] for i in part]),
-            items,
-        )
+    async def _counterparts(self, items: list[tuple[Picture, VersionRef]]) -> list[Counterpart | O2NError]:
+        def redraw(part: list[tuple[Picture, VersionRef]]) -> list[Counterpart]:
+            pictures, refs = zip(*part, strict=True)
+            return list(self._branch.counterparts(list(pictures), list(refs)).numpy())
+
+        return await asyncio.to_thread(_isolated, redraw, items)
 
 
 class NormalScorer(_Ready):
@@ -126,6 +131,11 @@ def _or_raise(result: T | O2NError) -> T:
     if isinstance(result, O2NError):
         raise result
     return result
+
+
+def _unit(picture: Picture | Counterpart) -> torch.Tensor:
+    # The values handed over by Ray are read-only, and torch wants arrays of its own.
+    return to_unit([np.array(picture)], CPU) if picture.dtype == np.uint8 else torch.tensor(picture)[None]
 
 
 def _tensor(features: list[Features]) -> torch.Tensor:

@@ -6,7 +6,7 @@ import torch
 
 from o2n.bank import MemoryBank
 from o2n.features import patch_features, personal_distance
-from o2n.foundation import load_foundation
+from o2n.foundation import load_foundation, to_unit
 from o2n.images import resize
 from o2n.text import abnormal_probability, map_to_text, text_features
 from tests.helpers import QUICK, checks, stripes
@@ -33,7 +33,7 @@ def test_features_are_what_the_blocks_put_out() -> None:
         for level in LEVELS
     ]
     with torch.inference_mode():
-        CLIP.model.encode_image(CLIP.pixels([checks(0)]))
+        CLIP.model.encode_image(CLIP.pixels(to_unit([checks(0)], torch.device("cpu"))))
     for hook in hooks:
         hook.remove()
     features = patch_features(CLIP, [checks(0)], LEVELS)
