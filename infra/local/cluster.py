@@ -1,7 +1,7 @@
 """A Ray cluster of one's own on this machine: never attaches to another, never stops another.
 
-Every process of the cluster carries the cluster's mark in its environment, and stopping kills what carries it;
-`ray stop` would stop every cluster on the machine.
+Every process of the cluster descends from its head or carries its mark in its environment, and stopping kills just
+these; `ray stop` would stop every cluster on the machine.
 """
 
 import os
@@ -33,6 +33,7 @@ class Cluster:
     environment: dict[str, str]
     mark: str
     logs: Path
+    head: int
 
     def run(self, *command: str, **options: object) -> "subprocess.CompletedProcess[str]":
         """Run a command of the virtual environment against this cluster; output is captured as text."""
@@ -57,12 +58,16 @@ class Cluster:
 
     def processes(self) -> list[psutil.Process]:
         """Every process of this cluster that is alive."""
-        found = []
+        found: set[psutil.Process] = set()
+        with suppress(psutil.Error):
+            # Ray's agents write their title over their environment, so their mark cannot be read.
+            head = psutil.Process(self.head)
+            found.update([head, *head.children(recursive=True)])
         for process in psutil.process_iter():
             with suppress(psutil.Error):
-                if process.environ().get(_MARK) == self.mark and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-        return found
+                if process.environ().get(_MARK) == self.mark:
+                    found.add(process)
+        return _alive(found)
 
 
 @contextmanager
@@ -111,10 +116,10 @@ def local_cluster(*, cpus: int, store: str, object_store_bytes: int = 512 << 20)
         f"--temp-dir={folder}",
         "--disable-usage-stats",
     ]
-    cluster = Cluster(dashboard, environment, mark, folder)
     with log.open("w") as output:
         start_environment = {name: value for name, value in environment.items() if name != "RAY_ADDRESS"}
         head = subprocess.Popen(command, env=start_environment, stdout=output, stderr=subprocess.STDOUT)
+    cluster = Cluster(dashboard, environment, mark, folder, head.pid)
     try:
         _wait_until_up(cluster, head, log)
         yield cluster
@@ -147,14 +152,24 @@ def _wait_until_up(cluster: Cluster, head: "subprocess.Popen[bytes]", log: Path)
 
 
 def _stop(cluster: Cluster, head: "subprocess.Popen[bytes]") -> None:
+    known = set(cluster.processes())  # once the head is gone, who descended from it can no longer be told
     head.terminate()
     with suppress(subprocess.TimeoutExpired):
         head.wait(10)
     for _ in range(20):
-        alive = cluster.processes()
+        alive = _alive(known | set(cluster.processes()))
         if not alive:
             return
         for process in alive:
             with suppress(psutil.Error):
                 process.kill()
         psutil.wait_procs(alive, timeout=2)
+
+
+def _alive(processes: set[psutil.Process]) -> list[psutil.Process]:
+    found = []
+    for process in processes:
+        with suppress(psutil.Error):
+            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
