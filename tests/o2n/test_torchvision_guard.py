@@ -8,7 +8,7 @@ from numpy.linalg import _umath_linalg
 
 
 def run(code: str, **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, **options)
 
 
 def test_torchvision_and_what_is_built_on_it_import_after_o2n() -> None:

@@ -16,25 +16,17 @@ from tests.helpers import QUICK, checks, stripes
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> CategoryStore:
-    store = CategoryStore(tmp_path_factory.mktemp("store").as_uri())
-    onboard("checks", [checks(0), checks(1)], QUICK, store)
-    onboard("stripes", [stripes(0), stripes(1)], QUICK, store)
-    return store
-
-
-@pytest.fixture(scope="module")
-def scorer(store: CategoryStore) -> TripletScorer:
-    return TripletScorer(QUICK, store)
+def scorer(published: CategoryStore) -> TripletScorer:
+    return TripletScorer(QUICK, published)
 
 
 def values(score: Score) -> tuple[float, ...]:
     return score.score, score.s_p, score.s_n, score.s_text
 
 
-def test_order_batch_and_company_change_nothing(scorer: TripletScorer, store: CategoryStore) -> None:
+def test_order_batch_and_company_change_nothing(scorer: TripletScorer, published: CategoryStore) -> None:
     pictures = [maker(seed) for seed in range(10, 16) for maker in (checks, stripes)]
-    refs = [store.current(name) for _ in range(6) for name in ("checks", "stripes")]
+    refs = [published.current(name) for _ in range(6) for name in ("checks", "stripes")]
     together = scorer.score(pictures, refs)
     backwards = scorer.score(pictures[::-1], refs[::-1])[::-1]
     for index, (picture, ref) in enumerate(zip(pictures, refs, strict=True)):
@@ -45,13 +37,13 @@ def test_order_batch_and_company_change_nothing(scorer: TripletScorer, store: Ca
         assert np.abs(together[index].counterpart.astype(int) - alone.counterpart).max() <= 1
 
 
-def test_a_category_makes_a_difference(scorer: TripletScorer, store: CategoryStore) -> None:
-    right, wrong = scorer.score([checks(20)] * 2, [store.current("checks"), store.current("stripes")])
+def test_a_category_makes_a_difference(scorer: TripletScorer, published: CategoryStore) -> None:
+    right, wrong = scorer.score([checks(20)] * 2, [published.current("checks"), published.current("stripes")])
     assert right.s_n < wrong.s_n
 
 
-def test_a_reference_is_in_its_own_bank(scorer: TripletScorer, store: CategoryStore) -> None:
-    (found,) = scorer.score([checks(0)], [store.current("checks")])
+def test_a_reference_is_in_its_own_bank(scorer: TripletScorer, published: CategoryStore) -> None:
+    (found,) = scorer.score([checks(0)], [published.current("checks")])
     assert found.s_n < 1e-5
 
 
@@ -64,10 +56,10 @@ def test_a_version_that_does_not_exist(scorer: TripletScorer) -> None:
         scorer.score([checks(0)], [VersionRef("checks", "0" * 16)])
 
 
-def test_a_version_of_another_profile_is_refused(store: CategoryStore) -> None:
+def test_a_version_of_another_profile_is_refused(published: CategoryStore) -> None:
     other: Profile = QUICK.model_copy(update={"t": 0.5})
     with pytest.raises(FoundationError, match="use its own profile, or onboard it again"):
-        TripletScorer(other, store).score([checks(0)], [store.current("checks")])
+        TripletScorer(other, published).score([checks(0)], [published.current("checks")])
 
 
 @pytest.mark.parametrize("blob", ["adapter", "features", "text_features"])
@@ -75,7 +67,7 @@ def test_an_altered_blob_is_refused(tmp_path: Path, blob: str) -> None:
     store = CategoryStore(tmp_path.as_uri())
     # Under a name of its own, because adapters that are loaded already are not read again.
     ref = onboard(f"altered-{blob}", [checks(0), checks(1)], QUICK, store).ref
-    key = f"blobs/sha256/{store.manifest(ref).blobs[blob].sha256}"  # type: ignore[index]
+    key = f"blobs/sha256/{store.manifest(ref).blobs[blob].sha256}"
     data = bytearray(store.objects.get(key)[0])
     data[len(data) // 2] ^= 1
     store.objects.put(key, bytes(data))
@@ -83,11 +75,11 @@ def test_an_altered_blob_is_refused(tmp_path: Path, blob: str) -> None:
         TripletScorer(QUICK, store).score([checks(0)], [ref])
 
 
-def test_a_bucket_gives_the_same_version_and_scores_as_a_directory(store: CategoryStore, bucket: str) -> None:
+def test_a_bucket_gives_the_same_version_and_scores_as_a_directory(published: CategoryStore, bucket: str) -> None:
     in_bucket = CategoryStore(f"s3://{bucket}/parts")
     ref = onboard("anywhere", [checks(0), checks(1)], QUICK, in_bucket).ref
     (found,) = TripletScorer(QUICK, in_bucket).score([checks(9)], [ref])
-    assert onboard("anywhere", [checks(0), checks(1)], QUICK, store).ref == ref == in_bucket.current("anywhere")
-    assert in_bucket.manifest(ref).blobs == store.manifest(ref).blobs
-    (expected,) = TripletScorer(QUICK, store).score([checks(9)], [ref])
+    assert onboard("anywhere", [checks(0), checks(1)], QUICK, published).ref == ref == in_bucket.current("anywhere")
+    assert in_bucket.manifest(ref).blobs == published.manifest(ref).blobs
+    (expected,) = TripletScorer(QUICK, published).score([checks(9)], [ref])
     assert values(found) == pytest.approx(values(expected), abs=1e-5)
