@@ -1,5 +1,6 @@
 """What `o2n doctor` looks at: each check returns lines to show, or raises an O2NError that says what to do."""
 
+import hashlib
 import os
 import platform
 from importlib import metadata
@@ -40,7 +41,7 @@ def device() -> list[str]:
 
 def models(profile: Profile) -> list[str]:
     """The profile's models, loaded."""
-    from o2n.foundation import is_untrained, load_foundation
+    from o2n.foundation import EMBEDDED, load_foundation
 
     foundation = load_foundation(profile)
     millions = {
@@ -49,11 +50,14 @@ def models(profile: Profile) -> list[str]:
     }
     sizes = ", ".join(f"{name} {count:.1f}M parameters" for name, count in millions.items())
     lines = [f"models  profile {profile.name}: {sizes}, identity {foundation.identity}"]
-    if is_untrained(profile):
-        lines.append(
-            f"warning profile {profile.name} has no trained weights yet: its models are built from a fixed seed, "
-            "so its scores mean little"
-        )
+    if "embedded" in (profile.encoder.source, profile.diffusion.source):
+        files = sorted(EMBEDDED.rglob("*.safetensors"))
+        lines += [
+            f"weights {file.relative_to(EMBEDDED.parent)} {file.stat().st_size / 1e6:.1f} MB, sha256 "
+            f"{hashlib.sha256(file.read_bytes()).hexdigest()[:16]}"
+            for file in files
+        ]
+        lines.append(f"card    {EMBEDDED / 'README.md'}: an embedded default, no substitute for SD 1.5 and ViT-L/14")
     return lines
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import open_clip
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -28,20 +29,37 @@ from o2n.settings import get_settings
 
 EMBEDDED = Path(__file__).parent / "tiny"
 
+# The levels that the embedded linear maps were trained for; at others the encoder's own projection serves.
+EMBEDDED_LEVELS = (2, 4, 5)
+
 Tokenizer = Callable[[list[str]], Tensor]
 
 logger = logging.getLogger(__name__)
 
 
+class LinearMaps(nn.Module):
+    """One trained linear map per level, from patch features into the space of the text features (F' of eq. 6)."""
+
+    def __init__(self, levels: int, width: int, embed_dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(levels, width, embed_dim) * width**-0.5)
+        self.bias = nn.Parameter(torch.zeros(levels, embed_dim))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """float32 (..., L, G, D) -> (..., L, G, E)."""
+        return features @ self.weight.to(features.dtype) + self.bias[:, None].to(features.dtype)
+
+
 @dataclass(frozen=True, eq=False)
 class ClipModel:
-    """The encoder: an open_clip model in evaluation mode."""
+    """The encoder: an open_clip model in evaluation mode. `maps` are the trained linear maps of its levels, if any."""
 
     model: Any
     tokenize: Tokenizer
     resolution: int
     mean: Tensor
     std: Tensor
+    maps: LinearMaps | None = None
 
     def pixels(self, pictures: Tensor) -> Tensor:
         """float32 (B, 3, H, W) in [0, 1] -> normalised float32 (B, 3, R, R) on the model's device."""
@@ -139,9 +157,18 @@ def load_foundation(profile: Profile) -> Foundation:
     Raises:
         FoundationError: a source that is missing, incomplete or not what it should be.
     """
+    return _load(profile, EMBEDDED)
+
+
+def load_untrained(profile: Profile) -> Foundation:
+    """The same with the embedded models as they are before any training, built from a fixed seed."""
+    return _load(profile, None)
+
+
+def _load(profile: Profile, weights: Path | None) -> Foundation:
     device = pick_device()
-    clip = _load_clip(profile.encoder, device)
-    diffusion = _load_diffusion(profile.diffusion, device)
+    clip = _load_clip(profile.encoder, device, weights)
+    diffusion = _load_diffusion(profile.diffusion, device, weights)
     if bad := [level for level in profile.encoder.levels if not 1 <= level <= clip.model.visual.transformer.layers]:
         raise FoundationError(
             f"profile {profile.name!r}: level {bad[0]} does not exist, its encoder has "
@@ -149,6 +176,7 @@ def load_foundation(profile: Profile) -> Foundation:
         )
     modules = [
         clip.model,
+        *([clip.maps] if clip.maps else []),
         diffusion.unet,
         diffusion.text_encoder,
         *([diffusion.vae] if diffusion.vae else []),
@@ -156,18 +184,16 @@ def load_foundation(profile: Profile) -> Foundation:
     return Foundation(profile, clip, diffusion, _weights_digest(modules))
 
 
-def is_untrained(profile: Profile) -> bool:
-    """Whether any of the profile's models is built from a seed because no trained weights are shipped."""
-    embedded = "embedded" in (profile.encoder.source, profile.diffusion.source)
-    return embedded and not any(EMBEDDED.rglob("*.safetensors"))
-
-
-def _load_clip(settings: EncoderSettings, device: torch.device) -> ClipModel:
+def _load_clip(settings: EncoderSettings, device: torch.device, weights: Path | None) -> ClipModel:
     source = settings.source
+    maps = None
     try:
         if source == "embedded":
             config = json.loads((EMBEDDED / "clip" / "open_clip_config.json").read_text())["model_cfg"]
-            model = _seeded(lambda: open_clip.CLIP(**config, output_dict=False))
+            model = _embedded(lambda: open_clip.CLIP(**config, output_dict=False), weights, "clip/open_clip_model")
+            width, embed_dim = config["vision_cfg"]["width"], config["embed_dim"]
+            if settings.levels == EMBEDDED_LEVELS:
+                maps = _embedded(lambda: LinearMaps(len(EMBEDDED_LEVELS), width, embed_dim), weights, "clip/linear_maps")
             tokenize = open_clip.get_tokenizer("ViT-B-32", context_length=config["text_cfg"]["context_length"])
         elif Path(source).is_dir():
             name = f"local-dir:{Path(source).resolve()}"
@@ -182,18 +208,28 @@ def _load_clip(settings: EncoderSettings, device: torch.device) -> ClipModel:
     preprocess = getattr(model.visual, "preprocess_cfg", None) or {}
     mean = torch.tensor(preprocess.get("mean", open_clip.OPENAI_DATASET_MEAN)).view(1, 3, 1, 1)
     std = torch.tensor(preprocess.get("std", open_clip.OPENAI_DATASET_STD)).view(1, 3, 1, 1)
-    return ClipModel(_frozen(model, device), tokenize, settings.resolution, mean.to(device), std.to(device))
+    return ClipModel(
+        _frozen(model, device),
+        tokenize,
+        settings.resolution,
+        mean.to(device),
+        std.to(device),
+        _frozen(maps, device) if maps else None,
+    )
 
 
-def _load_diffusion(settings: DiffusionSettings, device: torch.device) -> DiffusionModel:
+def _load_diffusion(settings: DiffusionSettings, device: torch.device, weights: Path | None) -> DiffusionModel:
     source = settings.source
     vae = None
     try:
         if source == "embedded":
             root = EMBEDDED / "diffusion"
-            unet = _seeded(lambda: UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(root / "unet")))
+            unet_config = UNet2DConditionModel.load_config(root / "unet")
+            unet = _embedded(
+                lambda: UNet2DConditionModel.from_config(unet_config), weights, "diffusion/unet/diffusion_pytorch_model"
+            )
             text_config = CLIPTextConfig.from_pretrained(root / "text_encoder")
-            text_encoder = _seeded(lambda: CLIPTextModel(text_config))
+            text_encoder = _embedded(lambda: CLIPTextModel(text_config), weights, "diffusion/text_encoder/model")
             tokenize = open_clip.get_tokenizer("ViT-B-32", context_length=text_config.max_position_embeddings)
             scheduler = DDIMScheduler.from_pretrained(root / "scheduler")
         else:
@@ -249,11 +285,14 @@ def _cannot_load(what: str, source: str, error: Exception) -> FoundationError:
     )
 
 
-def _seeded(build: Callable[[], Any]) -> Any:
-    """What `build` makes from a fixed seed, leaving the process's own random state alone."""
+def _embedded(build: Callable[[], Any], weights: Path | None, name: str) -> Any:
+    """What `build` makes from a fixed seed, leaving the process's own random state alone; then its weights, if any."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return build()
+        model = build()
+    if weights is not None:
+        model.load_state_dict(safetensors.torch.load_file(weights / f"{name}.safetensors"))
+    return model
 
 
 def _frozen(model: Any, device: torch.device) -> Any:

@@ -69,8 +69,8 @@ class Profile(_Settings):
 
 TINY = Profile(
     name="tiny",
-    encoder=EncoderSettings(source="embedded", resolution=64, levels=(2, 4, 6)),
-    diffusion=DiffusionSettings(source="embedded", resolution=64, steps=20, guidance=1.0),
+    encoder=EncoderSettings(source="embedded", resolution=64, levels=(2, 4, 5)),
+    diffusion=DiffusionSettings(source="embedded", resolution=64, steps=10, guidance=1.0),
     customisation=CustomisationSettings(
         rank=4,
         lora_alpha=4,

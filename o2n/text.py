@@ -27,7 +27,8 @@ def text_features(clip: ClipModel, object_word: str) -> Tensor:
 
 @torch.inference_mode()
 def map_to_text(clip: ClipModel, features: Tensor) -> Tensor:
-    """F'_q,l: patch features brought into the space of the text features by the model's own projection.
+    """F'_q,l: patch features brought into the space of the text features, by the linear maps trained for each level
+    if the model has them, else by its own projection.
 
     LayerNorm does not see the scale of its input but for its epsilon, so features of length 1 are first brought
     back to unit variance.
@@ -35,6 +36,8 @@ def map_to_text(clip: ClipModel, features: Tensor) -> Tensor:
     Args: features: float32 (B, L, G, D).
     Returns: float32 (B, L, G, E), each of length 1.
     """
+    if clip.maps is not None:
+        return F.normalize(clip.maps(features), dim=-1)
     visual = clip.model.visual
     tokens = visual.ln_post(features * features.shape[-1] ** 0.5)
     return F.normalize(tokens @ visual.proj if visual.proj is not None else tokens, dim=-1)

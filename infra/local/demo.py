@@ -30,7 +30,6 @@ from infra.local.photographs import write_photographs
 from o2n import images
 from o2n.category import VersionRef
 from o2n.errors import CategoryError, O2NError
-from o2n.foundation import is_untrained
 from o2n.fusion import Score
 from o2n.profiles import get_profile
 from o2n.report import Scored, auroc_table, write_report
@@ -133,17 +132,8 @@ def run(data: Path | None, output: Path, keep: bool) -> None:
         ]
         first = queries[-1]
         curl = f"curl -F pictures=@{first.path} '{url}/v1/categories/{first.category}/score'"
-        notes = [
-            "Profile tiny has no trained weights yet: its models are built from a seed, and its scores mean little."
-        ]
         report = output / "report.html"
-        write_report(
-            report,
-            shown,
-            "O2N demo",
-            notes=tuple(notes) if is_untrained(get_profile(PROFILE)) else (),
-            curl=curl,
-        )
+        write_report(report, shown, "O2N demo", curl=curl)
         print_table(shown)
         click.echo(f"HTTP, offline and in-process scores agree to {difference:.1e}")
         click.echo(f"{time.monotonic() - begun:.0f} s, {peak.gib:.1f} GiB of memory at most")

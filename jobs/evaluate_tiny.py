@@ -1,0 +1,135 @@
+"""Measure the embedded foundation: the whole method, few-shot, on pictures it has never seen. CPU is enough.
+
+    python jobs/evaluate_tiny.py --json tiny.json
+    python jobs/evaluate_tiny.py --groups textures,digits --draws 1
+
+Prints one table, mean ± standard deviation over the draws of the references; --json keeps every single figure.
+"""
+
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
+from multiprocessing import get_context
+from pathlib import Path
+
+import click
+import numpy as np
+from tqdm import tqdm
+
+from o2n.evaluation import tasks
+from o2n.evaluation.judge import Judgement, judge
+from o2n.evaluation.tasks import Task
+from o2n.options import OneLineErrorsCommand, profile_option
+from o2n.profiles import Profile
+from o2n.store import CategoryStore
+
+GROUPS = ("evaluation", "validation", "textures", "digits", "mnist", "magnetic")
+COLUMNS = (
+    "fused",
+    "S_P",
+    "S_N",
+    "S_text",
+    "raw patches",
+    "nearest picture",
+    "random weights",
+    "pixel AUROC",
+    "AUPRO",
+    "error gone",
+    "SSIM outside",
+)
+
+
+@click.command(cls=OneLineErrorsCommand)
+@click.option("--groups", default="evaluation,textures,digits,mnist,magnetic", show_default=True, metavar="LIST")
+@click.option("--draws", default=5, show_default=True, help="Draws of the references.")
+@click.option("--seeds", default=3, show_default=True, help="Seeds of the customisation, for the evaluation families.")
+@click.option(
+    "--data", type=click.Path(path_type=Path), default=Path("../shared/data"), help="Folder of MNIST and magnetic tile."
+)
+@click.option("--workers", default=os.cpu_count() or 1, show_default=True, help="Processes, one thread each.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Keep all figures here.")
+@profile_option
+def main(
+    groups: str, draws: int, seeds: int, data: Path, workers: int, json_file: Path | None, profile: Profile
+) -> None:
+    """Print the quality table of the embedded foundation."""
+    chosen = groups.split(",")
+    if unknown := set(chosen) - set(GROUPS):
+        raise click.BadParameter(f"{', '.join(sorted(unknown))} unknown: choose from {', '.join(GROUPS)}")
+    work = list(_work(chosen, draws, seeds, data, profile))
+    found: list[Judgement] = []
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool,
+    ):
+        waiting = [pool.submit(_judge, task, draw, seeded, folder) for task, draw, seeded in work]
+        for done in tqdm(as_completed(waiting), total=len(waiting), unit="task", mininterval=5):
+            found.append(done.result())
+            if json_file:
+                _write(json_file, found, profile)
+    print(table(found))
+
+
+def table(found: list[Judgement]) -> str:
+    """One row per group of tasks, Markdown: the mean over its tasks, ± the deviation between draws and seeds."""
+    lines = [f"| {' | '.join(['group', 'tasks', *COLUMNS])} |", "|" + " --- |" * (len(COLUMNS) + 2)]
+    for group in dict.fromkeys(judgement.group for judgement in found):
+        mine = [judgement for judgement in found if judgement.group == group]
+        runs = sorted({(judgement.draw, judgement.seed) for judgement in mine})
+        cells = [group, f"{len({judgement.name for judgement in mine})} × {len(runs)}"]
+        for column in COLUMNS:
+            means = [
+                np.mean([j.figures[column] for j in mine if (j.draw, j.seed) == run])
+                for run in runs
+                if all(column in j.figures for j in mine)
+            ]
+            cells.append(f"{100 * np.mean(means):.1f} ± {100 * np.std(means):.1f}" if means else "")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _work(
+    groups: list[str], draws: int, seeds: int, data: Path, profile: Profile
+) -> Iterator[tuple[Task, int, Profile]]:
+    for draw in range(draws):
+        for group in groups:
+            made = {
+                "evaluation": lambda: tasks.families("evaluation", draw),  # noqa: B023
+                "validation": lambda: tasks.families("validation", draw),  # noqa: B023
+                "textures": lambda: tasks.textures(draw),  # noqa: B023
+                "digits": lambda: tasks.digits(draw),  # noqa: B023
+                "mnist": lambda: tasks.mnist(data / "mnist-t10k", draw),  # noqa: B023
+                "magnetic": lambda: tasks.magnetic_tile(data / "magnetic-tile", draw),  # noqa: B023
+            }[group]()
+            for task in made:
+                for seed in range(seeds if draw == 0 and group == "evaluation" else 1):
+                    yield task, draw, profile.model_copy(update={"seed": profile.seed + seed})
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _judge(task: Task, draw: int, profile: Profile, folder: str) -> Judgement:
+    return judge(task, draw, profile, CategoryStore(folder))
+
+
+def _write(file: Path, found: list[Judgement], profile: Profile) -> None:
+    from o2n.foundation import load_foundation
+
+    about = {
+        "profile": profile.model_dump(),
+        "foundation": load_foundation(profile).identity,
+        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+    }
+    file.write_text(json.dumps({**about, "judgements": [asdict(judgement) for judgement in found]}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""One task -> how well its queries are told apart, by the whole method and by each of its parts."""
+
+import re
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from o2n import images
+from o2n.evaluation.baselines import nearest_picture, random_encoder, raw_patches
+from o2n.evaluation.metrics import aupro, auroc, masked_error, ssim_outside
+from o2n.evaluation.tasks import Task
+from o2n.fusion import upsample
+from o2n.images import Picture
+from o2n.onboard import onboard
+from o2n.profiles import Profile
+from o2n.store import CategoryStore
+from o2n.triplet import TripletScorer
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What came out for one task and one draw of its references.
+
+    figures: each metric's name -> its value. AUROC, AUPRO and SSIM are fractions; `error gone` is the share of the error
+    inside the masks (query against normal twin) that the counterpart no longer has; times are in seconds.
+    """
+
+    group: str
+    name: str
+    draw: int
+    seed: int
+    figures: dict[str, float]
+
+
+def judge(task: Task, draw: int, profile: Profile, store: CategoryStore) -> Judgement:
+    """Onboard the task's references, score its queries, and measure; baselines included."""
+    category = re.sub(r"[^A-Za-z0-9]+", "-", f"{task.name}-{draw}-{profile.seed}")
+    begun = time.perf_counter()
+    ref = onboard(category, task.references, profile, store, task.object_word).ref
+    onboarded = time.perf_counter()
+    scores = TripletScorer(profile, store).score(task.queries, [ref] * len(task.queries))
+    scored = time.perf_counter()
+
+    def of(values: list[float]) -> float:
+        return auroc(np.array(values), task.labels)
+
+    raw, raw_maps = raw_patches(task.references, task.queries)
+    figures = {
+        "fused": of([score.score for score in scores]),
+        "S_P": of([score.s_p for score in scores]),
+        "S_N": of([score.s_n for score in scores]),
+        "S_text": of([score.s_text for score in scores]),
+        "raw patches": auroc(raw, task.labels),
+        "nearest picture": auroc(nearest_picture(task.references, task.queries), task.labels),
+        "random weights": auroc(random_encoder(task.references, task.queries), task.labels),
+        "onboarding": onboarded - begun,
+        "scoring": (scored - onboarded) / len(scores),
+    }
+    if task.masks is not None:
+        size = task.masks.shape[1]
+        maps = np.stack([upsample(score.anomaly_map, size, size) for score in scores])
+        coarse = np.stack([upsample(map_, size, size) for map_ in raw_maps])
+        figures["pixel AUROC"] = auroc(maps, task.masks)
+        figures["AUPRO"] = aupro(maps, task.masks)
+        figures["raw patches, pixel AUROC"] = auroc(coarse, task.masks)
+    if task.twins is not None and task.masks is not None:
+        bad = task.masks.any(axis=(1, 2))
+        side = profile.diffusion.resolution
+        queries, twins = _unit(task.queries, side), _unit(task.twins, side)
+        counterparts = _unit([score.counterpart for score in scores], side)
+        before = masked_error(queries[bad], twins[bad], task.masks[bad])
+        after = masked_error(counterparts[bad], twins[bad], task.masks[bad])
+        figures["error gone"] = 1 - float(after.mean() / before.mean())
+        figures["SSIM outside"] = float(ssim_outside(counterparts, queries, task.masks).mean())
+    return Judgement(task.group, task.name, draw, profile.seed, figures)
+
+
+def _unit(pictures: list[Picture], side: int) -> np.ndarray:
+    return np.stack([images.resize(picture, side) for picture in pictures]).astype(np.float32) / 255

@@ -1,0 +1,67 @@
+"""Metrics of the field, exact over all thresholds. NumPy in, plain numbers out."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage, stats
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+SSIM_RADIUS = 5  # of torchmetrics' Gaussian window of 11 pixels
+
+
+def auroc(scores: NDArray[np.floating], labels: NDArray[np.bool_]) -> float:
+    """The chance that an anomalous one scores higher than a normal one, ties counting half (Mann & Whitney, 1947).
+
+    Args: scores and labels of one shape; True is anomalous.
+
+    Raises:
+        ValueError: all labels are the same.
+    """
+    labels = labels.ravel()
+    positive = int(labels.sum())
+    if positive in (0, labels.size):
+        raise ValueError(f"AUROC needs both kinds: {positive} of {labels.size} are anomalous")
+    ranks = stats.rankdata(scores.ravel())
+    rank_sum = float(ranks[labels].sum()) - positive * (positive + 1) / 2
+    return rank_sum / (positive * (labels.size - positive))
+
+
+def aupro(maps: NDArray[np.float32], masks: NDArray[np.bool_], limit: float = 0.3) -> float:
+    """Area under the per-region overlap, up to a false positive rate of `limit`, over `limit` (Bergmann et al., 2021).
+
+    Args: maps float32 and masks bool, both (N, H, W); a region is 8-connected.
+    """
+    share = np.zeros(masks.shape)
+    regions = 0
+    for mask, into in zip(masks, share, strict=True):
+        numbers, count = ndimage.label(mask, structure=np.ones((3, 3)))
+        sizes = np.bincount(numbers.ravel(), minlength=count + 1)
+        into[mask] = 1 / sizes[numbers[mask]]
+        regions += count
+    if not regions or masks.all():
+        raise ValueError("AUPRO needs anomalous regions and normal pixels")
+    order = np.argsort(-maps, axis=None, kind="stable")
+    values = maps.ravel()[order]
+    ends = np.append(values[1:] != values[:-1], True)  # pixels of one value cross a threshold together
+    false = np.cumsum(~masks.ravel()[order])[ends] / (~masks).sum()
+    overlap = np.cumsum(share.ravel()[order])[ends] / regions
+    false, overlap = np.append(0.0, false), np.append(0.0, overlap)
+    inside = false < limit
+    edge = np.interp(limit, false, overlap)
+    return float(np.trapezoid(np.append(overlap[inside], edge), np.append(false[inside], limit)) / limit)
+
+
+def masked_error(a: NDArray[np.float32], b: NDArray[np.float32], masks: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Mean absolute difference inside each mask; pictures (N, H, W, 3), masks (N, H, W), none of them empty."""
+    difference = np.abs(a - b).mean(axis=-1) * masks
+    return np.asarray(difference.sum(axis=(1, 2)) / masks.sum(axis=(1, 2)))
+
+
+def ssim_outside(a: NDArray[np.float32], b: NDArray[np.float32], masks: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Mean SSIM of the pixels whose window does not touch the mask; pictures (N, H, W, 3) in [0, 1]."""
+    x, y = (torch.from_numpy(array).permute(0, 3, 1, 2).float() for array in (a, b))
+    _, image = structural_similarity_index_measure(x, y, data_range=1.0, reduction="none", return_full_image=True)
+    window = np.ones((2 * SSIM_RADIUS + 1,) * 2, bool)
+    kept = np.stack([~ndimage.binary_dilation(mask, window) for mask in masks])
+    similarity = image.mean(dim=1).numpy()
+    return np.asarray((similarity * kept).sum(axis=(1, 2)) / np.maximum(kept.sum(axis=(1, 2)), 1))

@@ -1,0 +1,1 @@
+"""The embedded foundation: its weights, and how they were trained."""

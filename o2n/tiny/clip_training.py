@@ -1,0 +1,219 @@
+"""Training of the embedded CLIP and of the text branch's linear maps (eq. 6), on what the three branches will ask of them.
+
+Four losses on batches of categories, each with references, queries, and what the queries should have looked like:
+few-shot (a query patch's distance to the nearest patch of its own references, eq. 5, tells whether it is spoilt),
+personal (so does its distance to the same place of a counterpart, eq. 4), text (so does its likeness to the abnormal
+prompts, eq. 6), and CLIP's own contrast of whole pictures and prompts.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics.functional.classification import binary_auroc
+
+from o2n.data.procedural import TRAINING, VALIDATION, Category, abnormal_captions, draw, normal_captions
+from o2n.foundation import ClipModel
+from o2n.text import LOGIT_SCALE
+from o2n.tiny.training import Plan, Prompts, Trainer, categories, draw_category, to_tensor
+
+CATEGORIES, REFERENCES, GOOD, BAD = 4, 4, 2, 2
+COVERED = 0.25  # a patch is spoilt if this share of it is
+TOP = 3  # patches whose mean speaks for the whole picture in the loss; the score itself takes the maximum
+
+
+class Judges(nn.Module):
+    """What turns the distances of each level into logits while training; not part of what is shipped."""
+
+    def __init__(self, levels: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((2, levels), 2.5))
+        self.bias = nn.Parameter(torch.full((2, levels), 0.2))
+        self.contrast = nn.Parameter(torch.tensor(2.5))
+
+    def forward(self, distance: Tensor, branch: int) -> Tensor:
+        """Distances (..., L, G) -> logits of being spoilt."""
+        return self.scale[branch].exp()[:, None] * (distance - self.bias[branch][:, None])
+
+
+def train_clip(clip: ClipModel, levels: tuple[int, ...], plan: Plan) -> Trainer:
+    """Train encoder, text tower and linear maps together.
+
+    `clip.maps` must be there; it is trained with the rest.
+    """
+    device = clip.mean.device
+    assert clip.maps is not None
+    judges = Judges(len(levels)).to(device)
+    modules = nn.ModuleDict({"clip": clip.model, "maps": clip.maps, "judges": judges}).requires_grad_(True).train()
+    trainer = Trainer(modules, plan)
+    prompts = Prompts(clip.tokenize)
+    for step, rng in trainer.rounds():
+        drawn, pictures, twins, masks = _batch(rng)
+        # The personal loss is the easiest: a third of the steps is enough.
+        counterparts = _redrawn(twins) if step % 3 == 0 else None
+        with _plain_attention() if device.type == "cpu" else nullcontext():
+            loss, parts = _loss(clip, judges, levels, prompts, rng, drawn, pictures, masks, counterparts)
+            trainer.update(loss)
+        if step % 50 == 0:
+            words = " ".join(f"{name} {value:.3f}" for name, value in parts.items())
+            print(f"step {step} loss {loss.item():.3f} {words}", flush=True)
+        if step % 400 == 0 and step:
+            with trainer.averaged():
+                print(f"step {step}: {validate(clip, levels, prompts)}", flush=True)
+            modules.train()
+    return trainer
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Within it, attention without a mask is two matrix products: on a CPU a third faster for whole steps than torch's
+    own fused kernel, whose backward pass is slow at 257 tokens."""
+    fused = F.scaled_dot_product_attention
+
+    def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *args: Any, **kwargs: Any) -> Tensor:
+        if mask is not None or kwargs.get("attn_mask") is not None or kwargs.get("is_causal"):
+            return fused(q, k, v, mask, *args, **kwargs)
+        weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+        return weights.softmax(dim=-1).to(v.dtype) @ v
+
+    F.scaled_dot_product_attention = attention  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        F.scaled_dot_product_attention = fused
+
+
+def _batch(rng: np.random.Generator) -> tuple[list[Category], Tensor, Tensor, Tensor]:
+    """Categories; their references and queries (good, then bad), float32 (C, R + Q, 3, S, S); the queries' normal twins
+    (C, Q, 3, S, S) and masks (C, Q, S, S)."""
+    drawn = [draw_category(c, REFERENCES + GOOD, BAD, rng) for c in categories(rng, TRAINING, CATEGORIES)]
+    pictures = to_tensor(np.stack([d.pictures for d in drawn]))
+    twins = to_tensor(np.stack([d.twins[REFERENCES:] for d in drawn]))
+    masks = torch.from_numpy(np.stack([d.masks[REFERENCES:] for d in drawn])).float()
+    return [d.category for d in drawn], pictures, twins, masks
+
+
+def _redrawn(twins: Tensor) -> Tensor:
+    """Twins (C, Q, 3, S, S) as a diffusion model gives them back: blurred, a little off in light and detail."""
+    x = twins.flatten(0, 1)
+    soft = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    x = x + torch.rand(len(x), 1, 1, 1) * (soft - x)
+    off = F.interpolate(torch.randn(len(x), 3, 16, 16), size=x.shape[-2:], mode="bicubic")
+    x = x * (1 + 0.03 * torch.randn(len(x), 3, 1, 1)) + 0.03 * torch.rand(len(x), 1, 1, 1) * off
+    return x.clamp(0, 1).view_as(twins)
+
+
+def _loss(
+    clip: ClipModel,
+    judges: Judges,
+    levels: tuple[int, ...],
+    prompts: Prompts,
+    rng: np.random.Generator,
+    drawn: list[Category],
+    pictures: Tensor,
+    masks: Tensor,
+    counterparts: Tensor | None,
+) -> tuple[Tensor, dict[str, float]]:
+    device = clip.mean.device
+    count, shown = len(drawn), pictures.shape[1]
+    # The first good query does without a counterpart.
+    everything = torch.cat([pictures, counterparts[:, 1:]], dim=1) if counterparts is not None else pictures
+    with torch.autocast(device.type, torch.bfloat16):
+        features, whole = encode(clip, everything.flatten(0, 1).to(device), levels)
+        features = features.unflatten(0, (count, -1))
+        queries = features[:, REFERENCES:shown].permute(0, 2, 1, 3, 4).flatten(2, 3)
+        bank = features[:, :REFERENCES].permute(0, 2, 1, 3, 4).flatten(2, 3)
+        with torch.no_grad():
+            nearest = (queries @ bank.transpose(-1, -2)).argmax(dim=-1, keepdim=True)
+        text = _texts(clip, prompts, rng, drawn)
+        mapped = clip.maps(features[:, :shown])
+        seen = F.normalize(whole.unflatten(0, (count, -1))[:, :shown], dim=-1)
+        logits = judges.contrast.exp() * seen @ text.flatten(0, 1).T
+    # Distances are differences of nearly equal numbers: not in bfloat16.
+    found = bank.gather(2, nearest.expand(-1, -1, -1, bank.shape[-1]))
+    few = (1 - (queries * found).sum(dim=-1)).unflatten(2, (-1, features.shape[-2])).transpose(1, 2)
+    towards = (text[:count, 1] - text[:count, 0]).float()
+    read = LOGIT_SCALE * torch.einsum("cklge,ce->cklg", F.normalize(mapped.float(), dim=-1), towards)
+    side = int(features.shape[-2] ** 0.5)
+    covered = F.adaptive_avg_pool2d(masks.to(device), side).flatten(-2)
+    all_covered = torch.cat([covered.new_zeros(count, REFERENCES, covered.shape[-1]), covered], dim=1)
+    spoilt = torch.zeros(count, shown, dtype=torch.long, device=device)
+    spoilt[:, REFERENCES + GOOD :] = 1
+    target = spoilt + 2 * torch.arange(count, device=device)[:, None]
+    parts = {
+        "few": _told_apart(judges(few, 0), covered),
+        "text": _told_apart(read, all_covered),
+        "contrast": F.cross_entropy(logits.float().flatten(0, 1), target.flatten()),
+    }
+    total = parts["few"] + 0.7 * parts["text"] + 0.1 * parts["contrast"]
+    if counterparts is not None:
+        personal = 1 - (features[:, REFERENCES + 1 : shown] * features[:, shown:]).sum(dim=-1)
+        parts["personal"] = _told_apart(judges(personal, 1), covered[:, 1:])
+        total = total + 0.7 * parts["personal"]
+    return total, {name: value.item() for name, value in parts.items()}
+
+
+def encode(clip: ClipModel, pictures: Tensor, levels: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Patch features (B, L, G, D) of length 1, as `features.patch_features` has them but with gradients, and the
+    embeddings of the whole pictures (B, E)."""
+    out = clip.model.visual.forward_intermediates(
+        clip.pixels(pictures), indices=[level - 1 for level in levels], output_fmt="NLC"
+    )
+    return F.normalize(torch.stack(out["image_intermediates"], dim=1).float(), dim=-1), out["image_features"]
+
+
+def _texts(clip: ClipModel, prompts: Prompts, rng: np.random.Generator, drawn: list[Category]) -> Tensor:
+    """Mean embeddings of a few normal and abnormal prompts of each category and of some others, (C + 8, 2, E)."""
+    words = [category.word for category in drawn]
+    words += [other.word for other in categories(rng, TRAINING, 12) if other.word not in words][:8]
+    texts = []
+    for word in words:
+        texts += [str(text) for text in rng.choice(normal_captions(word), 4)]
+        texts += [str(text) for text in rng.choice(abnormal_captions(word), 4)]
+    embedded = clip.model.encode_text(prompts(texts).to(clip.mean.device), normalize=True)
+    return F.normalize(embedded.unflatten(0, (len(words), 2, 4)).mean(dim=2), dim=-1)
+
+
+def _told_apart(logits: Tensor, covered: Tensor) -> Tensor:
+    """Spoilt and good patches told apart, both sides counting the same; and so the pictures, by their top patches.
+
+    Args: logits (C, K, L, G); covered (C, K, G), the share of each patch that is spoilt.
+    """
+    spoilt, good = covered >= COVERED, covered == 0
+    wide = logits.permute(2, 0, 1, 3)
+    patches = F.softplus(-wide[:, spoilt]).mean() + F.softplus(wide[:, good]).mean()
+    top = logits.topk(TOP, dim=-1).values.mean(dim=-1)
+    bad = spoilt.any(dim=-1)[..., None].expand_as(top)
+    pictures = F.softplus(-top[bad]).mean() + F.softplus(top[~bad]).mean() if bad.any() else top.new_zeros(())
+    return patches + pictures
+
+
+@torch.no_grad()
+def validate(clip: ClipModel, levels: tuple[int, ...], prompts: Prompts, each: int = 12) -> str:
+    """AUROC of the branches on the validation families, 4-shot, counterparts being blurred twins."""
+    clip.model.eval()
+    found: dict[str, list[float]] = {"s_p": [], "s_n": [], "s_text": []}
+    for number, family in enumerate(VALIDATION):
+        drawn = draw(Category(family, number), 4 + each, each, 7)
+        pictures, counterparts = to_tensor(drawn.pictures), _redrawn(to_tensor(drawn.twins[4:])[None])[0]
+        device = clip.mean.device
+        features, _ = encode(clip, pictures.to(device), levels)
+        redrawn, _ = encode(clip, counterparts.to(device), levels)
+        queries = features[4:]
+        bank = features[:4].transpose(0, 1).flatten(1, 2)
+        distance = 1 - torch.einsum("blgd,lmd->blgm", queries, bank).amax(dim=-1)
+        word = drawn.category.word
+        texts = [
+            F.normalize(clip.model.encode_text(prompts(all_).to(device), normalize=True).mean(dim=0), dim=-1)
+            for all_ in (normal_captions(word), abnormal_captions(word))
+        ]
+        assert clip.maps is not None
+        read = F.normalize(clip.maps(queries), dim=-1) @ (texts[1] - texts[0])
+        labels = torch.from_numpy(drawn.labels[4:]).long()
+        for branch, local in (("s_p", 1 - (queries * redrawn).sum(-1)), ("s_n", distance), ("s_text", read)):
+            found[branch].append(float(binary_auroc(local.amax(dim=-1).mean(dim=-1).cpu(), labels)))
+    return " ".join(f"{branch} {np.mean(values):.3f}" for branch, values in found.items())

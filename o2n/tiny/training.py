@@ -1,0 +1,162 @@
+"""What both trainings share: procedural categories, checkpoints, running averages of the weights, progress."""
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from o2n.data.procedural import Category, Pictures, draw
+from o2n.foundation import Tokenizer
+
+AVERAGE = 0.998  # decay of the running average of the weights; what is shipped is the average
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training run. learning_rate falls to nothing over `steps`, by a half cosine, after `warmup` steps."""
+
+    folder: Path
+    steps: int
+    learning_rate: float
+    seed: int
+    warmup: int = 200
+    save_every: int = 200
+
+
+def categories(rng: np.random.Generator, families: tuple[str, ...], count: int) -> list[Category]:
+    """`count` new categories, each of another family."""
+    names = rng.choice(np.array(families), count, replace=False)
+    return [Category(str(name), int(rng.integers(1 << 40))) for name in names]
+
+
+def vary_category(drawn: Pictures, rng: np.random.Generator) -> Pictures:
+    """The same category seen otherwise, all its pictures alike: mirrored, turned, its colours exchanged, or grey."""
+    turns, mirrored, grey = int(rng.integers(4)), rng.uniform() < 0.5, rng.uniform() < 0.15
+    channels = rng.permutation(3)
+
+    def seen(array: np.ndarray) -> np.ndarray:
+        array = np.rot90(array, turns, axes=(1, 2))
+        array = array[:, :, ::-1] if mirrored else array
+        if array.ndim == 4:
+            array = array[..., channels]
+            if grey:
+                array = np.repeat(array.mean(axis=-1, keepdims=True).astype(np.uint8), 3, axis=-1)
+        return np.ascontiguousarray(array)
+
+    return replace(drawn, pictures=seen(drawn.pictures), twins=seen(drawn.twins), masks=seen(drawn.masks))
+
+
+def to_tensor(pictures: np.ndarray) -> Tensor:
+    """uint8 (..., H, W, 3) -> float32 (..., 3, H, W) in [0, 1]."""
+    return torch.from_numpy(pictures).movedim(-1, -3).float() / 255
+
+
+class Prompts:
+    """Token ids of prompts, each tokenised once."""
+
+    def __init__(self, tokenize: Tokenizer) -> None:
+        self._tokenize = tokenize
+        self._known: dict[str, Tensor] = {}
+
+    def __call__(self, prompts: list[str]) -> Tensor:
+        for prompt in prompts:
+            if prompt not in self._known:
+                self._known[prompt] = self._tokenize([prompt])[0]
+        return torch.stack([self._known[prompt] for prompt in prompts])
+
+
+class Trainer:
+    """Steps of AdamW over some modules, with a running average, checkpoints and a progress bar.
+
+    A run that is started again in the same folder goes on from its last checkpoint, and draws the pictures it would
+    have drawn: those of a step depend on the seed and the step alone.
+    """
+
+    def __init__(self, modules: nn.ModuleDict, plan: Plan) -> None:
+        self.modules, self.plan = modules, plan
+        self.average = {name: tensor.detach().clone() for name, tensor in modules.state_dict().items()}
+        decayed = [p for p in modules.parameters() if p.ndim > 1]
+        plain = [p for p in modules.parameters() if p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=plan.learning_rate, betas=(0.9, 0.98), fused=True)
+        self.step, self.seconds = 0, 0.0
+        self._file = plan.folder / "checkpoint.pt"
+        if self._file.exists():
+            saved = torch.load(self._file, map_location=next(modules.parameters()).device, weights_only=True)
+            modules.load_state_dict(saved["modules"])
+            self.average = saved["average"]
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.step, self.seconds = saved["step"], saved["seconds"]
+
+    def rounds(self) -> Iterator[tuple[int, np.random.Generator]]:
+        """The steps still to do: their number, and the random numbers of their pictures."""
+        self.plan.folder.mkdir(parents=True, exist_ok=True)
+        begun = time.monotonic() - self.seconds
+        bar = tqdm(total=self.plan.steps, initial=self.step, unit="step", mininterval=10, smoothing=0.05)
+        while self.step < self.plan.steps:
+            torch.manual_seed(hash((self.plan.seed, self.step)))
+            yield self.step, np.random.default_rng([self.plan.seed, self.step])
+            bar.update()
+            self.seconds = time.monotonic() - begun
+            if self.step % self.plan.save_every == 0 or self.step == self.plan.steps:
+                self.save()
+        bar.close()
+
+    def update(self, loss: Tensor) -> None:
+        """One step down the gradient of `loss`."""
+        warm = min(1.0, (self.step + 1) / self.plan.warmup)
+        fall = 0.5 + 0.5 * np.cos(np.pi * min(1.0, self.step / self.plan.steps))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.plan.learning_rate * warm * max(float(fall), 0.01)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.modules.parameters(), 1.0)
+        self.optimizer.step()
+        self.step += 1
+        decay = min(AVERAGE, self.step / (self.step + 10))
+        with torch.no_grad():
+            for name, tensor in self.modules.state_dict().items():
+                if tensor.is_floating_point():
+                    self.average[name].lerp_(tensor, 1 - decay)
+
+    def save(self) -> None:
+        """Write the checkpoint, whole or not at all."""
+        state: dict[str, Any] = {
+            "modules": self.modules.state_dict(),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+        }
+        part = self._file.with_suffix(".part")
+        torch.save(state, part)
+        os.replace(part, self._file)
+
+    def averaged(self) -> "_Averaged":
+        """Within it, the modules have their averaged weights."""
+        return _Averaged(self)
+
+
+class _Averaged:
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+
+    def __enter__(self) -> None:
+        modules = self._trainer.modules
+        self._live = {name: tensor.clone() for name, tensor in modules.state_dict().items()}
+        modules.load_state_dict(self._trainer.average)
+
+    def __exit__(self, *_: object) -> None:
+        self._trainer.modules.load_state_dict(self._live)
+
+
+def draw_category(category: Category, good: int, bad: int, rng: np.random.Generator) -> Pictures:
+    """Pictures of a category for training, seen in one of many ways."""
+    return vary_category(draw(category, good, bad, int(rng.integers(1 << 40))), rng)

@@ -1,0 +1,32 @@
+"""Checkpoints of both trainings -> the weights that are shipped: averages, float16, safetensors, in the hub's file names."""
+
+from pathlib import Path
+
+import safetensors.torch
+import torch
+
+from o2n.foundation import EMBEDDED
+
+FILES = {
+    ("clip", "clip"): "clip/open_clip_model.safetensors",
+    ("clip", "maps"): "clip/linear_maps.safetensors",
+    ("diffusion", "unet"): "diffusion/unet/diffusion_pytorch_model.safetensors",
+    ("diffusion", "text_encoder"): "diffusion/text_encoder/model.safetensors",
+}
+
+
+def export(folder: Path, into: Path = EMBEDDED) -> list[Path]:
+    """Write the averaged weights of `folder`/clip and `folder`/diffusion, whichever are there; returns the files."""
+    written = []
+    for (training, module), name in FILES.items():
+        checkpoint = folder / training / "checkpoint.pt"
+        if not checkpoint.exists():
+            continue
+        average = torch.load(checkpoint, map_location="cpu", weights_only=True)["average"]
+        own = {key.removeprefix(f"{module}."): value for key, value in average.items() if key.startswith(f"{module}.")}
+        halved = {key: value.half() if value.is_floating_point() else value for key, value in own.items()}
+        file = into / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        safetensors.torch.save_file({key: value.contiguous() for key, value in halved.items()}, file)
+        written.append(file)
+    return written
