@@ -1,6 +1,6 @@
 """Training of the embedded CLIP and of the text branch's linear maps (eq. 6), on what the three branches will ask of them.
 
-Four losses on batches of categories, each with references, queries, and what the queries should have looked like:
+Losses on batches of categories, each with references, queries, and what the queries should have looked like:
 few-shot (a query patch's distance to the nearest patch of its own references, eq. 5, tells whether it is spoilt),
 personal (so does its distance to the same place of a counterpart, eq. 4), text (so does its likeness to the abnormal
 prompts, eq. 6), and CLIP's own contrast of whole pictures and prompts.
@@ -129,14 +129,16 @@ def _loss(
         bank = features[:, :REFERENCES].permute(0, 2, 1, 3, 4).flatten(2, 3)
         with torch.no_grad():
             nearest = (queries @ bank.transpose(-1, -2)).argmax(dim=-1, keepdim=True)
-        text = _texts(clip, prompts, rng, drawn)
+        halves = _texts(clip, prompts, rng, drawn)
+        text = F.normalize(halves.mean(dim=2), dim=-1)
         mapped = clip.maps(features[:, :shown])
         seen = F.normalize(whole.unflatten(0, (count, -1))[:, :shown], dim=-1)
-        logits = judges.contrast.exp() * seen @ text.flatten(0, 1).T
+        logits = judges.contrast.exp() * seen @ text.flatten(0, 1).T.to(seen.dtype)
     # Distances are differences of nearly equal numbers: not in bfloat16.
     found = bank.gather(2, nearest.expand(-1, -1, -1, bank.shape[-1]))
     few = (1 - (queries * found).sum(dim=-1)).unflatten(2, (-1, features.shape[-2])).transpose(1, 2)
-    towards = (text[:count, 1] - text[:count, 0]).float()
+    # Its gradient would draw normal and abnormal prompts together, the safest answer while the patches say nothing.
+    towards = (text[:count, 1] - text[:count, 0]).detach()
     read = LOGIT_SCALE * torch.einsum("cklge,ce->cklg", F.normalize(mapped.float(), dim=-1), towards)
     side = int(features.shape[-2] ** 0.5)
     covered = F.adaptive_avg_pool2d(masks.to(device), side).flatten(-2)
@@ -144,16 +146,18 @@ def _loss(
     spoilt = torch.zeros(count, shown, dtype=torch.long, device=device)
     spoilt[:, REFERENCES + GOOD :] = 1
     target = spoilt + 2 * torch.arange(count, device=device)[:, None]
+    told = judges(few, 0)
     parts = {
-        "few": _told_apart(judges(few, 0), covered),
-        "text": _told_apart(read, all_covered),
+        "few": _ranked(told, covered) + 0.3 * _told_apart(told, covered),
+        "text": _ranked(read, all_covered) + 0.3 * _told_apart(read, all_covered),
         "contrast": F.cross_entropy(logits.float().flatten(0, 1), target.flatten()),
+        "names": _names(halves),
     }
-    total = parts["few"] + 0.7 * parts["text"] + 0.1 * parts["contrast"]
+    total = 2 * parts["few"] + parts["text"] + 0.2 * parts["contrast"] + 0.5 * parts["names"]
     if counterparts is not None:
-        personal = 1 - (features[:, REFERENCES + 1 : shown] * features[:, shown:]).sum(dim=-1)
-        parts["personal"] = _told_apart(judges(personal, 1), covered[:, 1:])
-        total = total + 0.7 * parts["personal"]
+        told = judges(1 - (features[:, REFERENCES + 1 : shown] * features[:, shown:]).sum(dim=-1), 1)
+        parts["personal"] = _ranked(told, covered[:, 1:]) + 0.3 * _told_apart(told, covered[:, 1:])
+        total = total + parts["personal"]
     return total, {name: value.item() for name, value in parts.items()}
 
 
@@ -167,15 +171,23 @@ def encode(clip: ClipModel, pictures: Tensor, levels: tuple[int, ...]) -> tuple[
 
 
 def _texts(clip: ClipModel, prompts: Prompts, rng: np.random.Generator, drawn: list[Category]) -> Tensor:
-    """Mean embeddings of a few normal and abnormal prompts of each category and of some others, (C + 8, 2, E)."""
+    """Embeddings of a few normal and abnormal prompts of each category and of 8 others, (C + 8, 2, 2, E): the means of
+    two halves of the prompts."""
     words = [category.word for category in drawn]
-    words += [other.word for other in categories(rng, TRAINING, 12) if other.word not in words][:8]
+    words += [other.word for other in categories(rng, TRAINING, 16) if other.word not in words][:8]
     texts = []
     for word in words:
         texts += [str(text) for text in rng.choice(normal_captions(word), 4)]
         texts += [str(text) for text in rng.choice(abnormal_captions(word), 4)]
     embedded = clip.model.encode_text(prompts(texts).to(clip.mean.device), normalize=True)
-    return F.normalize(embedded.unflatten(0, (len(words), 2, 4)).mean(dim=2), dim=-1)
+    return embedded.unflatten(0, (len(words), 2, 2, 2)).mean(dim=3).float()
+
+
+def _names(halves: Tensor) -> Tensor:
+    """Half of a word's prompts must be known by the other half: keeps the text tower from calling everything the same,
+    in which it would rest for long before pictures say anything to it."""
+    a, b = (F.normalize(half, dim=-1).flatten(0, 1) for half in halves.unbind(dim=2))
+    return F.cross_entropy(20 * a @ b.T, torch.arange(len(a), device=a.device))
 
 
 def _told_apart(logits: Tensor, covered: Tensor) -> Tensor:
@@ -187,9 +199,22 @@ def _told_apart(logits: Tensor, covered: Tensor) -> Tensor:
     wide = logits.permute(2, 0, 1, 3)
     patches = F.softplus(-wide[:, spoilt]).mean() + F.softplus(wide[:, good]).mean()
     top = logits.topk(TOP, dim=-1).values.mean(dim=-1)
-    bad = spoilt.any(dim=-1)[..., None].expand_as(top)
-    pictures = F.softplus(-top[bad]).mean() + F.softplus(top[~bad]).mean() if bad.any() else top.new_zeros(())
-    return patches + pictures
+    bad = (covered > 0).any(dim=-1)[..., None].expand_as(top)
+    return patches + F.softplus(-top[bad]).mean() + F.softplus(top[~bad]).mean()
+
+
+def _ranked(logits: Tensor, covered: Tensor) -> Tensor:
+    """Within each category, which is all that counts when it is scored: a bad picture's top patches above those of the
+    good pictures, and its spoilt patches too.
+
+    Args: logits (C, K, L, G), the last BAD pictures of each category bad; covered (C, K, G).
+    """
+    top = logits.topk(TOP, dim=-1).values.mean(dim=-1)
+    good, bad = top[:, :-BAD], top[:, -BAD:]
+    pictures = F.softplus(good[:, :, None] - bad[:, None]).mean()
+    above = logits[:, -BAD:] - good.mean(dim=1)[:, None, :, None]
+    spoilt = (covered[:, -BAD:] >= COVERED)[:, :, None].expand_as(above)
+    return pictures + 0.3 * F.softplus(-above[spoilt]).mean()
 
 
 @torch.no_grad()

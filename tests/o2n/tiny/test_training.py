@@ -1,0 +1,93 @@
+"""Training: a run that was interrupted ends where an uninterrupted one ends, and what is shipped can be loaded."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from o2n.data.procedural import TRAINING, Category, draw
+from o2n.foundation import load_untrained
+from o2n.profiles import TINY
+from o2n.tiny.clip_training import encode, train_clip
+from o2n.tiny.diffusion_training import train_diffusion
+from o2n.tiny.training import Plan, Trainer, categories, to_tensor, vary_category
+from o2n.tiny.weights import FILES, export
+
+
+def run(folder: Path, until: int) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    modules = nn.ModuleDict({"line": nn.Linear(3, 1)})
+    trainer = Trainer(modules, Plan(folder, 10, 0.1, seed=4, warmup=1, save_every=1))
+    for _, rng in trainer.rounds():
+        x = torch.from_numpy(rng.standard_normal((8, 3))).float() + torch.randn(8, 3)
+        trainer.update((modules["line"](x) - x.sum(dim=1, keepdim=True)).square().mean())
+        if trainer.step == until:
+            trainer.save()
+            break
+    return trainer.average
+
+
+def test_a_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole", until=10)
+    run(tmp_path / "parts", until=4)
+    parts = run(tmp_path / "parts", until=10)
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_the_average_is_put_in_and_taken_out(tmp_path: Path) -> None:
+    modules = nn.ModuleDict({"line": nn.Linear(3, 1)})
+    trainer = Trainer(modules, Plan(tmp_path, 10, 0.1, seed=4))
+    before = modules["line"].weight.clone()
+    trainer.average["line.weight"].fill_(7)
+    with trainer.averaged():
+        assert (modules["line"].weight == 7).all()
+    assert torch.equal(modules["line"].weight, before)
+
+
+def test_a_category_is_varied_as_a_whole() -> None:
+    drawn = draw(Category("label", 1), 2, 2, 0)
+    for seed in range(6):
+        seen = vary_category(drawn, np.random.default_rng(seed))
+        differs = np.abs(seen.pictures.astype(int) - seen.twins).max(axis=-1)
+        assert differs[seen.masks].mean() > 4 * differs[~seen.masks].mean()
+        assert seen.masks.sum() == drawn.masks.sum()
+
+
+def test_categories_of_a_batch_are_of_different_families() -> None:
+    chosen = categories(np.random.default_rng(0), TRAINING, 6)
+    assert len({category.family for category in chosen}) == 6
+
+
+@pytest.mark.parametrize("name", ["clip", "diffusion"])
+def test_training_moves_the_weights_and_ships_them(name: str, tmp_path: Path) -> None:
+    foundation = load_untrained(TINY)
+    plan = Plan(tmp_path / name, 2, 1e-3, seed=0, warmup=1)
+    if name == "clip":
+        trainer = train_clip(foundation.clip, TINY.encoder.levels, plan)
+    else:
+        trainer = train_diffusion(foundation.diffusion, plan)
+    written = export(tmp_path, tmp_path / "shipped")
+    assert [file.relative_to(tmp_path / "shipped").as_posix() for file in written] == [
+        file for (training, _), file in FILES.items() if training == name
+    ]
+    shipped = safetensors.torch.load_file(written[0])
+    module = next(part for training, part in FILES if training == name)
+    assert all(tensor.dtype == torch.float16 for tensor in shipped.values() if tensor.is_floating_point())
+    own = trainer.modules[module].state_dict()
+    assert set(shipped) == set(own)
+    untrained = load_untrained(TINY)
+    before = (untrained.clip.model if name == "clip" else untrained.diffusion.unet).state_dict()
+    assert any(not torch.equal(before[key].half(), shipped[key]) for key in shipped)
+
+
+def test_training_sees_the_features_that_scoring_compares() -> None:
+    from o2n.features import patch_features
+
+    clip = load_untrained(TINY).clip
+    pictures = draw(Category("coin", 1), 2, 0, 0).pictures
+    features, whole = encode(clip, to_tensor(pictures), TINY.encoder.levels)
+    assert torch.allclose(features, patch_features(clip, list(pictures), TINY.encoder.levels), atol=1e-6)
+    assert whole.shape == (2, 128)
