@@ -193,15 +193,17 @@ def _load_clip(settings: EncoderSettings, device: torch.device, weights: Path | 
             model = _embedded(lambda: open_clip.CLIP(**config, output_dict=False), weights, "clip/open_clip_model")
             width, embed_dim = config["vision_cfg"]["width"], config["embed_dim"]
             if settings.levels == EMBEDDED_LEVELS:
-                maps = _embedded(lambda: LinearMaps(len(EMBEDDED_LEVELS), width, embed_dim), weights, "clip/linear_maps")
+                maps = _embedded(
+                    lambda: LinearMaps(len(EMBEDDED_LEVELS), width, embed_dim), weights, "clip/linear_maps"
+                )
             tokenize = open_clip.get_tokenizer("ViT-B-32", context_length=config["text_cfg"]["context_length"])
         elif Path(source).is_dir():
             name = f"local-dir:{Path(source).resolve()}"
             model = open_clip.create_model(name, force_image_size=settings.resolution)
             tokenize = open_clip.get_tokenizer(name)
         else:
-            name, _, weights = source.partition("@")
-            model = open_clip.create_model(name, pretrained=weights, force_image_size=settings.resolution)
+            name, _, tag = source.partition("@")
+            model = open_clip.create_model(name, pretrained=tag, force_image_size=settings.resolution)
             tokenize = open_clip.get_tokenizer(name)
     except Exception as error:  # open_clip, the hub and safetensors each raise their own kinds
         raise _cannot_load("encoder", source, error) from error

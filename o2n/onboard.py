@@ -24,7 +24,7 @@ from o2n.errors import CategoryError
 from o2n.features import patch_features
 from o2n.foundation import load_foundation
 from o2n.images import Picture
-from o2n.pool import draw_pool, draw_prior
+from o2n.pool import draw_pool, draw_prior, warped
 from o2n.profiles import Profile
 from o2n.store import CategoryStore
 from o2n.text import text_features
@@ -124,7 +124,7 @@ def onboard(
     pool_blob = stages.run("pool", [*base, references_blob.sha256, adapter_blob.sha256], make_pool)
 
     def make_features() -> bytes:
-        pictures = resized + _unpack_pictures(store, pool_blob, "pool pictures")
+        pictures = resized + warped(resized, profile.pool.warps) + _unpack_pictures(store, pool_blob, "pool pictures")
         return pack(
             torch.cat(
                 [

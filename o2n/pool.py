@@ -1,12 +1,25 @@
 """Adapter + references -> the anomaly-free pool (the paper's section 3.4)."""
 
+import math
+
 import torch
+import torch.nn.functional as F
 
 from o2n import prompts
-from o2n.foundation import DiffusionModel, to_pictures
+from o2n.foundation import DiffusionModel, to_pictures, to_unit
 from o2n.images import Picture
 from o2n.personalize import BASE, MAX_BATCH, personalize, redraw, seeded_noise
 from o2n.profiles import Profile
+
+# Degrees, scale, and shift as a fraction of half a side.
+_VIEWS = (
+    (5, 1.0, 0.0, 0.0),
+    (-5, 1.0, 0.0, 0.0),
+    (0, 1.06, 0.03, 0.03),
+    (0, 0.95, -0.03, 0.03),
+    (0, 1.0, 0.06, -0.06),
+    (0, 1.0, 0.03, 0.03),  # half a patch of the embedded encoder
+)
 
 
 def draw_pool(
@@ -37,6 +50,19 @@ def draw_pool(
         guidance=profile.diffusion.guidance,
     )
     return drawn + to_pictures(redrawn)
+
+
+def warped(references: list[Picture], count: int) -> list[Picture]:
+    """`count` (0-6) views of each reference, slightly turned, scaled or shifted: what a patch encoder that was not
+    trained on millions of photographs does not know to be the same. uint8 (R, R, 3)."""
+    views = []
+    for degrees, scale, dx, dy in _VIEWS[:count]:
+        c, s = math.cos(math.radians(degrees)) * scale, math.sin(math.radians(degrees)) * scale
+        theta = torch.tensor([[c, -s, dx], [s, c, dy]])
+        x = to_unit(references, torch.device("cpu"))
+        grid = F.affine_grid(theta.expand(len(x), -1, -1), list(x.shape), align_corners=False)
+        views += to_pictures(F.grid_sample(x, grid, padding_mode="reflection", align_corners=False))
+    return views
 
 
 def draw_prior(model: DiffusionModel, object_word: str, profile: Profile) -> list[Picture]:

@@ -50,6 +50,7 @@ class PoolSettings(_Settings):
 
     pictures: int = Field(gt=0, description="pictures in the bank, references included")
     t: Fraction = Field(description="how far references are noised before they are redrawn")
+    warps: int = Field(0, ge=0, le=6, description="slightly moved views of each reference added to the bank")
 
 
 class Profile(_Settings):
@@ -74,14 +75,14 @@ TINY = Profile(
     customisation=CustomisationSettings(
         rank=4,
         lora_alpha=4,
-        steps=60,
+        steps=30,
         batch=4,
-        learning_rate=1e-3,
+        learning_rate=2e-3,
         augmentations=8,
         prior_weight=1.0,
         prior_pictures=8,
     ),
-    pool=PoolSettings(pictures=30, t=0.5),
+    pool=PoolSettings(pictures=30, t=0.5, warps=6),
     t=0.3,
     prompts=3,
     alpha=1.0,

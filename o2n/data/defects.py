@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
-from o2n.data.fields import Colour, Drawing, Field, contrast, cover, disc, grid, mix, noise, segment, tint, turn, vary
+from o2n.data.fields import Colour, Drawing, Field, contrast, cover, disc, grid, mix, noise, segment, turn, vary
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,9 @@ def _blob(scene: Scene, rng: Generator, low: float, high: float) -> Field:
     """Signed distance to a ragged spot of radius `low` to `high`."""
     x, y = _axes(scene, rng)
     ragged = 1 + 0.35 * noise(rng, scene.count, scene.size, 7)
-    return np.hypot(x, y * vary(rng, scene.count, 1, 2.2)) - vary(rng, scene.count, low, high) * np.clip(ragged, 0.4, 1.6)
+    return np.hypot(x, y * vary(rng, scene.count, 1, 2.2)) - vary(rng, scene.count, low, high) * np.clip(
+        ragged, 0.4, 1.6
+    )
 
 
 def _soft(distance: Field, width: float) -> Field:
@@ -178,9 +180,10 @@ def swapped_part(scene: Scene, rng: Generator) -> Colour:
     """A part, or a spot of a surface, as another category of the same family has it."""
     if scene.other is None:
         return scene.colour
-    where = _some_part(scene, rng) | (_blob(scene, rng, 0.15, 0.35) < 0) & (scene.drawing.parts.max(axis=(1, 2)) == 0)[
-        :, None, None
-    ]
+    where = (
+        _some_part(scene, rng)
+        | (_blob(scene, rng, 0.15, 0.35) < 0) & (scene.drawing.parts.max(axis=(1, 2)) == 0)[:, None, None]
+    )
     return np.where(where[..., None], scene.other(scene.x, scene.y).colour, scene.colour)
 
 
@@ -203,7 +206,9 @@ def fibre(scene: Scene, rng: Generator) -> Colour:
     x, y = _axes(scene, rng)
     n = scene.count
     curl = vary(rng, n, 0.08, 0.25) * np.sin(x * vary(rng, n, 4, 9) + vary(rng, n, 0, 6))
-    thread = np.maximum(np.abs(y - curl) - vary(rng, n, 0.6, 1.1) * (2 / scene.size), np.abs(x) - vary(rng, n, 0.25, 0.6))
+    thread = np.maximum(
+        np.abs(y - curl) - vary(rng, n, 0.6, 1.1) * (2 / scene.size), np.abs(x) - vary(rng, n, 0.25, 0.6)
+    )
     shadow = scene.colour * (1 - 0.25 * cover(np.roll(thread, 1, axis=1)))[..., None]
     return mix(shadow, _foreign(scene, rng, 0.3), cover(thread))
 
@@ -305,15 +310,16 @@ TRAINING_DEFECTS: dict[str, Kind] = {
 }
 
 UNSEEN_DEFECTS: dict[str, Kind] = {
-    kind.__name__: kind
-    for kind in (fibre, dent, pitting, smear, bubble, burn, crease, displaced_part, tape, fade)
+    kind.__name__: kind for kind in (fibre, dent, pitting, smear, bubble, burn, crease, displaced_part, tape, fade)
 }
 
 VISIBLE = 0.06  # smallest difference of a colour, of 1, that counts as changed
 LEAST_AREA = 12 / 64**2  # smallest share of a picture that a defect covers
 
 
-def spoil(scene: Scene, kinds: dict[str, Kind], names: list[str], rng: Generator) -> tuple[Colour, np.ndarray, list[str]]:
+def spoil(
+    scene: Scene, kinds: dict[str, Kind], names: list[str], rng: Generator
+) -> tuple[Colour, np.ndarray, list[str]]:
     """Give each picture the defect it is to have, "" for none.
 
     A defect that does not show (a bend in a plain surface, a stain in the part's own colour) is tried anew as another
@@ -324,7 +330,7 @@ def spoil(scene: Scene, kinds: dict[str, Kind], names: list[str], rng: Generator
     colour, done = scene.colour.copy(), list(names)
     masks = np.zeros(scene.colour.shape[:3], bool)
     open_ = [row for row, name in enumerate(names) if name]
-    for attempt in range(6):
+    for _ in range(6):
         still = []
         for name in sorted({done[row] for row in open_}):
             rows = [row for row in open_ if done[row] == name]

@@ -4,6 +4,7 @@ A family draws pictures of a category. What makes the category is drawn from `st
 what differs from picture to picture from `picture`; x and y are already turned, scaled and shifted.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -125,9 +126,9 @@ def tartan(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
 def knit(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
     x, y = _anew(x, y, picture)
     period = style.uniform(0.16, 0.32)
-    i, u = cells(x, period)
+    _, u = cells(x, period)
     slanted = y + np.abs(u) * period * style.uniform(0.6, 1.2)
-    j, v = cells(slanted, period * style.uniform(0.5, 0.9))
+    _, v = cells(slanted, period * style.uniform(0.5, 0.9))
     shade = 0.45 + 0.55 * np.cos(np.pi * v) * (0.4 + 0.6 * np.sin(np.pi * np.abs(u * 2)))
     return drawing(shaded(tint(style, 0.3, 0.9), shade * _fine(x, picture, 0.06)))
 
@@ -408,7 +409,11 @@ def screw(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
     round_ = 0.7 + 0.4 * np.cos(np.clip(x / width, -1, 1) * 1.4)
     thread = 0.03 * np.sin(y * pitch + x * 4)
     taper = np.minimum(1, (0.85 - y) * 4)
-    scene.paint(box(x / np.maximum(taper, 0.2) + 0 * y, y - 0.15, width + thread, 0.7), shaded(metal, round_ * (1 + thread * 9)), 1)
+    scene.paint(
+        box(x / np.maximum(taper, 0.2) + 0 * y, y - 0.15, width + thread, 0.7),
+        shaded(metal, round_ * (1 + thread * 9)),
+        1,
+    )
     head = style.uniform(0.26, 0.4)
     scene.paint(box(x, y + 0.62, head, 0.14, 0.08), shaded(metal, 0.8 + 0.3 * np.cos(x / head * 1.4)), 2)
     scene.paint(box(x, y + 0.74, head * 0.25, 0.05), shaded(metal, 0.4 + 0 * x))
@@ -589,7 +594,11 @@ def brush(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
         for column in range(columns):
             u = x - (column - (columns - 1) / 2) * 0.8 / columns
             v = y - (row - (rows - 1) / 2) * 1.3 / rows
-            scene.paint(disc(u, v, 0.36 / max(columns, rows * 0.6)), shaded(colours[row % 2], bristle), 2 + row * columns + column)
+            scene.paint(
+                disc(u, v, 0.36 / max(columns, rows * 0.6)),
+                shaded(colours[row % 2], bristle),
+                2 + row * columns + column,
+            )
     return scene
 
 
@@ -641,7 +650,9 @@ def key(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
     light = 1 + 0.15 * y
     scene.paint(box(x - 0.25, y, 0.6, 0.08), shaded(metal, light), 1)
     for number in range(int(style.integers(3, 6))):
-        scene.paint(box(x - 0.25 - 0.13 * number, y - 0.14, 0.04, style.uniform(0.05, 0.16)), shaded(metal, light), 2 + number)
+        scene.paint(
+            box(x - 0.25 - 0.13 * number, y - 0.14, 0.04, style.uniform(0.05, 0.16)), shaded(metal, light), 2 + number
+        )
     scene.paint(disc(x, y, 0.32, -0.52, 0.0), shaded(metal, light), 9)
     scene.paint(disc(x, y, style.uniform(0.08, 0.2), -0.6, 0.0), scene.ground)
     return scene
@@ -680,7 +691,9 @@ def gauge(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
     count = int(style.integers(8, 16))
     phase = np.arctan2(y, x) * (count / (2 * np.pi))
     tick = (np.abs(phase - np.round(phase)) * 2 * np.pi / count * np.hypot(x, y)) - 0.025
-    scene.paint(np.maximum(tick, ring(x, y, 0.64, 0.14)), ink, (2 + np.round(phase).astype(np.int32) % count).astype(np.int16))
+    scene.paint(
+        np.maximum(tick, ring(x, y, 0.64, 0.14)), ink, (2 + np.round(phase).astype(np.int32) % count).astype(np.int16)
+    )
     angle = style.uniform(0, 6) + vary(picture, len(x), -0.35, 0.35)
     needle = tint(style, 0.3, 0.7, 1.0)
     scene.paint(segment(x, y, 0.0, 0.0, 0.5 * np.cos(angle), 0.5 * np.sin(angle), 0.07), needle, 60)
@@ -697,7 +710,15 @@ def display(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing
     for place in range(count):
         u = (x - (place - (count - 1) / 2) * 1.7 / count) * count / 1.5
         v = y * 1.5
-        bars = ((0, -0.8, 1), (0, 0, 1), (0, 0.8, 1), (-0.45, -0.4, 0), (0.45, -0.4, 0), (-0.45, 0.4, 0), (0.45, 0.4, 0))
+        bars = (
+            (0, -0.8, 1),
+            (0, 0, 1),
+            (0, 0.8, 1),
+            (-0.45, -0.4, 0),
+            (0.45, -0.4, 0),
+            (-0.45, 0.4, 0),
+            (0.45, 0.4, 0),
+        )
         for cx, cy, flat in bars:
             on = style.uniform() < 0.7
             d = box(u - cx, v - cy, 0.34, 0.09, 0.05) if flat else box(u - cx, v - cy, 0.09, 0.3, 0.05)
@@ -716,7 +737,11 @@ def tissue(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
     light = 1 - 0.3 * np.exp(-(second - first) * 8) + 0.05 * fbm(picture, len(x), size, 6)
     scene = drawing(shaded(stain, light))
     nucleus = (first - style.uniform(0.14, 0.26) - 0.1 * (owner - 0.5)) * 0.3
-    scene.paint(nucleus.astype(np.float32), shaded(stain * np.float32(0.5), 0.8 + 0.4 * owner), (1 + owner * 96).astype(np.int16))
+    scene.paint(
+        nucleus.astype(np.float32),
+        shaded(stain * np.float32(0.5), 0.8 + 0.4 * owner),
+        (1 + owner * 96).astype(np.int16),
+    )
     return scene
 
 
@@ -749,7 +774,9 @@ def chest(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
     for side in (-1, 1):
         u = x - side * 0.42
         lung = (np.hypot(u / 0.55, (y + 0.05) / breath) - tall) * 0.6
-        scene.paint(lung, shaded(np.full(3, 0.22, np.float32), 1 + 0.25 * fbm(picture, len(x), size, 6)), 2 + (side > 0))
+        scene.paint(
+            lung, shaded(np.full(3, 0.22, np.float32), 1 + 0.25 * fbm(picture, len(x), size, 6)), 2 + (side > 0)
+        )
     rib = np.cos((y + 0.45 * np.abs(x)) * breath * style.uniform(14, 20))
     scene.colour = scene.colour + (0.12 * np.clip(rib, 0, 1) * (np.abs(x) > 0.1))[..., None]
     scene.colour = mix(scene.colour, np.full(3, 0.8, np.float32), 0.6 * cover(box(x, y, 0.1, 1.2)))
@@ -907,7 +934,11 @@ def knob(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
     scene.paint(r - 0.66 - depth * np.cos(angle * lobes), shaded(body, 0.8 + 0.2 * np.cos(angle * lobes)), 1)
     scene.paint(disc(x, y, 0.45), shaded(body, 1.1 + 0.15 * x))
     a = style.uniform(0, 6)
-    scene.paint(segment(x, y, 0.15 * np.cos(a), 0.15 * np.sin(a), 0.4 * np.cos(a), 0.4 * np.sin(a), 0.07), contrast(style, body, 0.4), 2)
+    scene.paint(
+        segment(x, y, 0.15 * np.cos(a), 0.15 * np.sin(a), 0.4 * np.cos(a), 0.4 * np.sin(a), 0.07),
+        contrast(style, body, 0.4),
+        2,
+    )
     return scene
 
 
@@ -1026,15 +1057,13 @@ def _print(
         u = x - (number - (count - 1) / 2) * height * 0.75
         shape = np.full(x.shape, 9.0, np.float32)
         points = style.integers(0, 3, (5, 2)) * np.array([1, 1.5]) - np.array([1.0, 1.5])
-        for a, b in zip(points[:-1], points[1:], strict=True):
+        for a, b in itertools.pairwise(points):
             ax, ay, bx, by = (float(value) * height / 3.2 for value in (*a, *b))
             shape = np.minimum(shape, segment(u, y, ax, ay, bx, by, height * 0.14))
         scene.paint(shape, ink, part + number)
 
 
-def pose(
-    kind: Family, count: int, size: int, style: Generator, picture: Generator
-) -> tuple[Field, Field]:
+def pose(kind: Family, count: int, size: int, style: Generator, picture: Generator) -> tuple[Field, Field]:
     """Coordinates of `count` pictures, each seen from a little elsewhere; how much is the category's own."""
     x, y = grid(size)
     strict = style.uniform(0.3, 1.0)

@@ -1,7 +1,7 @@
 """What procedural pictures are made of: coordinates, shapes, noise and paint.
 
-A field is float32 (N, S, S), one value per pixel of N pictures. Coordinates run from -1 to 1 across a picture, shapes are
-signed distances (negative inside; iquilezles.org/articles/distfunctions2d), colours are float32 RGB in [0, 1].
+A field is float32 (N, S, S), one value per pixel of N pictures. Coordinates run from -1 to 1 across a picture, shapes
+are signed distances (negative inside; iquilezles.org/articles/distfunctions2d), colours are float32 RGB in [0, 1].
 """
 
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-Field = NDArray[np.float32]
-Colour = NDArray[np.float32]  # (3,), or one per pixel (N, S, S, 3)
+Field = NDArray[np.floating]
+Colour = NDArray[np.floating]  # (3,), or one per pixel (N, S, S, 3)
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """Procedural pictures: endless categories of good and of spoilt parts, with masks and exact normal twins.
 
-Three parts. Models are trained on `TRAINING` families alone; every choice is made on `VALIDATION`; `EVALUATION` families
-and `UNSEEN_DEFECTS` are looked at only to report.
+Three parts. Models are trained on `TRAINING` families alone; every choice is made on `VALIDATION`; `EVALUATION`
+families and `UNSEEN_DEFECTS` are looked at only to report.
 """
 
 from dataclasses import dataclass

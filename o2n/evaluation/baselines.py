@@ -31,7 +31,7 @@ def raw_patches(references: list[Picture], queries: list[Picture]) -> tuple[NDAr
 def nearest_picture(references: list[Picture], queries: list[Picture]) -> NDArray[np.float32]:
     """Distance of each query to the nearest reference, pixel by pixel, float32 (N,)."""
     known, wanted = (_small(pictures).reshape(len(pictures), -1) for pictures in (references, queries))
-    return np.asarray(np.stack([np.linalg.norm(known - query, axis=1).min() for query in wanted]))
+    return np.asarray(np.stack([np.linalg.norm(known - query, axis=1).min() for query in wanted]), np.float32)
 
 
 def random_encoder(references: list[Picture], queries: list[Picture]) -> NDArray[np.float32]:
@@ -42,11 +42,11 @@ def random_encoder(references: list[Picture], queries: list[Picture]) -> NDArray
     return np.asarray(distance.amax(dim=-1).mean(dim=-1).numpy())
 
 
-def _small(pictures: list[Picture]) -> NDArray[np.float32]:
+def _small(pictures: list[Picture]) -> NDArray[np.floating]:
     return np.stack([images.resize(picture, SIZE) for picture in pictures]).astype(np.float32) / 255
 
 
-def _patches(pictures: list[Picture]) -> NDArray[np.float32]:
+def _patches(pictures: list[Picture]) -> NDArray[np.floating]:
     """float32 (N, g, g, 192): all patches of all pictures."""
     windows = np.lib.stride_tricks.sliding_window_view(_small(pictures), (PATCH, PATCH), axis=(1, 2))
     windows = windows[:, ::STRIDE, ::STRIDE]

@@ -22,8 +22,8 @@ from o2n.triplet import TripletScorer
 class Judgement:
     """What came out for one task and one draw of its references.
 
-    figures: each metric's name -> its value. AUROC, AUPRO and SSIM are fractions; `error gone` is the share of the error
-    inside the masks (query against normal twin) that the counterpart no longer has; times are in seconds.
+    figures: each metric's name -> its value. AUROC, AUPRO and SSIM are fractions; `error gone` is the share of the
+    error inside the masks (query against normal twin) that the counterpart no longer has; times are in seconds.
     """
 
     group: str

@@ -1,4 +1,4 @@
-"""Training of the embedded CLIP and of the text branch's linear maps (eq. 6), on what the three branches will ask of them.
+"""Training of the embedded CLIP and of the text branch's linear maps (eq. 6), on what the three branches will ask.
 
 Losses on batches of categories, each with references, queries, and what the queries should have looked like:
 few-shot (a query patch's distance to the nearest patch of its own references, eq. 5, tells whether it is spoilt),
@@ -119,6 +119,7 @@ def _loss(
     counterparts: Tensor | None,
 ) -> tuple[Tensor, dict[str, float]]:
     device = clip.mean.device
+    assert clip.maps is not None
     count, shown = len(drawn), pictures.shape[1]
     # The first good query does without a counterpart.
     everything = torch.cat([pictures, counterparts[:, 1:]], dim=1) if counterparts is not None else pictures

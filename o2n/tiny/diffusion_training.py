@@ -1,8 +1,8 @@
 """Training of the embedded diffusion model: text-conditional, on pixels, predicting x0.
 
 Beside the usual task (a noised normal picture -> that picture) it is given what no public data has: a spoilt picture,
-noised, whose target under a normal prompt is its exact normal twin, and under an abnormal prompt the picture itself. So the
-prompts of eq. (2) mean something, and redrawing (eq. 3) takes away what a defect has put there.
+noised, whose target under a normal prompt is its exact normal twin, and under an abnormal prompt the picture itself.
+So the prompts of eq. (2) mean something, and redrawing (eq. 3) takes away what a defect has put there.
 """
 
 from pathlib import Path
@@ -63,7 +63,9 @@ def _batch(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, list[str],
     return torch.stack(clean), torch.stack(spoilt), torch.stack(masks), texts, keep
 
 
-def _loss(model: DiffusionModel, clean: Tensor, spoilt: Tensor, masks: Tensor, tokens: Tensor, keep: list[bool]) -> Tensor:
+def _loss(
+    model: DiffusionModel, clean: Tensor, spoilt: Tensor, masks: Tensor, tokens: Tensor, keep: list[bool]
+) -> Tensor:
     scheduler = model.scheduler(steps=1)
     count = len(clean)
     # Redrawing starts at t = 0.3 and the pool at 0.5: most of the training goes where most of the use is.
@@ -96,9 +98,12 @@ def _report(model: DiffusionModel, folder: Path, step: int) -> None:
         before.append(((queries - twins).abs() * masks).sum() / masks.sum() / 3)
         after.append(((redrawn - twins).abs() * masks).sum() / masks.sum() / 3)
         outside.append(((redrawn - twins).abs() * ~masks).sum() / (~masks).sum() / 3)
-        rows.append(torch.cat([torch.cat([q, r, n], dim=2) for q, r, n in zip(queries, redrawn, twins, strict=True)], 2))
+        rows.append(
+            torch.cat([torch.cat([q, r, n], dim=2) for q, r, n in zip(queries, redrawn, twins, strict=True)], 2)
+        )
     grid = (torch.cat(rows, dim=1).permute(1, 2, 0).cpu().numpy() * 255).astype(np.uint8)
     Image.fromarray(grid).save(folder / f"samples-{step:06d}.png")
     gone = [1 - float(a / b) for a, b in zip(after, before, strict=True)]
     words = " ".join(f"{family} {value:.2f}" for family, value in zip(VALIDATION, gone, strict=True))
-    print(f"step {step}: gone inside {np.mean(gone):.3f} ({words}); error outside {np.mean([float(v) for v in outside]):.4f}", flush=True)
+    left = np.mean([float(value) for value in outside])
+    print(f"step {step}: gone inside {np.mean(gone):.3f} ({words}); error outside {left:.4f}", flush=True)

@@ -1,6 +1,5 @@
 """What both trainings share: procedural categories, checkpoints, running averages of the weights, progress."""
 
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -116,7 +115,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.plan.learning_rate * warm * max(float(fall), 0.01)
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(self.modules.parameters(), 1.0)
         self.optimizer.step()
         self.step += 1
@@ -137,7 +136,7 @@ class Trainer:
         }
         part = self._file.with_suffix(".part")
         torch.save(state, part)
-        os.replace(part, self._file)
+        part.replace(self._file)
 
     def averaged(self) -> "_Averaged":
         """Within it, the modules have their averaged weights."""

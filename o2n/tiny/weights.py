@@ -1,4 +1,4 @@
-"""Checkpoints of both trainings -> the weights that are shipped: averages, float16, safetensors, in the hub's file names."""
+"""Checkpoints of both trainings -> the weights that are shipped: averages, float16, under the hub's file names."""
 
 from pathlib import Path
 

@@ -12,9 +12,10 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from o2n.errors import FoundationError
-from o2n.foundation import EMBEDDED, is_untrained, load_foundation, pick_device, to_pictures
+from o2n.foundation import EMBEDDED, load_foundation, load_untrained, pick_device, to_pictures
 from o2n.personalize import BASE, redraw, seeded_noise
-from o2n.profiles import PAPER, TINY, Profile
+from o2n.profiles import TINY, Profile
+from o2n.tiny.weights import FILES
 from tests.helpers import checks
 
 
@@ -94,10 +95,13 @@ def test_building_from_a_seed_leaves_the_random_state_alone() -> None:
     assert torch.equal(torch.rand(2), expected)
 
 
-def test_doctor_can_tell_whether_weights_are_shipped(clip_folder: Path, diffusion_folder: Path) -> None:
-    assert is_untrained(TINY) == (not list(EMBEDDED.rglob("*.safetensors")))
-    assert not is_untrained(PAPER)
-    assert not is_untrained(profile(clip_folder, diffusion_folder))
+def test_the_shipped_weights_are_small_trained_and_safe() -> None:
+    files = [file for file in EMBEDDED.rglob("*") if file.suffix not in (".json", ".md", ".py", ".pyc", "")]
+    assert {file.suffix for file in files} == {".safetensors"}
+    assert sum(file.stat().st_size for file in files) <= 24e6
+    assert {file.relative_to(EMBEDDED).as_posix() for file in files} == set(FILES.values())
+    trained, untrained = load_foundation(TINY), load_untrained(TINY)
+    assert trained.identity != untrained.identity
 
 
 def test_a_clip_from_a_directory_has_that_directorys_weights(clip_folder: Path) -> None:

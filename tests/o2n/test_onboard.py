@@ -61,7 +61,7 @@ def test_the_bank_holds_references_and_pool(store: CategoryStore) -> None:
     manifest = store.manifest(run(store).ref)
     features = unpack(store.get_blob(manifest.blobs["features"]), "features")
     pool = unpack(store.get_blob(manifest.blobs["pool"]), "pool")
-    assert features.shape[0] == QUICK.pool.pictures
+    assert features.shape[0] == QUICK.pool.pictures + 2 * QUICK.pool.warps
     assert len(pool) == QUICK.pool.pictures - 2
 
 
