@@ -4,6 +4,7 @@ Three parts. Models are trained on `TRAINING` families alone; every choice is ma
 families and `UNSEEN_DEFECTS` are looked at only to report.
 """
 
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from o2n import prompts
+from o2n.data import parts, surfaces  # noqa: F401 - they register their families
 from o2n.data.defects import TRAINING_DEFECTS, UNSEEN_DEFECTS, Kind, Scene, spoil
 from o2n.data.families import FAMILIES, pose
 from o2n.data.fields import Colour, Drawing, Field, drawing, grid, vary
@@ -78,7 +80,7 @@ def draw(
 ) -> Pictures:
     """`good` flawless pictures of a category, then `bad` spoilt ones; the same arguments give the same pixels."""
     kind, count = FAMILIES[category.family], good + bad
-    identity = [list(FAMILIES).index(category.family), category.seed]
+    identity = [zlib.crc32(category.family.encode()), category.seed]
     rng = np.random.default_rng([*identity, seed])
     x, y = pose(kind, count, size, np.random.default_rng([*identity, 1 << 40]), rng)
     inner = int(rng.integers(1 << 62))

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from o2n.data.defects import TRAINING_DEFECTS, UNSEEN_DEFECTS
-from o2n.data.families import FAMILIES
+from o2n.data.families import FAMILIES  # filled by the import below
 from o2n.data.procedural import (
     EVALUATION,
     TRAINING,
@@ -39,7 +40,10 @@ def test_a_picture_and_its_twin_differ_inside_the_mask_alone(family: str) -> Non
     assert drawn.masks[3:].any(axis=(1, 2)).all()
     difference = np.abs(drawn.pictures.astype(int) - drawn.twins).max(axis=-1)
     for mask, differs in zip(drawn.masks[3:], difference[3:], strict=True):
-        assert differs[mask].mean() > 4 * differs[~mask].mean()
+        # A camera out of focus carries the defect two pixels further.
+        outside = ~ndimage.binary_dilation(mask, iterations=2)
+        assert differs[mask].mean() > 12
+        assert differs[outside].max(initial=0) <= 30
 
 
 def test_the_same_arguments_give_the_same_pixels_and_others_do_not() -> None:
