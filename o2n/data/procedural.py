@@ -92,7 +92,7 @@ def draw(
         return kind.draw(x, y, np.random.default_rng([*identity, inner]), np.random.default_rng(inner))
 
     drawn = again(x, y)
-    drawn.colour, drawn.ground = np.clip(drawn.colour, 0, 1), np.clip(drawn.ground, 0, 1)
+    drawn.colour, drawn.ground = (np.clip(a, 0, 1).astype(np.float32) for a in (drawn.colour, drawn.ground))
     scene = Scene(drawn, x, y, again, other)
     names = [""] * good + [str(name) for name in rng.choice(list(defects), bad)]
     spoilt, masks, kinds = spoil(scene, defects, names, rng)
