@@ -1,10 +1,12 @@
 """Train the embedded foundation from nothing, on procedural pictures alone, and ship its weights.
 
-    python jobs/train_tiny.py                       # both trainings side by side, then o2n/tiny/*.safetensors
-    python jobs/train_tiny.py --only diffusion      # one of them
+    python jobs/train_tiny.py                       # everything, then o2n/tiny/**/*.safetensors
+    python jobs/train_tiny.py --only diffusion      # one of the trainings
     python jobs/train_tiny.py --only export         # ship what the checkpoints hold
 
-Both go on from their last checkpoint. Logs and sample grids are in --folder.
+CLIP and the diffusion model are trained side by side. Then CLIP is tuned on what the diffusion model makes of
+pictures ("pairs"), which are what it will compare. Every training goes on from its last checkpoint. Logs and sample
+grids are in --folder.
 """
 
 import json
@@ -18,14 +20,19 @@ import click
 
 from o2n.options import OneLineErrorsCommand
 
-TRAININGS = ("clip", "diffusion")
+ROUNDS = (("clip", "diffusion"), ("pairs",))  # the trainings of a round run side by side
 
 
 @click.command(cls=OneLineErrorsCommand)
 @click.option("--folder", type=click.Path(path_type=Path), default=Path("training"), show_default=True)
-@click.option("--only", type=click.Choice([*TRAININGS, "export"]), help="One of the trainings, or the export alone.")
-@click.option("--clip-steps", default=24000, show_default=True)
-@click.option("--diffusion-steps", default=20000, show_default=True)
+@click.option(
+    "--only",
+    type=click.Choice(["clip", "diffusion", "pairs", "export"]),
+    help="One of the trainings, or the export alone.",
+)
+@click.option("--clip-steps", default=9000, show_default=True)
+@click.option("--diffusion-steps", default=9000, show_default=True)
+@click.option("--pairs-steps", default=1200, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option(
     "--threads", default=max(1, (os.cpu_count() or 2) // 2), show_default=True, help="CPU threads of each training."
@@ -36,53 +43,67 @@ def main(
     only: str | None,
     clip_steps: int,
     diffusion_steps: int,
+    pairs_steps: int,
     seed: int,
     threads: int,
     into: Path | None,
 ) -> None:
     """Train the embedded CLIP and diffusion model."""
-    steps = {"clip": clip_steps, "diffusion": diffusion_steps}
-    chosen = [name for name in TRAININGS if only in (None, name)]
+    steps = {"clip": clip_steps, "diffusion": diffusion_steps, "pairs": pairs_steps}
     context = get_context("spawn")
-    processes = [
-        context.Process(target=train, args=(name, folder / name, steps[name], seed, threads, len(chosen) == 1))
-        for name in chosen
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    if any(process.exitcode for process in processes):
-        sys.exit(f"error: a training failed, see {folder}/*/log: start again to go on from the last checkpoint")
-    from o2n.foundation import EMBEDDED
-    from o2n.tiny.weights import export
-
-    written = export(folder, into or EMBEDDED)
-    click.echo(json.dumps({str(file): file.stat().st_size for file in written}))
+    for side_by_side in ROUNDS:
+        chosen = [name for name in side_by_side if only in (None, name)]
+        processes = [
+            context.Process(target=train, args=(name, folder, steps[name], seed, threads, len(chosen) == 1))
+            for name in chosen
+        ]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        if any(process.exitcode for process in processes):
+            sys.exit(f"error: a training failed, see {folder}/*/log: start again to go on from the last checkpoint")
+    if only in (None, "export"):
+        click.echo(json.dumps({str(file): file.stat().st_size for file in ship(folder, into)}))
 
 
 def train(name: str, folder: Path, steps: int, seed: int, threads: int, aloud: bool) -> None:
     """Run one training to its end in this process; its log goes to the terminal only if it is the only one."""
-    folder.mkdir(parents=True, exist_ok=True)
+    own = folder / name
+    own.mkdir(parents=True, exist_ok=True)
     if not aloud:
-        print(f"{name}: progress in {folder / 'log'}", flush=True)
-        with (folder / "log").open("a") as log, redirect_stdout(log), redirect_stderr(log):
+        print(f"{name}: progress in {own / 'log'}", flush=True)
+        with (own / "log").open("a") as log, redirect_stdout(log), redirect_stderr(log):
             return train(name, folder, steps, seed, threads, aloud=True)
     import torch
 
-    from o2n.foundation import load_untrained
+    from o2n.foundation import load_from
     from o2n.profiles import TINY
     from o2n.tiny.clip_training import train_clip
     from o2n.tiny.diffusion_training import train_diffusion
     from o2n.tiny.training import Plan
 
     torch.set_num_threads(threads)
-    foundation = load_untrained(TINY)
     if name == "clip":
-        train_clip(foundation.clip, TINY.encoder.levels, Plan(folder, steps, 1.5e-3, seed))
+        train_clip(load_from(TINY, None).clip, TINY.encoder.levels, Plan(own, steps, 1.5e-3, seed))
+    elif name == "diffusion":
+        train_diffusion(load_from(TINY, None).diffusion, Plan(own, steps, 1e-3, seed))
     else:
-        train_diffusion(foundation.diffusion, Plan(folder, steps, 1e-3, seed))
+        ship(folder, own / "begun")
+        begun = load_from(TINY, own / "begun")
+        train_clip(begun.clip, TINY.encoder.levels, Plan(own, steps, 3e-4, seed + 1), begun.diffusion)
     return None
+
+
+def ship(folder: Path, into: Path | None) -> list[Path]:
+    """Export what was trained in `folder`; CLIP as it was tuned on pairs, once it was."""
+    from o2n.foundation import EMBEDDED
+    from o2n.tiny.weights import export
+
+    into = into or EMBEDDED
+    pairs = folder / "pairs" / "checkpoint.pt"
+    clip = pairs if pairs.exists() else folder / "clip" / "checkpoint.pt"
+    return export(clip, "clip", into) + export(folder / "diffusion" / "checkpoint.pt", "diffusion", into)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import functools
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,12 @@ class ClipModel:
 
 @dataclass(frozen=True, eq=False)
 class DiffusionModel:
-    """The diffusion model in evaluation mode. Without a `vae` it works on pixels: the picture is the latent."""
+    """The diffusion model in evaluation mode.
+
+    Without a `vae` it works on pixels: the latent is the picture itself, its squares of `fold` × `fold` pixels laid
+    into channels (Hoogeboom et al., 2023, "simple diffusion"), which loses nothing and spares the UNet its dearest
+    level.
+    """
 
     unet: Any
     text_encoder: Any
@@ -85,13 +91,16 @@ class DiffusionModel:
         return self.unet.device
 
     @property
+    def fold(self) -> int:
+        """Pixels along a side of the square that one place of the latent stands for."""
+        if self.vae is None:
+            return math.isqrt(self.unet.config.in_channels // 3)
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(C, h, w) of one picture's latent."""
-        side = (
-            self.resolution
-            if self.vae is None
-            else self.resolution // 2 ** (len(self.vae.config.block_out_channels) - 1)
-        )
+        side = self.resolution // self.fold
         return (self.unet.config.in_channels, side, side)
 
     def scheduler(self, steps: int) -> DDIMScheduler:
@@ -105,13 +114,16 @@ class DiffusionModel:
         """uint8 (R, R, 3) pictures -> latents float32 (B, C, h, w)."""
         x = to_unit(pictures, self.device) * 2 - 1
         if self.vae is None:
-            return x
+            return F.pixel_unshuffle(x, self.fold)
         return self.vae.encode(x).latent_dist.mode() * self.vae.config.scaling_factor
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
         """Latents float32 (B, C, h, w) -> pictures float32 (B, 3, R, R) in [0, 1]."""
-        x = latents if self.vae is None else self.vae.decode(latents / self.vae.config.scaling_factor).sample
+        if self.vae is None:
+            x = F.pixel_shuffle(latents, self.fold)
+        else:
+            x = self.vae.decode(latents / self.vae.config.scaling_factor).sample
         return (x.clamp(-1, 1) + 1) / 2
 
     @torch.inference_mode()
@@ -160,9 +172,10 @@ def load_foundation(profile: Profile) -> Foundation:
     return _load(profile, EMBEDDED)
 
 
-def load_untrained(profile: Profile) -> Foundation:
-    """The same with the embedded models as they are before any training, built from a fixed seed."""
-    return _load(profile, None)
+def load_from(profile: Profile, weights: Path | None) -> Foundation:
+    """The same with the embedded models' weights from the folder `weights`; without one they are as before any
+    training, built from a fixed seed."""
+    return _load(profile, weights)
 
 
 def _load(profile: Profile, weights: Path | None) -> Foundation:

@@ -6,10 +6,6 @@ personal (so does its distance to the same place of a counterpart, eq. 4), text 
 prompts, eq. 6), and CLIP's own contrast of whole pictures and prompts.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from typing import Any
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -17,9 +13,12 @@ from torch import Tensor, nn
 from torchmetrics.functional.classification import binary_auroc
 
 from o2n.data.procedural import TRAINING, VALIDATION, Category, abnormal_captions, draw, normal_captions
-from o2n.foundation import ClipModel
+from o2n.foundation import ClipModel, DiffusionModel, to_pictures
+from o2n.personalize import BASE, redraw
+from o2n.profiles import TINY
+from o2n.prompts import personal_prompts
 from o2n.text import LOGIT_SCALE
-from o2n.tiny.training import Plan, Prompts, Trainer, categories, draw_category, to_tensor
+from o2n.tiny.training import Plan, Prompts, Trainer, any_word, categories, draw_category, plain_attention, to_tensor
 
 CATEGORIES, REFERENCES, GOOD, BAD = 4, 4, 2, 2
 COVERED = 0.25  # a patch is spoilt if this share of it is
@@ -40,10 +39,13 @@ class Judges(nn.Module):
         return self.scale[branch].exp()[:, None] * (distance - self.bias[branch][:, None])
 
 
-def train_clip(clip: ClipModel, levels: tuple[int, ...], plan: Plan) -> Trainer:
-    """Train encoder, text tower and linear maps together.
+def train_clip(
+    clip: ClipModel, levels: tuple[int, ...], plan: Plan, diffusion: DiffusionModel | None = None
+) -> Trainer:
+    """Train encoder, text tower and linear maps together; `clip.maps` must be there.
 
-    `clip.maps` must be there; it is trained with the rest.
+    The personal loss compares queries with their blurred normal twins, or, given a trained `diffusion` model, with
+    what that makes of them: the very pairs of eq. (4).
     """
     device = clip.mean.device
     assert clip.maps is not None
@@ -53,10 +55,15 @@ def train_clip(clip: ClipModel, levels: tuple[int, ...], plan: Plan) -> Trainer:
     prompts = Prompts(clip.tokenize)
     for step, rng in trainer.rounds():
         drawn, pictures, twins, masks = _batch(rng)
-        # The personal loss is the easiest: a third of the steps is enough.
-        counterparts = _redrawn(twins) if step % 3 == 0 else None
-        with _plain_attention() if device.type == "cpu" else nullcontext():
-            loss, parts = _loss(clip, judges, levels, prompts, rng, drawn, pictures, masks, counterparts)
+        # While the patches say nothing, the text loss would only draw normal and abnormal prompts together.
+        settled = diffusion is not None or step > plan.steps // 4
+        if diffusion is not None:
+            counterparts = _redrawn(diffusion, drawn, pictures[:, REFERENCES:])
+        else:
+            # Blurred twins are the easiest to tell from what is spoilt: a third of the steps is enough.
+            counterparts = _blurred(twins) if step % 3 == 0 else None
+        with plain_attention(device):
+            loss, parts = _loss(clip, judges, levels, prompts, rng, drawn, pictures, masks, counterparts, settled)
             trainer.update(loss)
         if step % 50 == 0:
             words = " ".join(f"{name} {value:.3f}" for name, value in parts.items())
@@ -66,25 +73,6 @@ def train_clip(clip: ClipModel, levels: tuple[int, ...], plan: Plan) -> Trainer:
                 print(f"step {step}: {validate(clip, levels, prompts)}", flush=True)
             modules.train()
     return trainer
-
-
-@contextmanager
-def _plain_attention() -> Iterator[None]:
-    """Within it, attention without a mask is two matrix products: on a CPU a third faster for whole steps than torch's
-    own fused kernel, whose backward pass is slow at 257 tokens."""
-    fused = F.scaled_dot_product_attention
-
-    def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *args: Any, **kwargs: Any) -> Tensor:
-        if mask is not None or kwargs.get("attn_mask") is not None or kwargs.get("is_causal"):
-            return fused(q, k, v, mask, *args, **kwargs)
-        weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-        return weights.softmax(dim=-1).to(v.dtype) @ v
-
-    F.scaled_dot_product_attention = attention  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        F.scaled_dot_product_attention = fused
 
 
 def _batch(rng: np.random.Generator) -> tuple[list[Category], Tensor, Tensor, Tensor]:
@@ -97,14 +85,34 @@ def _batch(rng: np.random.Generator) -> tuple[list[Category], Tensor, Tensor, Te
     return [d.category for d in drawn], pictures, twins, masks
 
 
-def _redrawn(twins: Tensor) -> Tensor:
-    """Twins (C, Q, 3, S, S) as a diffusion model gives them back: blurred, a little off in light and detail."""
+def _blurred(twins: Tensor) -> Tensor:
+    """Twins (C, Q, 3, S, S) much as a diffusion model gives them back: blurred, a little off in light and detail."""
     x = twins.flatten(0, 1)
     soft = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1)
     x = x + torch.rand(len(x), 1, 1, 1) * (soft - x)
     off = F.interpolate(torch.randn(len(x), 3, 16, 16), size=x.shape[-2:], mode="bicubic")
     x = x * (1 + 0.03 * torch.randn(len(x), 3, 1, 1)) + 0.03 * torch.rand(len(x), 1, 1, 1) * off
     return x.clamp(0, 1).view_as(twins)
+
+
+@torch.no_grad()
+def _redrawn(diffusion: DiffusionModel, drawn: list[Category], queries: Tensor) -> Tensor:
+    """Queries (C, Q, 3, S, S) redrawn as eq. (3) says, by the base model."""
+    texts = [diffusion.embed(personal_prompts(category.word, 1)) for category in drawn]
+    count = queries.shape[0] * queries.shape[1]
+    latents = diffusion.encode(to_pictures(queries.flatten(0, 1)))
+    found = redraw(
+        diffusion,
+        latents,
+        torch.randn(latents.shape).to(latents.device),
+        torch.cat(texts).repeat_interleave(queries.shape[1], dim=0),
+        [BASE] * count,
+        t=TINY.t,
+        steps=TINY.diffusion.steps,
+        guidance=1.0,
+    )
+    # Tensors born in inference mode cannot take part in a gradient; copies can.
+    return diffusion.decode(found).cpu().clone().view_as(queries)
 
 
 def _loss(
@@ -117,6 +125,7 @@ def _loss(
     pictures: Tensor,
     masks: Tensor,
     counterparts: Tensor | None,
+    settled: bool,
 ) -> tuple[Tensor, dict[str, float]]:
     device = clip.mean.device
     assert clip.maps is not None
@@ -134,12 +143,15 @@ def _loss(
         text = F.normalize(halves.mean(dim=2), dim=-1)
         mapped = clip.maps(features[:, :shown])
         seen = F.normalize(whole.unflatten(0, (count, -1))[:, :shown], dim=-1)
-        logits = judges.contrast.exp() * seen @ text.flatten(0, 1).T.to(seen.dtype)
+        logits = judges.contrast.exp() * seen @ text[:-count].flatten(0, 1).T.to(seen.dtype)
     # Distances are differences of nearly equal numbers: not in bfloat16.
     found = bank.gather(2, nearest.expand(-1, -1, -1, bank.shape[-1]))
     few = (1 - (queries * found).sum(dim=-1)).unflatten(2, (-1, features.shape[-2])).transpose(1, 2)
-    # Its gradient would draw normal and abnormal prompts together, the safest answer while the patches say nothing.
-    towards = (text[:count, 1] - text[:count, 0]).detach()
+    own = torch.from_numpy(rng.uniform(size=(count, 1, 1)) < 0.5).to(device)
+    asked = torch.where(own, text[:count], text[-count:])
+    towards = asked[:, 1] - asked[:, 0]
+    if not settled:
+        towards = towards.detach()
     read = LOGIT_SCALE * torch.einsum("cklge,ce->cklg", F.normalize(mapped.float(), dim=-1), towards)
     side = int(features.shape[-2] ** 0.5)
     covered = F.adaptive_avg_pool2d(masks.to(device), side).flatten(-2)
@@ -154,7 +166,7 @@ def _loss(
         "contrast": F.cross_entropy(logits.float().flatten(0, 1), target.flatten()),
         "names": _names(halves),
     }
-    total = 2 * parts["few"] + parts["text"] + 0.2 * parts["contrast"] + 0.5 * parts["names"]
+    total = 2 * parts["few"] + 1.5 * parts["text"] + 0.2 * parts["contrast"] + 0.5 * parts["names"]
     if counterparts is not None:
         told = judges(1 - (features[:, REFERENCES + 1 : shown] * features[:, shown:]).sum(dim=-1), 1)
         parts["personal"] = _ranked(told, covered[:, 1:]) + 0.3 * _told_apart(told, covered[:, 1:])
@@ -172,10 +184,11 @@ def encode(clip: ClipModel, pictures: Tensor, levels: tuple[int, ...]) -> tuple[
 
 
 def _texts(clip: ClipModel, prompts: Prompts, rng: np.random.Generator, drawn: list[Category]) -> Tensor:
-    """Embeddings of a few normal and abnormal prompts of each category and of 8 others, (C + 8, 2, 2, E): the means of
-    two halves of the prompts."""
+    """Embeddings of a few normal and abnormal prompts of each category, of 8 others, and of C words that nothing is
+    called by, (C + 8 + C, 2, 2, E): the means of two halves of the prompts."""
     words = [category.word for category in drawn]
     words += [other.word for other in categories(rng, TRAINING, 16) if other.word not in words][:8]
+    words += [any_word(rng) for _ in drawn]
     texts = []
     for word in words:
         texts += [str(text) for text in rng.choice(normal_captions(word), 4)]
@@ -225,7 +238,7 @@ def validate(clip: ClipModel, levels: tuple[int, ...], prompts: Prompts, each: i
     found: dict[str, list[float]] = {"s_p": [], "s_n": [], "s_text": []}
     for number, family in enumerate(VALIDATION):
         drawn = draw(Category(family, number), 4 + each, each, 7)
-        pictures, counterparts = to_tensor(drawn.pictures), _redrawn(to_tensor(drawn.twins[4:])[None])[0]
+        pictures, counterparts = to_tensor(drawn.pictures), _blurred(to_tensor(drawn.twins[4:])[None])[0]
         device = clip.mean.device
         features, _ = encode(clip, pictures.to(device), levels)
         redrawn, _ = encode(clip, counterparts.to(device), levels)

@@ -1,17 +1,21 @@
 """What both trainings share: procedural categories, checkpoints, running averages of the weights, progress."""
 
+import functools
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from o2n.data.procedural import Category, Pictures, draw
+from o2n.data.procedural import TRAINING, Category, Pictures, draw
 from o2n.foundation import Tokenizer
 
 AVERAGE = 0.998  # decay of the running average of the weights; what is shipped is the average
@@ -55,6 +59,34 @@ def vary_category(drawn: Pictures, rng: np.random.Generator) -> Pictures:
 def to_tensor(pictures: np.ndarray) -> Tensor:
     """uint8 (..., H, W, 3) -> float32 (..., 3, H, W) in [0, 1]."""
     return torch.from_numpy(pictures).movedim(-1, -3).float() / 255
+
+
+@contextmanager
+def plain_attention(device: torch.device) -> Iterator[None]:
+    """Within it, on a CPU, attention without a mask is two matrix products: a third faster for whole steps than torch's
+    own fused kernel, whose backward pass is slow at 257 tokens."""
+    fused = F.scaled_dot_product_attention
+
+    def attention(
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        **kwargs: Any,
+    ) -> Tensor:
+        if attn_mask is not None or is_causal:
+            return fused(q, k, v, attn_mask, dropout_p, is_causal, **kwargs)
+        weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+        return weights.softmax(dim=-1).to(v.dtype) @ v
+
+    if device.type == "cpu":
+        F.scaled_dot_product_attention = attention  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        F.scaled_dot_product_attention = fused
 
 
 class Prompts:
@@ -157,5 +189,30 @@ class _Averaged:
 
 
 def draw_category(category: Category, good: int, bad: int, rng: np.random.Generator) -> Pictures:
-    """Pictures of a category for training, seen in one of many ways."""
-    return vary_category(draw(category, good, bad, int(rng.integers(1 << 40))), rng)
+    """Pictures of a category for training, seen in one of many ways; one in three has another family's light and shade
+    laid over it, so that there are more kinds of pictures than there are families."""
+    drawn = vary_category(draw(category, good, bad, int(rng.integers(1 << 40))), rng)
+    if rng.uniform() < 1 / 3:
+        (other,) = categories(rng, TRAINING, 1)
+        over = vary_category(draw(other, good + bad, 0, int(rng.integers(1 << 40))), rng).twins
+        shade = over.mean(axis=-1, keepdims=True, dtype=np.float32) / np.float32(over.mean())
+        strength = np.float32(rng.uniform(0.3, 1))
+
+        def shaded(pictures: np.ndarray) -> np.ndarray:
+            return np.clip(pictures * (1 + strength * (shade - 1)), 0, 255).astype(np.uint8)
+
+        drawn = replace(drawn, pictures=shaded(drawn.pictures), twins=shaded(drawn.twins))
+    return drawn
+
+
+@functools.cache
+def _vocabulary() -> tuple[str, ...]:
+    tokens = [token.removesuffix("</w>") for token in SimpleTokenizer().encoder if token.endswith("</w>")]
+    return tuple(sorted(token for token in tokens if len(token) > 2 and token.isascii() and token.isalpha()))
+
+
+def any_word(rng: np.random.Generator) -> str:
+    """One or two words of the tokenizer's vocabulary. Users call their parts what they like: prompts must mean good
+    and bad with a word that training never tied to a picture, too."""
+    known = _vocabulary()
+    return " ".join(known[index] for index in rng.integers(len(known), size=int(rng.integers(1, 3))))

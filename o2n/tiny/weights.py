@@ -1,4 +1,4 @@
-"""Checkpoints of both trainings -> the weights that are shipped: averages, float16, under the hub's file names."""
+"""Checkpoints of the trainings -> the weights that are shipped: averages, float16, under the hub's file names."""
 
 from pathlib import Path
 
@@ -8,21 +8,19 @@ import torch
 from o2n.foundation import EMBEDDED
 
 FILES = {
-    ("clip", "clip"): "clip/open_clip_model.safetensors",
-    ("clip", "maps"): "clip/linear_maps.safetensors",
-    ("diffusion", "unet"): "diffusion/unet/diffusion_pytorch_model.safetensors",
-    ("diffusion", "text_encoder"): "diffusion/text_encoder/model.safetensors",
+    "clip": {"clip": "clip/open_clip_model.safetensors", "maps": "clip/linear_maps.safetensors"},
+    "diffusion": {
+        "unet": "diffusion/unet/diffusion_pytorch_model.safetensors",
+        "text_encoder": "diffusion/text_encoder/model.safetensors",
+    },
 }
 
 
-def export(folder: Path, into: Path = EMBEDDED) -> list[Path]:
-    """Write the averaged weights of `folder`/clip and `folder`/diffusion, whichever are there; returns the files."""
+def export(checkpoint: Path, kind: str, into: Path = EMBEDDED) -> list[Path]:
+    """Write the averaged weights in a training's checkpoint; `kind` is a key of `FILES`. Returns the files."""
+    average = torch.load(checkpoint, map_location="cpu", weights_only=True)["average"]
     written = []
-    for (training, module), name in FILES.items():
-        checkpoint = folder / training / "checkpoint.pt"
-        if not checkpoint.exists():
-            continue
-        average = torch.load(checkpoint, map_location="cpu", weights_only=True)["average"]
+    for module, name in FILES[kind].items():
         own = {key.removeprefix(f"{module}."): value for key, value in average.items() if key.startswith(f"{module}.")}
         halved = {key: value.half() if value.is_floating_point() else value for key, value in own.items()}
         file = into / name

@@ -76,7 +76,7 @@ def test_a_plain_diffusers_pipeline_loads_the_file(foundation: Foundation, tmp_p
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    x, text = torch.randn(1, 3, 64, 64), model.embed(["a board"])
+    x, text = torch.randn(1, *model.latent_shape), model.embed(["a board"])
     with torch.no_grad():
         base = unet(x, 5, text).sample
         pipeline.load_lora_weights(tmp_path)

@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from o2n.errors import FoundationError
-from o2n.foundation import EMBEDDED, load_foundation, load_untrained, pick_device, to_pictures
+from o2n.foundation import EMBEDDED, load_foundation, load_from, pick_device, to_pictures
 from o2n.personalize import BASE, redraw, seeded_noise
 from o2n.profiles import TINY, Profile
 from o2n.tiny.weights import FILES
@@ -99,8 +99,8 @@ def test_the_shipped_weights_are_small_trained_and_safe() -> None:
     files = [file for file in EMBEDDED.rglob("*") if file.suffix not in (".json", ".md", ".py", ".pyc", "")]
     assert {file.suffix for file in files} == {".safetensors"}
     assert sum(file.stat().st_size for file in files) <= 24e6
-    assert {file.relative_to(EMBEDDED).as_posix() for file in files} == set(FILES.values())
-    trained, untrained = load_foundation(TINY), load_untrained(TINY)
+    assert {file.relative_to(EMBEDDED).as_posix() for file in files} == {name for of in FILES.values() for name in of.values()}
+    trained, untrained = load_foundation(TINY), load_from(TINY, None)
     assert trained.identity != untrained.identity
 
 
@@ -135,6 +135,7 @@ def test_a_hub_tokenizer_gives_the_ids_of_the_embedded_one(diffusion_folder: Pat
 
 def test_a_pixel_model_encodes_and_decodes_without_loss() -> None:
     model = load_foundation(TINY).diffusion
+    assert model.latent_shape == (12, 32, 32)
     pictures = [checks(0), checks(1)]
     decoded = to_pictures(model.decode(model.encode(pictures)))
     assert all(np.array_equal(a, b) for a, b in zip(decoded, pictures, strict=True))

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from o2n.data.procedural import TRAINING, Category, draw
-from o2n.foundation import load_untrained
+from o2n.foundation import load_from
 from o2n.profiles import TINY
 from o2n.tiny.clip_training import encode, train_clip
 from o2n.tiny.diffusion_training import train_diffusion
@@ -61,32 +61,29 @@ def test_categories_of_a_batch_are_of_different_families() -> None:
     assert len({category.family for category in chosen}) == 6
 
 
-@pytest.mark.parametrize("name", ["clip", "diffusion"])
+@pytest.mark.parametrize("name", ["clip", "diffusion", "pairs"])
 def test_training_moves_the_weights_and_ships_them(name: str, tmp_path: Path) -> None:
-    foundation = load_untrained(TINY)
-    plan = Plan(tmp_path / name, 2, 1e-3, seed=0, warmup=1)
-    if name == "clip":
-        trainer = train_clip(foundation.clip, TINY.encoder.levels, plan)
-    else:
+    foundation, untrained = load_from(TINY, None), load_from(TINY, None)
+    plan = Plan(tmp_path, 2, 1e-3, seed=0, warmup=1)
+    kind = "diffusion" if name == "diffusion" else "clip"
+    if kind == "diffusion":
         trainer = train_diffusion(foundation.diffusion, plan)
-    written = export(tmp_path, tmp_path / "shipped")
-    assert [file.relative_to(tmp_path / "shipped").as_posix() for file in written] == [
-        file for (training, _), file in FILES.items() if training == name
-    ]
+    else:
+        pairs_of = untrained.diffusion if name == "pairs" else None
+        trainer = train_clip(foundation.clip, TINY.encoder.levels, plan, pairs_of)
+    written = export(tmp_path / "checkpoint.pt", kind, tmp_path / "shipped")
+    assert [file.relative_to(tmp_path / "shipped").as_posix() for file in written] == list(FILES[kind].values())
     shipped = safetensors.torch.load_file(written[0])
-    module = next(part for training, part in FILES if training == name)
     assert all(tensor.dtype == torch.float16 for tensor in shipped.values() if tensor.is_floating_point())
-    own = trainer.modules[module].state_dict()
-    assert set(shipped) == set(own)
-    untrained = load_untrained(TINY)
-    before = (untrained.clip.model if name == "clip" else untrained.diffusion.unet).state_dict()
+    assert set(shipped) == set(trainer.modules[next(iter(FILES[kind]))].state_dict())
+    before = (untrained.diffusion.unet if kind == "diffusion" else untrained.clip.model).state_dict()
     assert any(not torch.equal(before[key].half(), shipped[key]) for key in shipped)
 
 
 def test_training_sees_the_features_that_scoring_compares() -> None:
     from o2n.features import patch_features
 
-    clip = load_untrained(TINY).clip
+    clip = load_from(TINY, None).clip
     pictures = draw(Category("coin", 1), 2, 0, 0).pictures
     features, whole = encode(clip, to_tensor(pictures), TINY.encoder.levels)
     assert torch.allclose(features, patch_features(clip, list(pictures), TINY.encoder.levels), atol=1e-6)
