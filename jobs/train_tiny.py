@@ -37,6 +37,11 @@ ROUNDS = (("clip", "diffusion"), ("pairs",))  # the trainings of a round run sid
 @click.option(
     "--threads", default=max(1, (os.cpu_count() or 2) // 2), show_default=True, help="CPU threads of each training."
 )
+@click.option(
+    "--begin-from",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Weights to begin from, laid out as in o2n/tiny. Default: untrained ones.",
+)
 @click.option("--into", type=click.Path(path_type=Path), help="Where to ship the weights. Default: o2n/tiny.")
 def main(
     folder: Path,
@@ -46,6 +51,7 @@ def main(
     pairs_steps: int,
     seed: int,
     threads: int,
+    begin_from: Path | None,
     into: Path | None,
 ) -> None:
     """Train the embedded CLIP and diffusion model."""
@@ -54,7 +60,7 @@ def main(
     for side_by_side in ROUNDS:
         chosen = [name for name in side_by_side if only in (None, name)]
         processes = [
-            context.Process(target=train, args=(name, folder, steps[name], seed, threads, len(chosen) == 1))
+            context.Process(target=train, args=(name, folder, steps[name], seed, threads, begin_from, len(chosen) == 1))
             for name in chosen
         ]
         for process in processes:
@@ -67,14 +73,14 @@ def main(
         click.echo(json.dumps({str(file): file.stat().st_size for file in ship(folder, into)}))
 
 
-def train(name: str, folder: Path, steps: int, seed: int, threads: int, aloud: bool) -> None:
+def train(name: str, folder: Path, steps: int, seed: int, threads: int, begin_from: Path | None, aloud: bool) -> None:
     """Run one training to its end in this process; its log goes to the terminal only if it is the only one."""
     own = folder / name
     own.mkdir(parents=True, exist_ok=True)
     if not aloud:
         print(f"{name}: progress in {own / 'log'}", flush=True)
         with (own / "log").open("a") as log, redirect_stdout(log), redirect_stderr(log):
-            return train(name, folder, steps, seed, threads, aloud=True)
+            return train(name, folder, steps, seed, threads, begin_from, aloud=True)
     import torch
 
     from o2n.foundation import load_from
@@ -85,9 +91,9 @@ def train(name: str, folder: Path, steps: int, seed: int, threads: int, aloud: b
 
     torch.set_num_threads(threads)
     if name == "clip":
-        train_clip(load_from(TINY, None).clip, TINY.encoder.levels, Plan(own, steps, 1.5e-3, seed))
+        train_clip(load_from(TINY, begin_from).clip, TINY.encoder.levels, Plan(own, steps, 1.5e-3, seed))
     elif name == "diffusion":
-        train_diffusion(load_from(TINY, None).diffusion, Plan(own, steps, 1e-3, seed))
+        train_diffusion(load_from(TINY, begin_from).diffusion, Plan(own, steps, 1e-3, seed))
     else:
         ship(folder, own / "begun")
         begun = load_from(TINY, own / "begun")

@@ -99,7 +99,9 @@ def test_the_shipped_weights_are_small_trained_and_safe() -> None:
     files = [file for file in EMBEDDED.rglob("*") if file.suffix not in (".json", ".md", ".py", ".pyc", "")]
     assert {file.suffix for file in files} == {".safetensors"}
     assert sum(file.stat().st_size for file in files) <= 24e6
-    assert {file.relative_to(EMBEDDED).as_posix() for file in files} == {name for of in FILES.values() for name in of.values()}
+    assert {file.relative_to(EMBEDDED).as_posix() for file in files} == {
+        name for of in FILES.values() for name in of.values()
+    }
     trained, untrained = load_foundation(TINY), load_from(TINY, None)
     assert trained.identity != untrained.identity
 
