@@ -51,13 +51,13 @@ def aupro(maps: NDArray[np.float32], masks: NDArray[np.bool_], limit: float = 0.
     return float(np.trapezoid(np.append(overlap[inside], edge), np.append(false[inside], limit)) / limit)
 
 
-def masked_error(a: NDArray[np.float32], b: NDArray[np.float32], masks: NDArray[np.bool_]) -> NDArray[np.float64]:
+def masked_error(a: NDArray[np.floating], b: NDArray[np.floating], masks: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Mean absolute difference inside each mask; pictures (N, H, W, 3), masks (N, H, W), none of them empty."""
     difference = np.abs(a - b).mean(axis=-1) * masks
     return np.asarray(difference.sum(axis=(1, 2)) / masks.sum(axis=(1, 2)))
 
 
-def ssim_outside(a: NDArray[np.float32], b: NDArray[np.float32], masks: NDArray[np.bool_]) -> NDArray[np.float64]:
+def ssim_outside(a: NDArray[np.floating], b: NDArray[np.floating], masks: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Mean SSIM of the pixels whose window does not touch the mask; pictures (N, H, W, 3) in [0, 1]."""
     x, y = (torch.from_numpy(array).permute(0, 3, 1, 2).float() for array in (a, b))
     _, image = structural_similarity_index_measure(x, y, data_range=1.0, reduction="none", return_full_image=True)

@@ -57,6 +57,7 @@ def train_clip(
         drawn, pictures, twins, masks = _batch(rng)
         # While the patches say nothing, the text loss would only draw normal and abnormal prompts together.
         settled = diffusion is not None or step > plan.steps // 4
+        counterparts: Tensor | None
         if diffusion is not None:
             counterparts = _redrawn(diffusion, drawn, pictures[:, REFERENCES:])
         else:
