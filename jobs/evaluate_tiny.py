@@ -3,7 +3,8 @@
     python jobs/evaluate_tiny.py --json tiny.json
     python jobs/evaluate_tiny.py --groups textures,digits --draws 1
 
-Prints one table, mean ± standard deviation over the draws of the references; --json keeps every single figure.
+Prints two tables: how well pictures are told apart, mean ± standard deviation over the draws of the references, and how
+long it takes. --json keeps every single figure.
 """
 
 import json
@@ -22,6 +23,7 @@ from tqdm import tqdm
 
 from o2n.evaluation import tasks
 from o2n.evaluation.judge import Judgement, judge
+from o2n.evaluation.speed import Speed, measure
 from o2n.evaluation.tasks import Task
 from o2n.options import OneLineErrorsCommand, profile_option
 from o2n.profiles import Profile
@@ -62,6 +64,9 @@ def main(
         raise click.BadParameter(f"{', '.join(sorted(unknown))} unknown: choose from {', '.join(GROUPS)}")
     work = list(_work(chosen, draws, seeds, data, profile))
     found: list[Judgement] = []
+    with tempfile.TemporaryDirectory() as folder:
+        speed = measure(work[0][0], profile, CategoryStore(folder))
+        click.echo(f"{speed_table(speed)}\n")
     with (
         tempfile.TemporaryDirectory() as folder,
         ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool,
@@ -70,8 +75,8 @@ def main(
         for done in tqdm(as_completed(waiting), total=len(waiting), unit="task", mininterval=5):
             found.append(done.result())
             if json_file:
-                _write(json_file, found, profile)
-    print(table(found))
+                _write(json_file, found, speed, profile)
+    click.echo(table(found))
 
 
 def table(found: list[Judgement]) -> str:
@@ -90,6 +95,19 @@ def table(found: list[Judgement]) -> str:
             cells.append(f"{100 * np.mean(means):.1f} ± {100 * np.std(means):.1f}" if means else "")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def speed_table(speed: Speed) -> str:
+    """The same for the times, on all cores of this machine."""
+    return "\n".join(
+        [
+            f"| on {os.cpu_count()} cores | time |",
+            "| --- | --- |",
+            f"| onboarding one category | {speed.onboarding:.1f} s |",
+            f"| scoring one picture | {1000 * speed.alone:.0f} ms |",
+            f"| scoring one picture, in batches of 8 | {1000 * speed.in_batch:.0f} ms |",
+        ]
+    )
 
 
 def _work(
@@ -120,13 +138,14 @@ def _judge(task: Task, draw: int, profile: Profile, folder: str) -> Judgement:
     return judge(task, draw, profile, CategoryStore(folder))
 
 
-def _write(file: Path, found: list[Judgement], profile: Profile) -> None:
+def _write(file: Path, found: list[Judgement], speed: Speed, profile: Profile) -> None:
     from o2n.foundation import load_foundation
 
     about = {
         "profile": profile.model_dump(),
         "foundation": load_foundation(profile).identity,
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "seconds": asdict(speed),
     }
     file.write_text(json.dumps({**about, "judgements": [asdict(judgement) for judgement in found]}, indent=1))
 

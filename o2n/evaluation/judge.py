@@ -1,7 +1,6 @@
 """One task -> how well its queries are told apart, by the whole method and by each of its parts."""
 
 import re
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +22,7 @@ class Judgement:
     """What came out for one task and one draw of its references.
 
     figures: each metric's name -> its value. AUROC, AUPRO and SSIM are fractions; `error gone` is the share of the
-    error inside the masks (query against normal twin) that the counterpart no longer has; times are in seconds.
+    error inside the masks (query against normal twin) that the counterpart no longer has.
     """
 
     group: str
@@ -36,11 +35,8 @@ class Judgement:
 def judge(task: Task, draw: int, profile: Profile, store: CategoryStore) -> Judgement:
     """Onboard the task's references, score its queries, and measure; baselines included."""
     category = re.sub(r"[^A-Za-z0-9]+", "-", f"{task.name}-{draw}-{profile.seed}")
-    begun = time.perf_counter()
     ref = onboard(category, task.references, profile, store, task.object_word).ref
-    onboarded = time.perf_counter()
     scores = TripletScorer(profile, store).score(task.queries, [ref] * len(task.queries))
-    scored = time.perf_counter()
 
     def of(values: list[float]) -> float:
         return auroc(np.array(values), task.labels)
@@ -54,8 +50,6 @@ def judge(task: Task, draw: int, profile: Profile, store: CategoryStore) -> Judg
         "raw patches": auroc(raw, task.labels),
         "nearest picture": auroc(nearest_picture(task.references, task.queries), task.labels),
         "random weights": auroc(random_encoder(task.references, task.queries), task.labels),
-        "onboarding": onboarded - begun,
-        "scoring": (scored - onboarded) / len(scores),
     }
     if task.masks is not None:
         size = task.masks.shape[1]
