@@ -22,7 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from o2n.evaluation import tasks
-from o2n.evaluation.judge import Judgement, judge
+from o2n.evaluation.judge import BRANCHES, Judgement, judge
 from o2n.evaluation.speed import Speed, measure
 from o2n.evaluation.tasks import Task
 from o2n.options import OneLineErrorsCommand, profile_option
@@ -32,6 +32,7 @@ from o2n.store import CategoryStore
 GROUPS = ("evaluation", "validation", "textures", "digits", "mnist", "magnetic")
 COLUMNS = (
     "fused",
+    "plain sum",
     "S_P",
     "S_N",
     "S_text",
@@ -81,7 +82,8 @@ def main(
 
 def table(found: list[Judgement]) -> str:
     """One row per group of tasks, Markdown: the mean over its tasks, ± the deviation between draws and seeds."""
-    lines = [f"| {' | '.join(['group', 'tasks', *COLUMNS])} |", "|" + " --- |" * (len(COLUMNS) + 2)]
+    titles = ["group", "tasks", *COLUMNS, "fused over best branch"]
+    lines = [f"| {' | '.join(titles)} |", "|" + " --- |" * len(titles)]
     for group in dict.fromkeys(judgement.group for judgement in found):
         mine = [judgement for judgement in found if judgement.group == group]
         runs = sorted({(judgement.draw, judgement.seed) for judgement in mine})
@@ -93,6 +95,8 @@ def table(found: list[Judgement]) -> str:
                 if all(column in j.figures for j in mine)
             ]
             cells.append(f"{100 * np.mean(means):.1f} ± {100 * np.std(means):.1f}" if means else "")
+        fused, *branches = (np.mean([j.figures[name] for j in mine]) for name in ("fused", *BRANCHES))
+        cells.append(f"{100 * (fused - max(branches)):+.1f}")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -129,9 +133,11 @@ def _work(
 
 
 def _one_thread() -> None:
+    import faiss
     import torch
 
     torch.set_num_threads(1)
+    faiss.omp_set_num_threads(1)
 
 
 def _judge(task: Task, draw: int, profile: Profile, folder: str) -> Judgement:

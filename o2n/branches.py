@@ -14,6 +14,7 @@ from o2n.bank import MemoryBank
 from o2n.category import Manifest, VersionRef
 from o2n.customize import load_adapter, unload_adapter
 from o2n.errors import FoundationError, IntegrityError
+from o2n.features import personal_distance
 from o2n.foundation import DiffusionModel, Foundation
 from o2n.images import Picture
 from o2n.personalize import noise_for, personalize
@@ -32,6 +33,7 @@ class PersonalBranch:
     def __init__(self, foundation: Foundation, store: CategoryStore) -> None:
         self._foundation, self._store = foundation, store
         self._adapters = _adapters_in(foundation.diffusion)
+        self._scaled = _Scale(foundation, store, row=0)
 
     def counterparts(self, pictures: list[Picture], refs: list[VersionRef]) -> Tensor:
         """Args: pictures: B queries, uint8 (R, R, 3); refs: each one's version. Returns: float32 (B, 3, R, R), CPU."""
@@ -58,6 +60,10 @@ class PersonalBranch:
                 )
         return torch.cat(found)
 
+    def distances(self, features: Tensor, counterpart_features: Tensor, refs: list[VersionRef]) -> Tensor:
+        """Args: features: of the queries and of their counterparts, float32 (B, L, G, D). Returns: as NormalBranch."""
+        return self._scaled(personal_distance(features, counterpart_features), refs)
+
     def _text(self, ref: VersionRef) -> Tensor:
         """The prompts' conditioning of a version whose adapter is in the UNet when this returns."""
         text = self._adapters.get(ref)
@@ -76,14 +82,18 @@ class NormalBranch:
     def __init__(self, foundation: Foundation, store: CategoryStore) -> None:
         self._foundation, self._store = foundation, store
         self._banks: LRUCache[VersionRef, MemoryBank] = LRUCache(MAX_BANK_BYTES, getsizeof=lambda bank: bank.nbytes)
+        self._scaled = _Scale(foundation, store, row=1)
 
     def distances(self, features: Tensor, refs: list[VersionRef]) -> Tensor:
-        """Args: features: float32 (B, L, G, D); refs: each one's version. Returns: float32 (B, L, G), on the CPU."""
+        """Args: features: float32 (B, L, G, D); refs: each one's version.
+
+        Returns: float32 (B, L, G), on the CPU; in a calibrated profile on the scale of the version's good pictures.
+        """
         distances = torch.empty(features.shape[:3])
         for ref in dict.fromkeys(refs):
             rows = [row for row, other in enumerate(refs) if other == ref]
             distances[rows] = self._bank(ref).distance(features[rows])
-        return distances
+        return self._scaled(distances, refs)
 
     def _bank(self, ref: VersionRef) -> MemoryBank:
         bank = self._banks.get(ref)
@@ -101,11 +111,15 @@ class TextBranch:
     def __init__(self, foundation: Foundation, store: CategoryStore) -> None:
         self._foundation, self._store = foundation, store
         self._texts: LRUCache[VersionRef, Tensor] = LRUCache(MAX_TEXTS)
+        self._scaled = _Scale(foundation, store, row=2)
 
     def probabilities(self, features: Tensor, refs: list[VersionRef]) -> Tensor:
-        """Args: features: float32 (B, L, G, D); refs: each one's version. Returns: float32 (B, L, G) in [0, 1]."""
+        """Args: features: float32 (B, L, G, D); refs: each one's version.
+
+        Returns: float32 (B, L, G) in [0, 1], on the CPU; in a calibrated profile scaled as NormalBranch's.
+        """
         text = torch.stack([self._text(ref) for ref in refs])
-        return abnormal_probability(self._foundation.clip, features, text).cpu()
+        return self._scaled(abnormal_probability(self._foundation.clip, features, text).cpu(), refs)
 
     def _text(self, ref: VersionRef) -> Tensor:
         text = self._texts.get(ref)
@@ -113,6 +127,26 @@ class TextBranch:
             manifest = checked_manifest(self._store, ref, self._foundation)
             text = self._texts[ref] = _tensor(self._store, manifest, "text_features")
         return text
+
+
+class _Scale:
+    """One branch's values on the scale of each version's own good pictures (`scales.py`): `row` of its scales."""
+
+    def __init__(self, foundation: Foundation, store: CategoryStore, row: int) -> None:
+        self._foundation, self._store, self._row = foundation, store, row
+        self._known: LRUCache[VersionRef, Tensor] = LRUCache(MAX_TEXTS)
+
+    def __call__(self, local: Tensor, refs: list[VersionRef]) -> Tensor:
+        """Args: local: float32 (B, L, G); refs: each one's version. Returns: (local - mean) / deviation."""
+        mean, deviation = torch.stack([self._of(ref) for ref in refs]).unbind(dim=1)
+        return (local - mean[:, None, None]) / deviation[:, None, None]
+
+    def _of(self, ref: VersionRef) -> Tensor:
+        scale = self._known.get(ref)
+        if scale is None:
+            manifest = checked_manifest(self._store, ref, self._foundation)
+            scale = self._known[ref] = _tensor(self._store, manifest, "scales")[self._row]
+        return scale
 
 
 def checked_manifest(store: CategoryStore, ref: VersionRef, foundation: Foundation) -> Manifest:

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from o2n.errors import CategoryError
 from o2n.profiles import Profile
 
-BlobName = Literal["references", "adapter", "pool", "features", "text_features"]
+BlobName = Literal["references", "adapter", "pool", "features", "text_features", "scales"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import safetensors.torch
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,8 @@ from peft.utils import get_peft_model_state_dict
 from torch import Tensor
 from torchvision.transforms import v2
 
+from o2n.data.defects import TRAINING_DEFECTS
+from o2n.data.procedural import spoil_photographs
 from o2n.errors import IntegrityError
 from o2n.foundation import DiffusionModel
 from o2n.images import Picture
@@ -24,6 +27,8 @@ from o2n.profiles import CustomisationSettings
 from o2n.prompts import class_prompt, instance_prompt
 
 TARGET_MODULES = ["to_q", "to_k", "to_v", "to_out.0"]
+
+SPOILT_UP_TO = 0.5  # largest t at which enough of a picture is left to tell its defect from it
 
 _TRAINING = "o2n_training"
 
@@ -42,6 +47,9 @@ def customize(
     The paper writes the loss on x_0; a model that predicts the noise or the velocity is trained on that, which is
     the same objective with another weight per timestep (Salimans & Ho, 2022, appendix D).
 
+    Beyond the paper, `settings.spoilt` of the references are noised with a made-up defect and yet have the flawless
+    reference as their x_0: so the adapter learns what of this category to put back, not only what it looks like.
+
     Args:
         references: normal pictures, uint8 (R, R, 3) at the model's resolution.
         prior: pictures of the class drawn from the base model, same shape; may be empty.
@@ -51,16 +59,24 @@ def customize(
         The adapter file. The same arguments give the same bytes on the same machine and thread count.
     """
     with torch.random.fork_rng(devices=[]), _training_adapter(model, settings, seed):
-        instances = _latents(model, _augment(references, settings.augmentations))
+        views = _augment(references, settings.augmentations)
+        instances = _latents(model, views)
+        spoilt = _latents(model, _spoil(views, seed)) if settings.spoilt > 0 else instances
         instance_text = model.embed([instance_prompt(object_word)]).clone()
         priors = _latents(model, prior) if prior else None
         class_text = model.embed([class_prompt(object_word)]).clone()
         parameters = [p for p in model.unet.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate)
         for step in range(1, settings.steps + 1):
-            loss = _denoising_loss(model, _draw(instances, settings.batch), instance_text)
+            rows = torch.randint(len(instances), (settings.batch,))
+            with_defect = torch.rand(settings.batch) < settings.spoilt
+            shown = torch.where(with_defect.view(-1, 1, 1, 1).to(model.device), spoilt[rows], instances[rows])
+            most = torch.where(with_defect, SPOILT_UP_TO, 1.0)
+            loss = _denoising_loss(model, instances[rows], instance_text, shown, most)
             if priors is not None and settings.prior_weight > 0:
-                loss = loss + settings.prior_weight * _denoising_loss(model, _draw(priors, settings.batch), class_text)
+                drawn = priors[torch.randint(len(priors), (settings.batch,))]
+                prior_loss = _denoising_loss(model, drawn, class_text, drawn, torch.ones(settings.batch))
+                loss = loss + settings.prior_weight * prior_loss
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -125,16 +141,24 @@ def _latents(model: DiffusionModel, pictures: list[Picture]) -> Tensor:
     return torch.cat([model.encode([picture]) for picture in pictures]).clone()
 
 
-def _draw(latents: Tensor, count: int) -> Tensor:
-    return latents[torch.randint(len(latents), (count,))]
+def _spoil(views: list[Picture], seed: int) -> list[Picture]:
+    """The same views with a defect each, of the kinds that need no knowledge of what is shown."""
+    return list(spoil_photographs(np.stack(views), seed, TRAINING_DEFECTS)[0])
 
 
-def _denoising_loss(model: DiffusionModel, x0: Tensor, text: Tensor) -> Tensor:
-    """E over eps and t of the denoising error, one term of eq. (1). x0: (B, C, h, w); text: (1, tokens, width)."""
+def _denoising_loss(model: DiffusionModel, x0: Tensor, text: Tensor, shown: Tensor, most: Tensor) -> Tensor:
+    """E over eps and t of the error in denoising `shown` to x0, one term of eq. (1), where the two are the same.
+
+    Args: x0, shown: (B, C, h, w); text: (1, tokens, width); most: (B,), the largest t of each, in [0, 1].
+    """
     scheduler = model.scheduler(steps=1)
-    t = torch.randint(scheduler.config.num_train_timesteps, (len(x0),)).to(x0.device)
+    t = (torch.rand(len(x0)) * most * scheduler.config.num_train_timesteps).long().to(x0.device)
     noise = torch.randn(x0.shape).to(x0.device)
-    prediction = model.unet(scheduler.add_noise(x0, noise, t), t, text.expand(len(x0), -1, -1)).sample
+    noised = scheduler.add_noise(shown, noise, t)
+    alpha = scheduler.alphas_cumprod.to(x0.device)[t].view(-1, 1, 1, 1)
+    # The noise that would have made `noised` of x0.
+    noise = noise + (alpha / (1 - alpha)).sqrt() * (shown - x0)
+    prediction = model.unet(noised, t, text.expand(len(x0), -1, -1)).sample
     targets: dict[str, Callable[[], Tensor]] = {
         "epsilon": lambda: noise,
         "sample": lambda: x0,

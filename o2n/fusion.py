@@ -20,7 +20,8 @@ T = TypeVar("T", float, Local)
 class Score:
     """What one picture was found to be.
 
-    score, s_p, s_n, s_text: eq. (7), (4), (5), (6); higher is more anomalous.
+    score, s_p, s_n, s_text: eq. (7), (4), (5), (6); higher is more anomalous. In a calibrated profile the branches are
+    in deviations of the category's own good pictures, 0 being their mean.
     anomaly_map: float32 (g, g), the branches' maps fused like the scores, one value per patch.
     counterpart: uint8 (R, R, 3), what the picture should have looked like.
     """

@@ -7,7 +7,8 @@ before its last stage, the move of the pointer.
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -26,6 +27,7 @@ from o2n.foundation import load_foundation
 from o2n.images import Picture
 from o2n.pool import draw_pool, draw_prior, warped
 from o2n.profiles import Profile
+from o2n.scales import UNSCALED, branch_scales
 from o2n.store import CategoryStore
 from o2n.text import text_features
 
@@ -114,17 +116,24 @@ def onboard(
 
     adapter_blob = stages.run("adapter", [*base, references_blob.sha256, prior_blob.sha256], make_adapter)
 
-    def make_pool() -> bytes:
+    @contextmanager
+    def adapter_loaded() -> Iterator[str]:
         load_adapter(model, "o2n_onboarding", store.get_blob(adapter_blob))
         try:
-            return _pack_pictures(draw_pool(model, "o2n_onboarding", resized, word, profile))
+            yield "o2n_onboarding"
         finally:
             unload_adapter(model, "o2n_onboarding")
 
+    def make_pool() -> bytes:
+        with adapter_loaded() as adapter:
+            return _pack_pictures(draw_pool(model, adapter, resized, word, profile))
+
     pool_blob = stages.run("pool", [*base, references_blob.sha256, adapter_blob.sha256], make_pool)
 
+    views = resized + warped(resized, profile.pool.warps)
+
     def make_features() -> bytes:
-        pictures = resized + warped(resized, profile.pool.warps) + _unpack_pictures(store, pool_blob, "pool pictures")
+        pictures = views + _unpack_pictures(store, pool_blob, "pool pictures")
         return pack(
             torch.cat(
                 [
@@ -137,6 +146,16 @@ def onboard(
     features_blob = stages.run("features", [*base, references_blob.sha256, pool_blob.sha256], make_features)
     text_blob = stages.run("text_features", base, lambda: pack(text_features(foundation.clip, word)))
 
+    def make_scales() -> bytes:
+        if profile.fusion == "sum":
+            return pack(UNSCALED)
+        features = unpack(store.get_blob(features_blob), "features")
+        text = unpack(store.get_blob(text_blob), "text features")
+        with adapter_loaded() as adapter:
+            return pack(branch_scales(foundation, adapter, views, features, text, word))
+
+    scales_blob = stages.run("scales", [*base, adapter_blob.sha256, features_blob.sha256], make_scales)
+
     manifest = Manifest(
         category=name,
         object_word=word,
@@ -148,6 +167,7 @@ def onboard(
             "pool": pool_blob,
             "features": features_blob,
             "text_features": text_blob,
+            "scales": scales_blob,
         },
         reference_digests=[images.digest(reference) for reference in references],
         created=datetime.now(UTC),

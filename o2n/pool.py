@@ -33,9 +33,9 @@ def draw_pool(
 
     Returns: as many pictures as bring the references up to `profile.pool.pictures`, uint8 (R, R, 3).
     """
-    count = max(0, profile.pool.pictures - len(references))
-    drawn = _draw(model, adapter, prompts.instance_prompt(object_word), count // 2, profile, profile.seed + 1)
-    sources = [references[index % len(references)] for index in range(count - len(drawn))]
+    drawn_count, redrawn_count = _counts(len(references), profile)
+    drawn = _draw(model, adapter, prompts.instance_prompt(object_word), drawn_count, profile, profile.seed + 1)
+    sources = [references[index % len(references)] for index in range(redrawn_count)]
     if not sources:
         return drawn
     texts = [model.embed([prompt]) for prompt in prompts.personal_prompts(object_word, 10)]
@@ -50,6 +50,20 @@ def draw_pool(
         guidance=profile.diffusion.guidance,
     )
     return drawn + to_pictures(redrawn)
+
+
+def bank_origins(references: int, profile: Profile) -> list[int | None]:
+    """For each picture of the bank the reference it shows: the references come first, then their moved views, then the
+    pool, of which half shows none of them in particular."""
+    drawn, redrawn = _counts(references, profile)
+    own = [index % references for index in range(references * (1 + profile.pool.warps))]
+    return [*own, *[None] * drawn, *(index % references for index in range(redrawn))]
+
+
+def _counts(references: int, profile: Profile) -> tuple[int, int]:
+    """How many pictures of the pool are drawn from nothing, and how many are references redrawn."""
+    count = max(0, profile.pool.pictures - references)
+    return count // 2, count - count // 2
 
 
 def warped(references: list[Picture], count: int) -> list[Picture]:

@@ -1,7 +1,7 @@
 """Profiles: the one dial. A profile is data that names the models and every setting of the method."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -41,6 +41,7 @@ class CustomisationSettings(_Settings):
     batch: int = Field(gt=0)
     learning_rate: float = Field(gt=0)
     augmentations: int = Field(gt=0, description="augmented pictures made of each reference")
+    spoilt: Fraction = Field(0.0, description="share of them noised with a made-up defect; not in the paper")
     prior_weight: float = Field(ge=0, description="weight of the class-prior preservation term")
     prior_pictures: int = Field(ge=0, description="class pictures drawn from the base model")
 
@@ -65,28 +66,33 @@ class Profile(_Settings):
     prompts: int = Field(ge=1, le=10, description="normal-state prompts tried on each query (eq. 2)")
     alpha: float = Field(ge=0, description="weight of S_N (eq. 7)")
     beta: float = Field(ge=0, description="weight of S_text (eq. 7)")
+    fusion: Literal["sum", "calibrated"] = Field(
+        "sum", description="what is fused: the branches as they are (eq. 7), or in deviations of the good pictures"
+    )
     seed: int = 0
 
 
 TINY = Profile(
     name="tiny",
     encoder=EncoderSettings(source="embedded", resolution=64, levels=(2, 4, 5)),
-    diffusion=DiffusionSettings(source="embedded", resolution=64, steps=10, guidance=1.0),
+    diffusion=DiffusionSettings(source="embedded", resolution=64, steps=20, guidance=1.0),
     customisation=CustomisationSettings(
         rank=4,
         lora_alpha=4,
-        steps=30,
+        steps=20,
         batch=4,
-        learning_rate=2e-3,
+        learning_rate=1e-2,
         augmentations=8,
+        spoilt=0.75,
         prior_weight=1.0,
         prior_pictures=8,
     ),
     pool=PoolSettings(pictures=30, t=0.5, warps=6),
-    t=0.3,
+    t=0.1,
     prompts=3,
     alpha=1.0,
     beta=0.5,
+    fusion="calibrated",
 )
 
 PAPER = Profile(

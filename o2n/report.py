@@ -165,7 +165,9 @@ def _section(category: str, scored: list[Scored]) -> dict[str, object]:
     shown = sorted(scored, key=lambda s: s.score.score, reverse=True)[:MAX_CARDS]
     values = np.concatenate([s.score.anomaly_map.ravel() for s in scored])
     low, high = float(np.median(values)), float(values.max())
-    largest = {name: max(getattr(s.score, name) for s in scored) or 1.0 for name in ("s_p", "s_n", "s_text", "score")}
+    # Bars run from the least to the most anomalous of the category: values may lie on either side of 0.
+    of_all = {name: [getattr(s.score, name) for s in scored] for name in ("s_p", "s_n", "s_text", "score")}
+    span = {name: (min(values), max(max(values) - min(values), 1e-12)) for name, values in of_all.items()}
     return {
         "name": category,
         "version": scored[0].score.ref.version,
@@ -176,7 +178,7 @@ def _section(category: str, scored: list[Scored]) -> dict[str, object]:
                 "label": s.label,
                 "score": s.score.score,
                 "bars": [
-                    (title, getattr(s.score, name), getattr(s.score, name) / largest[name])
+                    (title, getattr(s.score, name), (getattr(s.score, name) - span[name][0]) / span[name][1])
                     for title, name in (("S_P", "s_p"), ("S_N", "s_n"), ("S_text", "s_text"), ("fused", "score"))
                 ],
                 "query": _data_url(fit(s.query, THUMBNAIL)),

@@ -3,7 +3,7 @@
 from o2n import images
 from o2n.branches import NormalBranch, PersonalBranch, TextBranch
 from o2n.category import VersionRef
-from o2n.features import patch_features, personal_distance
+from o2n.features import patch_features
 from o2n.foundation import load_foundation, to_pictures
 from o2n.fusion import Score, fuse_maps
 from o2n.images import Picture
@@ -44,7 +44,8 @@ class TripletScorer:
         levels = self.profile.encoder.levels
         features = patch_features(self.foundation.clip, queries, levels)
         counterparts = self._personal.counterparts(queries, refs)
-        personal = personal_distance(features, patch_features(self.foundation.clip, counterparts, levels))
+        redrawn = patch_features(self.foundation.clip, counterparts, levels)
+        personal = self._personal.distances(features, redrawn, refs)
         normal = self._normal.distances(features, refs)
         text = self._text.probabilities(features, refs)
         return [

@@ -17,7 +17,7 @@ from ray.serve.handle import DeploymentHandle
 from o2n.branches import NormalBranch, PersonalBranch, TextBranch
 from o2n.category import VersionRef
 from o2n.errors import O2NError
-from o2n.features import patch_features, personal_distance
+from o2n.features import patch_features
 from o2n.foundation import load_foundation, to_pictures, to_unit
 from o2n.fusion import Local
 from o2n.images import Picture
@@ -70,7 +70,8 @@ class Personalizer(_Ready):
         counterpart = _or_raise(await self._counterparts((picture, ref)))
         other = await self._encoder.encode.remote(counterpart)
         (shown,) = to_pictures(_tensor([counterpart]))
-        return personal_distance(_tensor([features]), _tensor([other]))[0].numpy(), shown
+        distances = await asyncio.to_thread(self._branch.distances, _tensor([features]), _tensor([other]), [ref])
+        return distances[0].numpy(), shown
 
     @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=BATCH_WAIT_SECONDS)
     async def _counterparts(self, items: list[tuple[Picture, VersionRef]]) -> list[Counterpart | O2NError]:

@@ -39,7 +39,8 @@ from o2n.triplet import TripletScorer
 ROOT = Path(__file__).parents[2]
 PROFILE = "tiny"
 READY_SECONDS = 180.0
-AGREEMENT = 1e-5
+AGREEMENT = 1e-5  # of a score, relative where it is over 1
+MIN_AUROC = 0.7  # of the demo's own photographs; guessing is 0.5
 
 
 class DemoError(O2NError):
@@ -84,6 +85,7 @@ def run(data: Path | None, output: Path, keep: bool) -> None:
     # The demo's own store and scores are made anew, so that what it shows is what it did.
     for name in ("store", "scores", "pictures"):
         shutil.rmtree(output / name, ignore_errors=True)
+    own_photographs = data is None
     if data is None:
         data = output / "pictures"
         write_photographs(data)
@@ -134,7 +136,9 @@ def run(data: Path | None, output: Path, keep: bool) -> None:
         curl = f"curl -F pictures=@{first.path} '{url}/v1/categories/{first.category}/score'"
         report = output / "report.html"
         write_report(report, shown, "O2N demo", curl=curl)
-        print_table(shown)
+        mean = print_table(shown)
+        if own_photographs and not mean >= MIN_AUROC:
+            raise DemoError(f"mean AUROC {mean:.3f}, less than {MIN_AUROC}: the models are not what they should be")
         click.echo(f"HTTP, offline and in-process scores agree to {difference:.1e}")
         click.echo(f"{time.monotonic() - begun:.0f} s, {peak.gib:.1f} GiB of memory at most")
         click.echo(f"report: {report}")
@@ -245,7 +249,7 @@ def largest_difference(
     offline: dict[str, dict[str, float]],
     in_process: list[Score],
 ) -> float:
-    """Over all queries and all four scores, how far the three ways in are apart at most."""
+    """Over all queries and all four scores, how far the three ways in are apart at most, relative to a score over 1."""
     columns = ("score", "s_p", "s_n", "s_text")
     table = np.array(
         [
@@ -258,21 +262,24 @@ def largest_difference(
         ],
         dtype=float,
     )
-    return float((table.max(axis=1) - table.min(axis=1)).max())
+    apart = table.max(axis=1) - table.min(axis=1)
+    return float((apart / np.maximum(np.abs(table).max(axis=1), 1)).max())
 
 
-def print_table(shown: list[Scored]) -> None:
-    """Category, pictures, AUROC of every branch and of their fusion."""
+def print_table(shown: list[Scored]) -> float:
+    """Category, pictures, AUROC of every branch and of their fusion; returns the mean of the last, NaN without any."""
     click.echo(
         f"\n{'category':16} {'good':>6} {'defect':>6} {'S_P':>7} {'S_N':>7} {'S_text':>7} {'fused':>7}   AUROC, %"
     )
-    for row in auroc_table(shown):
+    rows = auroc_table(shown)
+    for row in rows:
         values = " ".join(
             f"{100 * value:7.1f}" if value is not None else f"{'-':>7}"
             for value in (row.s_p, row.s_n, row.s_text, row.fused)
         )
         click.echo(f"{row.category:16} {row.good:6} {row.defective:6} {values}")
     click.echo()
+    return next((row.fused for row in rows if row.category == "mean" and row.fused is not None), float("nan"))
 
 
 class PeakMemory:

@@ -1,5 +1,7 @@
 """What any method must beat: the pixels themselves, and an encoder that has learned nothing."""
 
+import functools
+
 import faiss
 import numpy as np
 from numpy.typing import NDArray
@@ -7,7 +9,7 @@ from numpy.typing import NDArray
 from o2n import images
 from o2n.bank import MemoryBank
 from o2n.features import patch_features
-from o2n.foundation import load_from
+from o2n.foundation import ClipModel, load_from
 from o2n.images import Picture
 from o2n.profiles import TINY
 
@@ -36,10 +38,15 @@ def nearest_picture(references: list[Picture], queries: list[Picture]) -> NDArra
 
 def random_encoder(references: list[Picture], queries: list[Picture]) -> NDArray[np.float32]:
     """S_N of eq. (5) with the embedded encoder's architecture and untrained weights, references alone in the bank."""
-    clip = load_from(TINY, None).clip
+    clip = _untrained()
     bank = MemoryBank(patch_features(clip, [images.resize(p, SIZE) for p in references], TINY.encoder.levels))
     distance = bank.distance(patch_features(clip, [images.resize(p, SIZE) for p in queries], TINY.encoder.levels))
     return np.asarray(distance.amax(dim=-1).mean(dim=-1).numpy())
+
+
+@functools.cache
+def _untrained() -> ClipModel:
+    return load_from(TINY, None).clip
 
 
 def _small(pictures: list[Picture]) -> NDArray[np.floating]:

@@ -6,23 +6,27 @@ from dataclasses import dataclass
 import numpy as np
 
 from o2n import images
+from o2n.branches import unpack
 from o2n.evaluation.baselines import nearest_picture, random_encoder, raw_patches
 from o2n.evaluation.metrics import aupro, auroc, masked_error, ssim_outside
 from o2n.evaluation.tasks import Task
 from o2n.fusion import upsample
 from o2n.images import Picture
 from o2n.onboard import onboard
-from o2n.profiles import Profile
+from o2n.profiles import PAPER, Profile
 from o2n.store import CategoryStore
 from o2n.triplet import TripletScorer
+
+BRANCHES = ("S_P", "S_N", "S_text")
 
 
 @dataclass(frozen=True)
 class Judgement:
     """What came out for one task and one draw of its references.
 
-    figures: each metric's name -> its value. AUROC, AUPRO and SSIM are fractions; `error gone` is the share of the
-    error inside the masks (query against normal twin) that the counterpart no longer has.
+    figures: each metric's name -> its value. AUROC, AUPRO and SSIM are fractions; "plain sum" is eq. (7) with the
+    paper's weights, whatever the profile fuses; "error gone" is the share of the error inside the masks (query against
+    normal twin) that the counterpart no longer has.
     """
 
     group: str
@@ -37,6 +41,9 @@ def judge(task: Task, draw: int, profile: Profile, store: CategoryStore) -> Judg
     category = re.sub(r"[^A-Za-z0-9]+", "-", f"{task.name}-{draw}-{profile.seed}")
     ref = onboard(category, task.references, profile, store, task.object_word).ref
     scores = TripletScorer(profile, store).score(task.queries, [ref] * len(task.queries))
+    branches = np.array([[score.s_p, score.s_n, score.s_text] for score in scores])
+    scales = unpack(store.get_blob(store.manifest(ref).blobs["scales"]), "scales").numpy()
+    plain = (branches * scales[:, 1] + scales[:, 0]) @ [1, PAPER.alpha, PAPER.beta]
 
     def of(values: list[float]) -> float:
         return auroc(np.array(values), task.labels)
@@ -44,9 +51,8 @@ def judge(task: Task, draw: int, profile: Profile, store: CategoryStore) -> Judg
     raw, raw_maps = raw_patches(task.references, task.queries)
     figures = {
         "fused": of([score.score for score in scores]),
-        "S_P": of([score.s_p for score in scores]),
-        "S_N": of([score.s_n for score in scores]),
-        "S_text": of([score.s_text for score in scores]),
+        "plain sum": auroc(plain, task.labels),
+        **{name: auroc(branches[:, row], task.labels) for row, name in enumerate(BRANCHES)},
         "raw patches": auroc(raw, task.labels),
         "nearest picture": auroc(nearest_picture(task.references, task.queries), task.labels),
         "random weights": auroc(random_encoder(task.references, task.queries), task.labels),

@@ -38,7 +38,7 @@ class Task:
     twins: list[Picture] | None = None
 
 
-def families(part: str, number: int, shots: int = 4, each: int = 40) -> list[Task]:
+def families(part: str, number: int, shots: int = 4, each: int = 30) -> list[Task]:
     """Procedural categories: `part` is "evaluation" (unseen families, unseen defects) or "validation"."""
     names, defects = (EVALUATION, UNSEEN_DEFECTS) if part == "evaluation" else (VALIDATION, TRAINING_DEFECTS)
     tasks = []
@@ -80,7 +80,7 @@ def textures(number: int, shots: int = 4, each: int = 25) -> list[Task]:
     return tasks
 
 
-def digits(number: int, shots: int = 4, each: int = 40) -> list[Task]:
+def digits(number: int, shots: int = 4, each: int = 20) -> list[Task]:
     """scikit-learn's handwritten digits (8 by 8), each against the nine others."""
     from sklearn.datasets import load_digits
 
@@ -89,7 +89,7 @@ def digits(number: int, shots: int = 4, each: int = 40) -> list[Task]:
     return _one_against_rest("scikit-learn digits", pictures, found.target, number, shots, each)
 
 
-def mnist(root: Path, number: int, shots: int = 4, each: int = 40) -> list[Task]:
+def mnist(root: Path, number: int, shots: int = 4, each: int = 20) -> list[Task]:
     """MNIST's test set in its published files, each digit against the nine others."""
     pictures = np.frombuffer(gzip.decompress((root / "t10k-images-idx3-ubyte.gz").read_bytes()), np.uint8, offset=16)
     labels = np.frombuffer(gzip.decompress((root / "t10k-labels-idx1-ubyte.gz").read_bytes()), np.uint8, offset=8)

@@ -20,7 +20,7 @@ from o2n.personalize import BASE, redraw, seeded_noise
 from o2n.tiny.training import Plan, Prompts, Trainer, any_word, categories, draw_category, plain_attention, to_tensor
 
 GROUPS, EACH = 8, 2  # categories in a batch, pictures of each
-IN_MASK = 6.0  # how much more an error counts where the defect is
+IN_MASK = 10.0  # how much more an error counts where the defect is
 CRISP = 0.1  # errors below this count by their size, above it by their square: fine detail is not blurred away
 MOST_WEIGHT = 5.0  # min-SNR weighting (Hang et al., 2023): weight of x0's error is SNR, at most this
 
@@ -55,9 +55,9 @@ def _batch(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, list[str]]
         twins, pictures = to_tensor(drawn.twins), to_tensor(drawn.pictures)
         for twin, picture, mask in zip(twins, pictures, torch.from_numpy(drawn.masks), strict=True):
             chance = rng.uniform()
-            abnormal = chance < 0.12
+            abnormal = chance < 0.06
             # How much of the defect is there: all of it, some (as in the middle of a denoising run), or nothing.
-            share = 1.0 if chance < 0.6 else rng.uniform() if chance < 0.75 else 0.0
+            share = 1.0 if chance < 0.75 else rng.uniform() if chance < 0.85 else 0.0
             shown = twin + share * (picture - twin)
             word = category.word if rng.uniform() < 0.6 else any_word(rng)
             captions = (abnormal_captions if abnormal else normal_captions)(word)
@@ -71,9 +71,9 @@ def _batch(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, list[str]]
 def _loss(model: DiffusionModel, clean: Tensor, spoilt: Tensor, masks: Tensor, tokens: Tensor) -> Tensor:
     scheduler = model.scheduler(steps=1)
     count = len(clean)
-    # Redrawing starts at t = 0.3 or below and the pool at 0.5: most of the training goes where most of the use is.
-    share = torch.rand(count)
-    low, width = torch.where(share < 0.65, 0.0, 0.35), torch.where(share < 0.65, 0.35, 0.65)
+    # Queries are redrawn from small t alone: most of the training goes where most of the use is.
+    often = torch.rand(count) < 0.8
+    low, width = torch.where(often, 0.0, 0.2), torch.where(often, 0.2, 0.8)
     t = ((low + width * torch.rand(count)) * scheduler.config.num_train_timesteps).long().clamp(0, 999).to(clean.device)
     noised = F.pixel_unshuffle(scheduler.add_noise(spoilt, torch.randn_like(spoilt), t), model.fold)
     with torch.autocast(clean.device.type, torch.bfloat16):

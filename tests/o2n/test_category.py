@@ -15,7 +15,7 @@ MANIFEST = Manifest(
     object_word="bolt",
     profile=TINY,
     foundation="0" * 16,
-    blobs={"references": BLOB, "adapter": BLOB, "pool": BLOB, "features": BLOB, "text_features": BLOB},
+    blobs={"references": BLOB, "adapter": BLOB, "pool": BLOB, "features": BLOB, "text_features": BLOB, "scales": BLOB},
     reference_digests=[BLOB.sha256],
     created=datetime(2026, 1, 1, tzinfo=UTC),
     libraries={"torch": "2"},

@@ -2,15 +2,18 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 
 from o2n.customize import customize, load_adapter, unload_adapter
+from o2n.data.procedural import spoil_photographs
 from o2n.errors import IntegrityError
+from o2n.evaluation.metrics import masked_error
 from o2n.foundation import Foundation
-from o2n.personalize import mixed_adapters
+from o2n.personalize import mixed_adapters, personalize, seeded_noise
 from tests.helpers import QUICK, checks
 
 SETTINGS = QUICK.customisation
@@ -39,6 +42,35 @@ def test_the_prior_term_and_its_weight_count(foundation: Foundation) -> None:
     assert adapter(foundation) != adapter(foundation, prior_weight=0.0)
     without = customize(foundation.diffusion, REFERENCES, [], "board", SETTINGS, 0)
     assert adapter(foundation, prior_weight=0.0) == without
+
+
+def test_made_up_defects_count_and_are_not_learned(foundation: Foundation) -> None:
+    """Adapters trained with defects differ from those without, and take more of a defect away."""
+    assert adapter(foundation, spoilt=0.0) != adapter(foundation, spoilt=1.0)
+    settings = SETTINGS.model_copy(update={"steps": 40, "learning_rate": 0.01, "batch": 4})
+    spoilt, masks = spoil_photographs(np.stack([checks(seed) for seed in range(30, 38)]), 5)
+    clean = np.stack([checks(seed) for seed in range(30, 38)]) / np.float32(255)
+    left = {}
+    for share in (0.0, 1.0):
+        data = customize(
+            foundation.diffusion, REFERENCES, [], "board", settings.model_copy(update={"spoilt": share}), 0
+        )
+        load_adapter(foundation.diffusion, "tried", data)
+        try:
+            redrawn = personalize(
+                foundation.diffusion,
+                list(spoilt),
+                [foundation.diffusion.embed(["a photo of normal board"])] * 8,
+                ["tried"] * 8,
+                seeded_noise(0, (8, *foundation.diffusion.latent_shape)),
+                t=0.2,
+                steps=10,
+                guidance=1.0,
+            )
+        finally:
+            unload_adapter(foundation.diffusion, "tried")
+        left[share] = masked_error(redrawn.permute(0, 2, 3, 1).numpy(), clean, masks).mean()
+    assert left[1.0] < left[0.0]
 
 
 def test_training_leaves_the_base_model_as_it_was(foundation: Foundation) -> None:

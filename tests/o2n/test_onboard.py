@@ -16,7 +16,7 @@ from o2n.onboard import Onboarded, onboard, read_references
 from o2n.store import CategoryStore
 from tests.helpers import QUICK, checks, stripes, write
 
-STAGES = ("prior", "adapter", "pool", "features", "text_features")
+STAGES = ("prior", "adapter", "pool", "features", "text_features", "scales")
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_a_version_is_published_with_everything_a_scorer_needs(store: CategorySt
     assert manifest.ref == done.ref
     assert manifest.object_word == "metal nut"
     assert manifest.profile == QUICK
-    assert set(blobs(store, done.ref)) == {"references", "adapter", "pool", "features", "text_features"}
+    assert set(blobs(store, done.ref)) == {"references", *STAGES} - {"prior"}
     assert done.resumed == ()
     assert [stage for stage, share in stages if share == 1.0] == [*STAGES, "published"]
     shares = [share for stage, share in stages if stage == "adapter"]
@@ -104,8 +104,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> VersionRef:
     return run(CategoryStore(tmp_path_factory.mktemp("undisturbed").as_uri()), seed=10).ref
 
 
-# References, then a blob and a note for each of adapter, pool and features, then manifest and pointer.
-@pytest.mark.parametrize("write_number", range(1, 10))
+# References, then a blob and a note for each of adapter, pool, features and scales, then manifest and pointer.
+@pytest.mark.parametrize("write_number", range(1, 12))
 def test_killed_at_any_write_the_old_version_serves_and_the_next_run_resumes(
     published: CategoryStore,
     undisturbed: VersionRef,
@@ -140,7 +140,7 @@ def test_killed_at_any_write_the_old_version_serves_and_the_next_run_resumes(
     resumed = run(store, seed=10)
     assert resumed.ref == store.current("board") == undisturbed
     assert blobs(store, resumed.ref)
-    finished = ["adapter", "pool", "features"][: (write_number - 2) // 2 if write_number > 1 else 0]
+    finished = ["adapter", "pool", "features", "scales"][: (write_number - 2) // 2 if write_number > 1 else 0]
     assert [stage for stage in resumed.resumed if stage not in ("prior", "text_features")] == finished
 
 
