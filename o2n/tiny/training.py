@@ -1,6 +1,8 @@
 """What both trainings share: procedural categories, checkpoints, running averages of the weights, progress."""
 
+import ctypes
 import functools
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +21,9 @@ from o2n.data.procedural import TRAINING, Category, Pictures, draw
 from o2n.foundation import Tokenizer
 
 AVERAGE = 0.998  # decay of the running average of the weights; what is shipped is the average
+
+
+TRIM_EVERY = 50  # steps
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,13 @@ def vary_category(drawn: Pictures, rng: np.random.Generator) -> Pictures:
 def to_tensor(pictures: np.ndarray) -> Tensor:
     """uint8 (..., H, W, 3) -> float32 (..., 3, H, W) in [0, 1]."""
     return torch.from_numpy(pictures).movedim(-1, -3).float() / 255
+
+
+def give_back_memory() -> None:
+    """Have glibc return what it keeps. Batches of differing sizes break its heap into pieces that no later batch fits
+    in: without this a training of 1 GB holds 20 GB after a thousand steps (man7.org, malloc_trim)."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 @contextmanager
@@ -135,6 +147,8 @@ class Trainer:
             torch.manual_seed(hash((self.plan.seed, self.step)))
             yield self.step, np.random.default_rng([self.plan.seed, self.step])
             bar.update()
+            if self.step % TRIM_EVERY == 0:
+                give_back_memory()
             self.seconds = time.monotonic() - begun
             if self.step % self.plan.save_every == 0 or self.step == self.plan.steps:
                 self.save()
