@@ -90,7 +90,7 @@ TINY = Profile(
     pool=PoolSettings(pictures=12, t=0.3, warps=6),
     t=0.05,
     prompts=3,
-    alpha=1.0,
+    alpha=2.0,
     beta=0.5,
     fusion="calibrated",
 )
