@@ -1,0 +1,45 @@
+"""The table of the evaluation: means over tasks, deviations between draws, and the best branch beside the fusion."""
+
+from click.testing import CliRunner
+
+from jobs.evaluate_tiny import COLUMNS, main, speed_table, table
+from o2n.evaluation.judge import Judgement
+from o2n.evaluation.speed import Speed
+
+
+def judgement(name: str, draw: int, fused: float) -> Judgement:
+    figures = dict.fromkeys(COLUMNS, 0.5) | {"fused": fused, "S_P": 0.6, "S_N": 0.7, "S_text": 0.55}
+    return Judgement("group", name, draw, 0, figures)
+
+
+def cells(text: str) -> dict[str, str]:
+    titles, _, row = ([cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines())
+    return dict(zip(titles, row, strict=True))
+
+
+def test_a_row_is_the_mean_over_tasks_and_the_deviation_between_draws() -> None:
+    found = [judgement("a", 0, 0.7), judgement("b", 0, 0.9), judgement("a", 1, 0.8), judgement("b", 1, 1.0)]
+    row = cells(table(found))
+    assert row["tasks"] == "2 × 2"
+    assert row["fused"] == "85.0 ± 5.0"
+    assert row["S_N"] == "70.0 ± 0.0"
+    assert row["fused over best branch"] == "+15.0"
+
+
+def test_a_figure_that_some_tasks_lack_is_left_out() -> None:
+    found = [judgement("a", 0, 0.7)]
+    del found[0].figures["AUPRO"]
+    assert cells(table(found))["AUPRO"] == ""
+
+
+def test_times_are_told_in_seconds_and_milliseconds() -> None:
+    text = speed_table(Speed(onboarding=12.34, alone=0.25, in_batch=0.0625))
+    assert "12.3 s" in text
+    assert "250 ms" in text
+    assert "62 ms" in text
+
+
+def test_an_unknown_group_is_refused_before_any_work() -> None:
+    done = CliRunner().invoke(main, ["--groups", "evaluation,nothing"])
+    assert done.exit_code == 2
+    assert "nothing unknown: choose from evaluation" in done.output

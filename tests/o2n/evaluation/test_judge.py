@@ -1,0 +1,42 @@
+"""Judging a task: every figure is there, means what it says, and the whole method is timed."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from o2n.evaluation import tasks
+from o2n.evaluation.judge import BRANCHES, judge
+from o2n.evaluation.speed import measure
+from o2n.store import CategoryStore
+from tests.helpers import QUICK
+
+
+@pytest.fixture(scope="module")
+def task() -> tasks.Task:
+    return tasks.families("validation", 0, each=6)[0]
+
+
+def test_a_profile_that_sums_is_the_plain_sum(task: tasks.Task, tmp_path: Path) -> None:
+    found = judge(task, 1, QUICK.model_copy(update={"fusion": "sum"}), CategoryStore(tmp_path.as_uri()))
+    assert (found.group, found.name, found.draw, found.seed) == (task.group, task.name, 1, 0)
+    assert found.figures["fused"] == found.figures["plain sum"]
+
+
+def test_every_figure_is_there_and_a_fraction(task: tasks.Task, tmp_path: Path) -> None:
+    figures = judge(task, 0, QUICK, CategoryStore(tmp_path.as_uri())).figures
+    assert {"fused", *BRANCHES, "raw patches", "random weights", "pixel AUROC", "AUPRO", "error gone"} <= set(figures)
+    assert all(np.isfinite(value) and value <= 1 for value in figures.values())
+
+
+def test_a_task_without_masks_has_no_figures_of_pixels(task: tasks.Task, tmp_path: Path) -> None:
+    bare = tasks.Task(task.group, task.name, task.object_word, task.references, task.queries, task.labels)
+    figures = judge(bare, 0, QUICK, CategoryStore(tmp_path.as_uri())).figures
+    assert "fused" in figures
+    assert not {"pixel AUROC", "AUPRO", "error gone", "SSIM outside"} & set(figures)
+
+
+def test_times_are_those_of_one_category_and_one_picture(task: tasks.Task, tmp_path: Path) -> None:
+    speed = measure(task, QUICK, CategoryStore(tmp_path.as_uri()), rounds=1)
+    assert 0 < speed.in_batch < speed.onboarding
+    assert 0 < speed.alone < speed.onboarding
