@@ -21,7 +21,7 @@ def unit(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def test_features_are_unit_vectors_in_the_shape_promised() -> None:
     features = patch_features(CLIP, [checks(0), checks(1)], LEVELS)
-    assert features.shape == (2, len(LEVELS), 64, 192)
+    assert features.shape == (2, len(LEVELS), 256, 128)
     torch.testing.assert_close(features.norm(dim=-1), torch.ones(features.shape[:-1]))
 
 

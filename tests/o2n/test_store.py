@@ -461,7 +461,7 @@ def altered(manifest: Manifest) -> list[Manifest]:
     updates = [
         {"category": "cap"},
         {"object_word": "can"},
-        {"profile": TINY.model_copy(update={"alpha": 2.0})},
+        {"profile": TINY.model_copy(update={"alpha": TINY.alpha + 1})},
         {"foundation": "another"},
         {"blobs": blobs},
         {"blobs": exchanged},
