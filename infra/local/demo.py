@@ -39,7 +39,9 @@ from o2n.triplet import TripletScorer
 ROOT = Path(__file__).parents[2]
 PROFILE = "tiny"
 READY_SECONDS = 180.0
-AGREEMENT = 1e-5  # of a score, relative where it is over 1
+# Of a score, relative where it is over 1. A calibrated score is a distance in deviations of some hundredths, so that
+# the last digits of float32, which differ with the batch and the number of threads, count a hundredfold.
+AGREEMENT = 1e-4
 MIN_AUROC = 0.7  # of the demo's own photographs; guessing is 0.5
 
 

@@ -61,7 +61,7 @@ def test_a_tree_is_onboarded_side_by_side_and_bad_categories_fail_alone(
     assert succeeded, output
     (again,) = summary(output)["categories"]
     assert again["version"] == store.current("board").version
-    assert len(again["resumed"]) == 5
+    assert len(again["resumed"]) == 6
 
 
 def test_offline_scores_are_the_librarys_and_a_bad_picture_is_a_row(
@@ -88,7 +88,7 @@ def test_offline_scores_are_the_librarys_and_a_bad_picture_is_a_row(
         (expected,) = scorer.score([read(Path(path))], [published.current(row["category"])])
         assert row["error"] is None
         for branch in ("score", "s_p", "s_n", "s_text"):
-            assert row[branch] == pytest.approx(getattr(expected, branch), rel=1e-5, abs=1e-5)
+            assert row[branch] == pytest.approx(getattr(expected, branch), rel=1e-4, abs=1e-4)
 
 
 def test_a_job_that_cannot_start_says_why_in_one_line(cluster: Cluster, tmp_path: Path) -> None:

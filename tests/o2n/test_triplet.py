@@ -32,9 +32,9 @@ def test_order_batch_and_company_change_nothing(scorer: TripletScorer, published
     backwards = scorer.score(pictures[::-1], refs[::-1])[::-1]
     for index, (picture, ref) in enumerate(zip(pictures, refs, strict=True)):
         (alone,) = scorer.score([picture], [ref])
-        assert values(together[index]) == pytest.approx(values(alone), rel=1e-5, abs=1e-5)
-        assert values(together[index]) == pytest.approx(values(backwards[index]), rel=1e-5, abs=1e-5)
-        np.testing.assert_allclose(together[index].anomaly_map, alone.anomaly_map, rtol=1e-5, atol=1e-5)
+        assert values(together[index]) == pytest.approx(values(alone), rel=1e-4, abs=1e-4)
+        assert values(together[index]) == pytest.approx(values(backwards[index]), rel=1e-4, abs=1e-4)
+        np.testing.assert_allclose(together[index].anomaly_map, alone.anomaly_map, rtol=1e-4, atol=1e-4)
         assert np.abs(together[index].counterpart.astype(int) - alone.counterpart).max() <= 1
 
 
@@ -85,4 +85,4 @@ def test_a_bucket_gives_the_same_version_and_scores_as_a_directory(published: Ca
     assert onboard("anywhere", [checks(0), checks(1)], QUICK, published).ref == ref == in_bucket.current("anywhere")
     assert in_bucket.manifest(ref).blobs == published.manifest(ref).blobs
     (expected,) = TripletScorer(QUICK, published).score([checks(9)], [ref])
-    assert values(found) == pytest.approx(values(expected), rel=1e-5, abs=1e-5)
+    assert values(found) == pytest.approx(values(expected), rel=1e-4, abs=1e-4)
