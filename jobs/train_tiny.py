@@ -31,8 +31,8 @@ ROUNDS = (("clip", "diffusion"), ("pairs",))  # the trainings of a round run sid
     help="One of the trainings, or the export alone.",
 )
 @click.option("--clip-steps", default=9000, show_default=True)
-@click.option("--diffusion-steps", default=9000, show_default=True)
-@click.option("--pairs-steps", default=1200, show_default=True)
+@click.option("--diffusion-steps", default=10000, show_default=True)
+@click.option("--pairs-steps", default=2100, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option(
     "--threads", default=max(1, (os.cpu_count() or 2) // 2), show_default=True, help="CPU threads of each training."
@@ -91,7 +91,7 @@ def train(name: str, folder: Path, steps: int, seed: int, threads: int, begin_fr
 
     torch.set_num_threads(threads)
     if name == "clip":
-        train_clip(load_from(TINY, begin_from).clip, TINY.encoder.levels, Plan(own, steps, 1.5e-3, seed))
+        train_clip(load_from(TINY, begin_from).clip, TINY.encoder.levels, Plan(own, steps, 1e-3, seed))
     elif name == "diffusion":
         train_diffusion(load_from(TINY, begin_from).diffusion, Plan(own, steps, 1e-3, seed))
     else:
