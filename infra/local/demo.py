@@ -42,7 +42,7 @@ READY_SECONDS = 180.0
 # Of a score, relative where it is over 1. A calibrated score is a distance in deviations of some hundredths, so that
 # the last digits of float32, which differ with the batch and the number of threads, count a hundredfold.
 AGREEMENT = 1e-4
-MIN_AUROC = 0.7  # of the demo's own photographs; guessing is 0.5
+MIN_AUROC = 0.8  # of the demo's own photographs; guessing is 0.5
 
 
 class DemoError(O2NError):
