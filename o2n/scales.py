@@ -18,6 +18,8 @@ from o2n.text import abnormal_probability
 
 # Deviations of few and related pictures come out too small by chance: this share of the mean is added to them.
 LEAST_SPREAD = 0.1
+# Good pictures that do not differ at all, such as flat ones, have no spread: not every speck is infinitely anomalous.
+LEAST_DEVIATION = 1e-4
 
 BATCH = 16
 
@@ -65,4 +67,4 @@ def branch_scales(
     read = abnormal_probability(foundation.clip, own.to(redrawn.device), text.expand(len(own), -1, -1)).cpu()
     scores = torch.stack([local.amax(dim=-1).mean(dim=-1) for local in (personal, normal, read)])
     mean = scores.mean(dim=1)
-    return torch.stack([mean, scores.std(dim=1) + LEAST_SPREAD * mean], dim=1)
+    return torch.stack([mean, (scores.std(dim=1) + LEAST_SPREAD * mean).clamp_min(LEAST_DEVIATION)], dim=1)

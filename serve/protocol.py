@@ -36,7 +36,7 @@ class ScoreRequest(BaseModel):
 
 
 class PictureScore(BaseModel):
-    """One picture's score; higher is more anomalous."""
+    """One picture's score; higher is more anomalous. In a calibrated profile, in deviations of good pictures."""
 
     name: str
     score: float = Field(description="S_P + alpha S_N + beta S_text")

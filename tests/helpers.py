@@ -18,6 +18,8 @@ QUICK: Profile = TINY.model_copy(
         ),
         "pool": TINY.pool.model_copy(update={"pictures": 6}),
         "t": 0.25,
+        # Branches in their own units, in which scores are compared to 1e-5; `test_scales.py` has the calibrated ones.
+        "fusion": "sum",
         "prompts": 2,
     }
 )

@@ -22,12 +22,14 @@ import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import yaml
+from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
 from infra.local.cluster import Cluster, free_port, local_cluster
 from infra.local.photographs import write_photographs
 from o2n import images
+from o2n.branches import unpack
 from o2n.category import VersionRef
 from o2n.errors import CategoryError, O2NError
 from o2n.fusion import Score
@@ -39,9 +41,7 @@ from o2n.triplet import TripletScorer
 ROOT = Path(__file__).parents[2]
 PROFILE = "tiny"
 READY_SECONDS = 180.0
-# Of a score, relative where it is over 1. A calibrated score is a distance in deviations of some hundredths, so that
-# the last digits of float32, which differ with the batch and the number of threads, count a hundredfold.
-AGREEMENT = 1e-4
+AGREEMENT = 1e-5  # in the branches' own units
 MIN_AUROC = 0.8  # of the demo's own photographs; guessing is 0.5
 
 
@@ -126,7 +126,8 @@ def run(data: Path | None, output: Path, keep: bool) -> None:
         pictures = [images.read(query.path) for query in queries]
         scorer = TripletScorer(get_profile(PROFILE), store)
         in_process = scorer.score(pictures, [refs[query.category] for query in queries])
-        difference = largest_difference(queries, over_http, read_offline(scores), in_process)
+        unit = {name: units(store, refs[name]) for name in categories}
+        difference = largest_difference(queries, over_http, read_offline(scores), in_process, unit)
         if not difference <= AGREEMENT:  # so that a missing score, which is no number, fails too
             raise DemoError(f"HTTP, offline and in-process scores differ by {difference:.2e}, more than {AGREEMENT}")
 
@@ -250,8 +251,9 @@ def largest_difference(
     over_http: list[Score],
     offline: dict[str, dict[str, float]],
     in_process: list[Score],
+    unit: dict[str, NDArray[np.floating]],
 ) -> float:
-    """Over all queries and all four scores, how far the three ways in are apart at most, relative to a score over 1."""
+    """Over all queries and all four scores, how far the three ways in are apart at most, in each category's units."""
     columns = ("score", "s_p", "s_n", "s_text")
     table = np.array(
         [
@@ -265,7 +267,14 @@ def largest_difference(
         dtype=float,
     )
     apart = table.max(axis=1) - table.min(axis=1)
-    return float((apart / np.maximum(np.abs(table).max(axis=1), 1)).max())
+    return float((apart * np.stack([unit[query.category] for query in queries])).max())
+
+
+def units(store: CategoryStore, ref: VersionRef) -> NDArray[np.floating]:
+    """What 1 of the fused score, S_P, S_N and S_text is in the branches' own units: the version's deviations, which are
+    1 in a profile that is not calibrated. The fused score counts in the largest."""
+    scales = unpack(store.get_blob(store.manifest(ref).blobs["scales"]), "scales").numpy()
+    return np.array([scales[:, 1].max(), *scales[:, 1]])
 
 
 def print_table(shown: list[Scored]) -> float:

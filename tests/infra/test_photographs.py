@@ -51,9 +51,10 @@ def test_a_score_that_differs_or_is_missing_in_one_way_in_is_seen() -> None:
         return Score(VersionRef("a", "0" * 16), value, 0.1, 0.1, 0.1, nothing, np.zeros((1, 1, 3), np.uint8))
 
     queries, same = [Query("a", "good", Path("x"))], {"s_p": 0.1, "s_n": 0.1, "s_text": 0.1}
-    agree = largest_difference(queries, [score(0.5)], {"x": {"score": 0.5, **same}}, [score(0.5)])
+    unit = {"a": np.array([1.0, 1.0, 1.0, 1.0])}
+    agree = largest_difference(queries, [score(0.5)], {"x": {"score": 0.5, **same}}, [score(0.5)], unit)
     assert agree <= AGREEMENT
-    differ = largest_difference(queries, [score(0.5)], {"x": {"score": 0.5, **same}}, [score(0.5002)])
+    differ = largest_difference(queries, [score(0.5)], {"x": {"score": 0.5, **same}}, [score(0.5002)], unit)
     assert differ == pytest.approx(0.0002)
-    missing = largest_difference(queries, [score(0.5)], {"x": {"score": None, **same}}, [score(0.5)])
+    missing = largest_difference(queries, [score(0.5)], {"x": {"score": None, **same}}, [score(0.5)], unit)
     assert not missing <= AGREEMENT

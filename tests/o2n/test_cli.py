@@ -62,7 +62,7 @@ def test_onboard_then_score_a_folder(store: CategoryStore, quick_profile: str, t
     for line in lines:
         assert set(line) == {"path", "score", "s_p", "s_n", "s_text", "version"}
         (expected,) = scorer.score([read(Path(line["path"]))], [ref])
-        assert line["score"] == pytest.approx(expected.score, rel=1e-4, abs=1e-4)
+        assert line["score"] == pytest.approx(expected.score, abs=1e-5)
         assert line["version"] == ref.version
 
     report = tmp_path / "report.html"

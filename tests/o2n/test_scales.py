@@ -56,6 +56,24 @@ def test_the_scale_of_s_n_leaves_a_references_own_pictures_out(tmp_path: Path) -
     assert deviation == pytest.approx(np.std(scores, ddof=1) + LEAST_SPREAD * np.mean(scores), rel=1e-4)
 
 
+@pytest.mark.parametrize("change", [{}, {"t": 0.0}])
+def test_flat_pictures_have_finite_scores(tmp_path: Path, change: dict[str, float]) -> None:
+    """Nothing differs between them, and with t = 0 a counterpart is the query itself: no spread to divide by."""
+    profile, store = CALIBRATED.model_copy(update=change), CategoryStore(tmp_path.as_uri())
+    flat = [np.full((64, 64, 3), value, np.uint8) for value in (0, 1, 255)]
+    ref = onboard("flat", flat[:2], profile, store).ref
+    for score in TripletScorer(profile, store).score(flat, [ref] * 3):
+        assert np.isfinite([score.score, score.s_p, score.s_n, score.s_text]).all()
+        assert np.isfinite(score.anomaly_map).all()
+
+
+def test_a_batch_changes_a_calibrated_branch_by_no_more_than_a_plain_one(tmp_path: Path) -> None:
+    store, blobs, together = stored(CALIBRATED, tmp_path)
+    scorer, ref = TripletScorer(CALIBRATED, store), store.current("board")
+    alone = np.array([(s.s_p, s.s_n, s.s_text) for query in QUERIES for s in scorer.score([query], [ref])])
+    np.testing.assert_array_less(np.abs(together[:, 1:] - alone) * blobs["scales"][:, 1].numpy(), 1e-5)
+
+
 def test_the_bank_begins_with_the_references_and_their_views() -> None:
     origins = bank_origins(3, CALIBRATED)
     views = 3 * (1 + CALIBRATED.pool.warps)

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from o2n.branches import unpack
 from o2n.category import VersionRef
 from o2n.errors import FoundationError, IntegrityError, NotFoundError
 from o2n.fusion import Score
@@ -32,9 +31,9 @@ def test_order_batch_and_company_change_nothing(scorer: TripletScorer, published
     backwards = scorer.score(pictures[::-1], refs[::-1])[::-1]
     for index, (picture, ref) in enumerate(zip(pictures, refs, strict=True)):
         (alone,) = scorer.score([picture], [ref])
-        assert values(together[index]) == pytest.approx(values(alone), rel=1e-4, abs=1e-4)
-        assert values(together[index]) == pytest.approx(values(backwards[index]), rel=1e-4, abs=1e-4)
-        np.testing.assert_allclose(together[index].anomaly_map, alone.anomaly_map, rtol=1e-4, atol=1e-4)
+        assert values(together[index]) == pytest.approx(values(alone), abs=1e-5)
+        assert values(together[index]) == pytest.approx(values(backwards[index]), abs=1e-5)
+        np.testing.assert_allclose(together[index].anomaly_map, alone.anomaly_map, atol=1e-5)
         assert np.abs(together[index].counterpart.astype(int) - alone.counterpart).max() <= 1
 
 
@@ -45,9 +44,7 @@ def test_a_category_makes_a_difference(scorer: TripletScorer, published: Categor
 
 def test_a_reference_is_in_its_own_bank(scorer: TripletScorer, published: CategoryStore) -> None:
     (found,) = scorer.score([checks(0)], [published.current("checks")])
-    scales = unpack(published.get_blob(published.manifest(found.ref).blobs["scales"]), "scales")
-    mean, deviation = scales[1].tolist()
-    assert found.s_n * deviation + mean == pytest.approx(0, abs=1e-5)
+    assert found.s_n < 1e-5
 
 
 def test_nothing_in_nothing_out(scorer: TripletScorer) -> None:
@@ -85,4 +82,4 @@ def test_a_bucket_gives_the_same_version_and_scores_as_a_directory(published: Ca
     assert onboard("anywhere", [checks(0), checks(1)], QUICK, published).ref == ref == in_bucket.current("anywhere")
     assert in_bucket.manifest(ref).blobs == published.manifest(ref).blobs
     (expected,) = TripletScorer(QUICK, published).score([checks(9)], [ref])
-    assert values(found) == pytest.approx(values(expected), rel=1e-4, abs=1e-4)
+    assert values(found) == pytest.approx(values(expected), abs=1e-5)
