@@ -72,8 +72,8 @@ def _loss(model: DiffusionModel, clean: Tensor, spoilt: Tensor, masks: Tensor, t
     scheduler = model.scheduler(steps=1)
     count = len(clean)
     # Queries are redrawn from small t alone: most of the training goes where most of the use is.
-    often = torch.rand(count) < 0.8
-    low, width = torch.where(often, 0.0, 0.2), torch.where(often, 0.2, 0.8)
+    often = torch.rand(count) < 0.85
+    low, width = torch.where(often, 0.0, 0.12), torch.where(often, 0.12, 0.88)
     t = ((low + width * torch.rand(count)) * scheduler.config.num_train_timesteps).long().clamp(0, 999).to(clean.device)
     noised = F.pixel_unshuffle(scheduler.add_noise(spoilt, torch.randn_like(spoilt), t), model.fold)
     with torch.autocast(clean.device.type, torch.bfloat16):
