@@ -50,3 +50,19 @@ class FoundationError(O2NError):
     """A profile or its models that cannot be loaded, or do not fit the version they are used with."""
 
     code = "foundation"
+
+
+class OverloadedError(O2NError):
+    """More work than can be answered in time; the same request is welcome after `retry_after` seconds."""
+
+    code = "overloaded"
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class DeadlineError(O2NError):
+    """A request that could not be answered by its deadline."""
+
+    code = "deadline"

@@ -1,7 +1,7 @@
 """The application builder: plain arguments -> the bound deployments. Replicas and resources are in config.yaml."""
 
 # No `from __future__ import annotations` here: with it Serve hands `build` a raw dict, unvalidated.
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 
 from o2n.profiles import get_profile
@@ -19,6 +19,8 @@ class Arguments(BaseModel):
     profile: str = "tiny"
     store: str | None = None
     """Where categories live; by default $O2N_STORE of the cluster."""
+    deadline_seconds: float = Field(30.0, gt=0)
+    """A request is answered within this time, or refused."""
 
 
 def build(arguments: Arguments) -> serve.Application:
@@ -37,4 +39,5 @@ def build(arguments: Arguments) -> serve.Application:
         serve.deployment(Personalizer).bind(profile, store, encoder),
         serve.deployment(NormalScorer).bind(profile, store),
         serve.deployment(TextScorer).bind(profile, store),
+        arguments.deadline_seconds,
     )

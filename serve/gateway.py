@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import logging
+import time
 import uuid
 from collections.abc import AsyncGenerator
 from typing import Annotated
@@ -19,17 +20,18 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from o2n import __version__, images
-from o2n.category import VersionRef
 from o2n.errors import (
     CategoryError,
     ConflictError,
+    DeadlineError,
     FoundationError,
     NotFoundError,
     O2NError,
+    OverloadedError,
     PictureError,
     StoreError,
 )
-from o2n.fusion import Score, fuse_maps
+from o2n.fusion import Score
 from o2n.images import Picture
 from o2n.profiles import Profile
 from o2n.report import overlay
@@ -46,8 +48,8 @@ from serve.protocol import (
     ScoreAnswer,
     ScoreRequest,
 )
+from serve.scoring import Branches
 
-READY_TIMEOUT_SECONDS = 5.0
 OVERLAY_SIDE = 1024
 # Pictures decoded at once by a replica: a few kilobytes can become 50 million pixels, and a request may have 64 such.
 DECODERS = 2
@@ -59,6 +61,8 @@ STATUS = {
     ConflictError: 409,
     FoundationError: 409,
     StoreError: 503,
+    OverloadedError: 429,
+    DeadlineError: 504,
 }
 
 logger = logging.getLogger("ray.serve")
@@ -67,7 +71,7 @@ app = FastAPI(
     title="O2N",
     version=__version__,
     summary="Few-shot visual anomaly scores for hundreds of categories",
-    responses={status: {"model": ErrorAnswer} for status in (400, 404, 413, 422, 500, 503)},
+    responses={status: {"model": ErrorAnswer} for status in (400, 404, 413, 422, 429, 500, 503, 504)},
 )
 
 
@@ -88,11 +92,13 @@ class Gateway:
         personalizer: DeploymentHandle,
         normal: DeploymentHandle,
         text: DeploymentHandle,
+        deadline_seconds: float,
     ) -> None:
         self._profile = profile
         self._catalog = Catalog(store)
         self._decoders = asyncio.Semaphore(DECODERS)
-        self._encoder, self._personalizer, self._normal, self._text = encoder, personalizer, normal, text
+        self._branches = Branches(profile, encoder, personalizer, normal, text)
+        self._deadline_seconds = deadline_seconds
 
     @app.post(
         "/v1/categories/{name}/score",
@@ -123,10 +129,11 @@ class Gateway:
         include: Annotated[list[Include], Query(description="what to send beside the scores")] = [],  # noqa: B006
     ) -> ScoreAnswer:
         """Score one or more pictures with the version that serves now: all of them, or none and an error."""
+        deadline = time.monotonic() + self._deadline_seconds
         ref = await self._catalog.current(name)
         uploads = await _read_pictures(request)
         pictures = await asyncio.gather(*(self._decode(data, picture_name) for picture_name, data in uploads))
-        scores = await asyncio.gather(*(self._score_one(query, ref) for query, _ in pictures))
+        scores = await asyncio.gather(*(self._branches.score(query, ref, deadline) for query, _ in pictures))
         answers = [
             await asyncio.to_thread(_answer, picture_name, picture, score, include)
             for (picture_name, _), (_, picture), score in zip(uploads, pictures, scores, strict=True)
@@ -142,16 +149,6 @@ class Gateway:
 
         async with self._decoders:
             return await asyncio.to_thread(run)
-
-    async def _score_one(self, query: Picture, ref: VersionRef) -> Score:
-        features = self._encoder.encode.remote(query)
-        # The features are not awaited here: they go from the encoder to the branches by reference.
-        (personal, counterpart), normal, text = await asyncio.gather(
-            self._personalizer.compare.remote(query, features, ref),
-            self._normal.compare.remote(features, ref),
-            self._text.compare.remote(features, ref),
-        )
-        return fuse_maps(ref, counterpart, personal, normal, text, self._profile)
 
     @app.get("/v1/categories")
     async def categories(self) -> list[CategoryAnswer]:
@@ -185,28 +182,14 @@ class Gateway:
     @app.get("/readyz")
     async def readyz(self) -> JSONResponse:
         """Every branch has its models and the store can be read; 503 otherwise, naming what is missing."""
-        waiting = {
-            "encoder": self._encoder.ready.remote(),
-            "personalizer": self._personalizer.ready.remote(),
-            "normal": self._normal.ready.remote(),
-            "text": self._text.ready.remote(),
-            "store": asyncio.to_thread(self._catalog.store.categories),
-        }
-
-        async def is_ready(answer: object) -> bool:
-            try:
-                await asyncio.wait_for(_awaited(answer), READY_TIMEOUT_SECONDS)
-            except Exception as error:  # whatever is wrong with a part, the answer is that it is not ready
-                logger.warning("not ready: %r", error)
-                return False
-            return True
-
-        ready = dict(zip(waiting, await asyncio.gather(*map(is_ready, waiting.values())), strict=True))
+        ready = await self._branches.ready()
+        try:
+            await asyncio.to_thread(self._catalog.store.categories)
+            ready["store"] = True
+        except O2NError as error:
+            logger.warning("not ready: %s", error)
+            ready["store"] = False
         return JSONResponse(ready, status_code=200 if all(ready.values()) else 503)
-
-
-async def _awaited(answer: object) -> object:
-    return await answer  # type: ignore[misc]
 
 
 async def _read_pictures(request: Request) -> list[tuple[str, bytes]]:
