@@ -37,6 +37,7 @@ from o2n.profiles import Profile
 from o2n.report import overlay
 from o2n.store import CategoryStore
 from serve.catalog import Catalog
+from serve.page import router as page
 from serve.protocol import (
     MAX_BODY_BYTES,
     MAX_PICTURES,
@@ -73,6 +74,7 @@ app = FastAPI(
     summary="Few-shot visual anomaly scores for hundreds of categories",
     responses={status: {"model": ErrorAnswer} for status in (400, 404, 413, 422, 429, 500, 503, 504)},
 )
+app.include_router(page)
 
 
 class TooLargeError(O2NError):
