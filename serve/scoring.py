@@ -64,6 +64,28 @@ class Branches:
         )
         return fuse_maps(ref, counterpart, personal, normal, text, self._profile)
 
+    async def accept_normal(
+        self, query: Picture, ref: VersionRef, score: Score, by: str, note: str | None, deadline: float
+    ) -> VersionRef:
+        """Teach a category that a picture is normal; see `feedback.accept_normal`.
+
+        Args: query: uint8 (R, R, 3) at the model's resolution; ref, score: the version that was asked, and its answer.
+
+        Raises:
+            ConflictError: another version serves by now. Else as `score`.
+        """
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                features = self._encoder.encode.remote(query)
+                accepted: VersionRef = await self._normal.accept.remote(
+                    query, features, ref, score.s_p, score.s_text, by, note
+                )
+                return accepted
+        except TimeoutError:
+            raise DeadlineError(
+                f"feedback on {ref.category} was not taken in in time: send it again, it is taken once"
+            ) from None
+
     async def ready(self) -> dict[str, bool]:
         """Encoder, personalizer, normal, text: whether each has its models and computes."""
         handles = {
