@@ -34,7 +34,6 @@ REQUESTS = Counter(
 REQUEST_SECONDS = Histogram(
     "o2n_request_seconds", "From a request's first byte to its answer's last.", SECONDS, ("route",)
 )
-REQUEST_PICTURES = Histogram("o2n_request_pictures", "Pictures of a scored request.", PICTURES)
 IN_FLIGHT = Gauge("o2n_pictures_in_flight", "Pictures between their decoding and their score, per gateway.")
 
 # Branches: encoder, personal, normal, text. With the waiting before: ray_serve_deployment_processing_latency_ms.
@@ -57,7 +56,6 @@ DECISIONS = Counter("o2n_decisions", "Pictures called normal or anomalous, by ca
 METRICS: tuple[Counter | Gauge | Histogram, ...] = (
     REQUESTS,
     REQUEST_SECONDS,
-    REQUEST_PICTURES,
     IN_FLIGHT,
     BATCH_SECONDS,
     BATCH_PICTURES,

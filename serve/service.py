@@ -16,6 +16,7 @@ from o2n.images import Picture
 from o2n.profiles import Profile
 from o2n.settings import get_settings
 from o2n.store import CategoryStore
+from serve import metrics
 from serve.catalog import Catalog
 from serve.protocol import CategoryAnswer, Verdict
 from serve.scoring import Branches
@@ -69,11 +70,19 @@ class Service:
         deadline = time.monotonic() + self._deadline_seconds
         calibration = await self.catalog.calibration(ref)
         pictures = await asyncio.gather(*(self._decode(upload) for upload in uploads))
-        scores = await asyncio.gather(*(self._branches.score(query, ref, deadline) for query, _ in pictures))
-        return [
+        scores = await asyncio.gather(*(self._score_one(query, ref, deadline) for query, _ in pictures))
+        found = [
             Scored(upload.name, picture, score, decide(score.score, calibration, rate or self._rate))
             for upload, (_, picture), score in zip(uploads, pictures, scores, strict=True)
         ]
+        for scored in found:
+            decision = scored.decision
+            metrics.record_score(ref.category, scored.score.score, decision.p_value, decision.is_anomalous)
+        return found
+
+    async def _score_one(self, query: Picture, ref: VersionRef, deadline: float) -> Score:
+        with metrics.pictures_in_flight:
+            return await self._branches.score(query, ref, deadline)
 
     async def learn(self, name: str, upload: Upload, verdict: Verdict, note: str | None, by: str) -> VersionRef:
         """Take an inspector's verdict on a picture; returns the version that serves after it.
