@@ -136,9 +136,14 @@ class Gateway:
         uploads = await _read_pictures(request)
         pictures = await asyncio.gather(*(self._decode(data, picture_name) for picture_name, data in uploads))
         scores = await asyncio.gather(*(self._branches.score(query, ref, deadline) for query, _ in pictures))
+        references: list[Picture | None] = [None] * len(pictures)
+        if "reference" in include:
+            references = await asyncio.gather(*(self._branches.reference(query, ref) for query, _ in pictures))
         answers = [
-            await asyncio.to_thread(_answer, picture_name, picture, score, include)
-            for (picture_name, _), (_, picture), score in zip(uploads, pictures, scores, strict=True)
+            await asyncio.to_thread(_answer, picture_name, picture, score, reference, include)
+            for (picture_name, _), (_, picture), score, reference in zip(
+                uploads, pictures, scores, references, strict=True
+            )
         ]
         return ScoreAnswer(category=ref.category, version=ref.version, pictures=answers)
 
@@ -226,7 +231,9 @@ async def _limited(request: Request) -> AsyncGenerator[bytes, None]:
         yield chunk
 
 
-def _answer(name: str, picture: Picture, score: Score, include: list[Include]) -> PictureScore:
+def _answer(
+    name: str, picture: Picture, score: Score, reference: Picture | None, include: list[Include]
+) -> PictureScore:
     return PictureScore(
         name=name,
         score=score.score,
@@ -236,6 +243,7 @@ def _answer(name: str, picture: Picture, score: Score, include: list[Include]) -
         anomaly_map=score.anomaly_map.tolist() if "anomaly_map" in include else None,
         overlay=_png(overlay(picture, score.anomaly_map)) if "overlay" in include else None,
         counterpart=_png(score.counterpart) if "counterpart" in include else None,
+        reference=_png(reference) if reference is not None else None,
     )
 
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 MAX_PICTURES = 64
 MAX_BODY_BYTES = 64 << 20
 
-Include = Literal["anomaly_map", "overlay", "counterpart"]
+Include = Literal["anomaly_map", "overlay", "counterpart", "reference"]
 
 
 def _from_base64(text: object) -> bytes:
@@ -48,6 +48,7 @@ class PictureScore(BaseModel):
         None, description="PNG, base64: the picture, at most 1024 pixels a side, with its heat map"
     )
     counterpart: str | None = Field(None, description="PNG, base64: what it should have looked like")
+    reference: str | None = Field(None, description="PNG, base64: the category's normal picture nearest to it")
 
 
 class ScoreAnswer(BaseModel):
@@ -67,6 +68,8 @@ class CategoryAnswer(BaseModel):
     references: int
     object_word: str
     profile: str
+    weights: dict[str, float] = Field(description="what s_p, s_n and s_text count in the score")
+    calibration: list[float] = Field(description="scores of good pictures, ascending: what decisions are made by")
     history: list[str] = Field(description="versions that served before, oldest first")
 
 
