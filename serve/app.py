@@ -8,7 +8,7 @@ from o2n.profiles import get_profile
 from o2n.settings import get_settings
 from o2n.store import CategoryStore
 from serve.branches import Encoder, NormalScorer, Personalizer, TextScorer
-from serve.gateway import GatewayIngress
+from serve.gateway import Gateway
 
 
 class Arguments(BaseModel):
@@ -21,6 +21,8 @@ class Arguments(BaseModel):
     """Where categories live; by default $O2N_STORE of the cluster."""
     deadline_seconds: float = Field(30.0, gt=0)
     """A request is answered within this time, or refused."""
+    insecure: bool = False
+    """Anybody who reaches the port may do everything: for loopback only."""
 
 
 def build(arguments: Arguments) -> serve.Application:
@@ -32,7 +34,7 @@ def build(arguments: Arguments) -> serve.Application:
     profile = get_profile(arguments.profile)
     store = CategoryStore(arguments.store or get_settings().store)
     encoder = serve.deployment(Encoder).bind(profile)
-    return serve.deployment(GatewayIngress).bind(
+    return serve.deployment(Gateway).bind(
         profile,
         store,
         encoder,
@@ -40,4 +42,5 @@ def build(arguments: Arguments) -> serve.Application:
         serve.deployment(NormalScorer).bind(profile, store),
         serve.deployment(TextScorer).bind(profile, store),
         arguments.deadline_seconds,
+        arguments.insecure,
     )

@@ -54,9 +54,15 @@ class Branches:
                 f"a picture of {ref.category} was not scored in time: send it again, or fewer at once"
             ) from None
 
-    async def reference(self, query: Picture, ref: VersionRef) -> Picture:
-        """The version's normal picture that is nearest to a query, uint8 (R, R, 3); raises as `score`."""
-        return await self._normal.nearest_reference.remote(self._encoder.encode.remote(query), ref)
+    async def reference(self, query: Picture, ref: VersionRef, deadline: float) -> Picture:
+        """The version's normal picture that is nearest to a query, uint8 (R, R, 3); as `score`."""
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                return await self._normal.nearest_reference.remote(self._encoder.encode.remote(query), ref)
+        except TimeoutError:
+            raise DeadlineError(
+                f"the nearest picture of {ref.category} was not found in time: send it again, or fewer at once"
+            ) from None
 
     async def _once(self, query: Picture, ref: VersionRef) -> Score:
         features = self._encoder.encode.remote(query)
@@ -67,6 +73,28 @@ class Branches:
             self._text.compare.remote(features, ref),
         )
         return fuse_maps(ref, counterpart, personal, normal, text, self._profile)
+
+    async def accept_normal(
+        self, query: Picture, ref: VersionRef, score: Score, by: str, note: str | None, deadline: float
+    ) -> VersionRef:
+        """Teach a category that a picture is normal; see `feedback.accept_normal`.
+
+        Args: query: uint8 (R, R, 3) at the model's resolution; ref, score: the version that was asked, and its answer.
+
+        Raises:
+            ConflictError: another version serves by now. Else as `score`.
+        """
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                features = self._encoder.encode.remote(query)
+                accepted: VersionRef = await self._normal.accept.remote(
+                    query, features, ref, score.s_p, score.s_text, by, note
+                )
+                return accepted
+        except TimeoutError:
+            raise DeadlineError(
+                f"feedback on {ref.category} was not taken in in time: send it again, it is taken once"
+            ) from None
 
     async def ready(self) -> dict[str, bool]:
         """Encoder, personalizer, normal, text: whether each has its models and computes."""
