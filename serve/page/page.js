@@ -113,15 +113,10 @@ function showCategory() {
 
 async function rollBack(version) {
   if (!confirm(`Let version ${version} of ${category.category} serve everybody?`)) return;
-  await call(`${categoryPath()}/rollback`, jsonBody({ version }));
-  await loadCategory();
-  showCategory();
-  showList();
-  look(chosen);
+  await call(`${categoryPath()}/rollback?version=${version}`, { method: "POST" });
+  await renew();
   $("rolled").textContent = `Version ${category.version} serves now.`;
 }
-
-const jsonBody = (value) => ({ method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(value) });
 
 // ---------------------------------------------------------------- decisions
 
@@ -232,7 +227,7 @@ async function score(row) {
   if (!row.drawn) query.append("include", "overlay"); // a format that the browser does not show, TIFF for one
   if (rate !== null) query.append("false_positive_rate", rate);
   const body = new FormData();
-  body.append("pictures", row.file, row.file.name.slice(-200));
+  body.append("pictures", row.file, nameOf(row));
   try {
     const busy = () => become(row, "scoring", "busy, waiting");
     const answer = await callPatiently(`${categoryPath(row.category)}/score?${query}`, { method: "POST", body, signal }, busy);
@@ -254,16 +249,16 @@ function keep(row, { version, pictures: [{ anomaly_map, counterpart, reference, 
   row.urls = [row.counterpart, row.reference, row.picture].filter(Boolean);
   Object.assign(row, { answer, version, map: anomaly_map, verdict: undefined });
   become(row, "scored");
-  if (version !== category?.version && row.category === category?.category) newVersionSeen();
+  if (version !== category?.version && row.category === category?.category) trying(renew)(); // somebody published
 }
 
-/** Somebody published: the history and the calibration are those of another version now. */
-const newVersionSeen = trying(async () => {
+/** Another version serves: its history, its calibration, and what was scored by older ones. */
+async function renew() {
   await loadCategory();
   showCategory();
   showList();
   look(chosen);
-});
+}
 
 function become(row, state, words = { waiting: "waiting", scoring: "scoring…", refused: "refused", scored: "" }[state]) {
   row.state = state;
@@ -313,6 +308,8 @@ function showProgress() {
   $("progress").hidden = done.length === list.length;
   if (list.length && done.length === list.length) say(text);
 }
+
+const nameOf = (row) => row.file.name.slice(-200);
 
 function remove(gone) {
   const at = shown().indexOf(chosen);
@@ -443,12 +440,22 @@ async function sendFeedback(event) {
   event.preventDefault();
   const row = chosen;
   const verdict = event.submitter.value;
-  $("thanks").textContent = "sending…";
+  const body = new FormData();
+  body.append("picture", row.file, nameOf(row));
+  body.append("verdict", verdict);
+  if ($("remark").value.trim()) body.append("note", $("remark").value.trim());
+  const buttons = $("feedback").querySelectorAll("button");
+  buttons.forEach((button) => (button.disabled = true));
+  $("thanks").textContent = "Sending…";
+  let thanks = "";
   try {
-    await giveFeedback(row, verdict, $("remark").value.trim());
-  } catch (error) {
-    $("thanks").textContent = "";
-    throw error;
+    const { version, by } = await call(`${categoryPath(row.category)}/feedback`, { method: "POST", body });
+    thanks = verdict === "normal" ? `Learned as normal, by ${by}: version ${version} serves now.` : `Kept as anomalous, by ${by}.`;
+    if (row === chosen) $("remark").value = "";
+    await renew();
+  } finally {
+    buttons.forEach((button) => (button.disabled = false));
+    if (row === chosen) $("thanks").textContent = thanks;
   }
 }
 
