@@ -71,9 +71,7 @@ def test_a_bad_credential_gets_nowhere(local: Local, method: str, path: str, kin
     secret = local.tokens[SCOPE.get(path, "score")]
     known = next(token for token in auth.read_tokens(local.store).tokens if token.name == "only-score")
     fill = {"secret": secret, "shortened": secret[:-1], "hash": known.sha256}
-    headers = {
-        name: value if isinstance(value, bytes) else value.format(**fill) for name, value in BAD[kind].items()
-    }
+    headers = {name: value if isinstance(value, bytes) else value.format(**fill) for name, value in BAD[kind].items()}
     status, body, answered = ask(local, method, path, headers)
     assert status == 401, body
     assert answered["www-authenticate"].startswith("Bearer")
