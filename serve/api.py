@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 
 from o2n import images
 from o2n.calibration import Rate
@@ -44,14 +45,13 @@ router = APIRouter(prefix="/v1/categories", tags=["categories"])
 probes = APIRouter(tags=["probes"])
 
 
-def _body(model: type[ScoreRequest] | type[FeedbackRequest], form: dict[str, Any]) -> dict[str, Any]:
-    """OpenAPI's description of a body that is JSON or a form."""
+def _body(model: type[BaseModel], form: dict[str, Any]) -> dict[str, Any]:
+    """OpenAPI's description of a body that is JSON or a form; `gateway.REQUESTS` has the models."""
     form_schema = {"type": "object", "required": [name for name in form if name != "note"], "properties": form}
     content = {
-        "application/json": {"schema": model.model_json_schema(ref_template="#/components/schemas/{model}")},
+        "application/json": {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}},
         "multipart/form-data": {"schema": form_schema},
     }
-    content["application/json"]["schema"].pop("$defs")  # `PictureIn` is among the components, see gateway.py
     return {"requestBody": {"required": True, "content": content}}
 
 
@@ -60,7 +60,7 @@ _FILE = {"type": "string", "contentMediaType": "application/octet-stream"}
 
 @router.post(
     "/{name}/score",
-    dependencies=[Depends(needs("score"))],
+    dependencies=[needs("score")],
     response_model_exclude_none=True,
     responses=responses(400, 401, 403, 404, 408, 409, 413, 422, 429, 500, 503),
     openapi_extra=_body(
@@ -97,7 +97,7 @@ async def score(
     ),
 )
 async def give_feedback(
-    service: TheService, name: str, request: Request, token: Annotated[Token, Depends(needs("feedback"))]
+    service: TheService, name: str, request: Request, token: Annotated[Token, needs("feedback")]
 ) -> FeedbackAnswer:
     """An inspector's verdict on one picture.
 
@@ -113,7 +113,7 @@ async def give_feedback(
 
 @router.get(
     "/{name}/feedback",
-    dependencies=[Depends(needs("feedback"))],
+    dependencies=[needs("feedback")],
     responses=responses(400, 401, 403, 404, 422, 500, 503),
 )
 async def list_feedback(service: TheService, name: str) -> list[FeedbackEntry]:
@@ -123,7 +123,7 @@ async def list_feedback(service: TheService, name: str) -> list[FeedbackEntry]:
 
 @router.post(
     "/{name}/rollback",
-    dependencies=[Depends(needs("admin"))],
+    dependencies=[needs("admin")],
     responses=responses(400, 401, 403, 404, 409, 422, 500, 503),
 )
 async def rollback(
@@ -138,13 +138,13 @@ async def rollback(
     return VersionAnswer(category=ref.category, version=ref.version)
 
 
-@router.get("", dependencies=[Depends(needs("score"))], responses=responses(401, 403, 422, 500, 503))
+@router.get("", dependencies=[needs("score")], responses=responses(401, 403, 422, 500, 503))
 async def categories(service: TheService) -> list[CategoryAnswer]:
     """Every category and the version that serves for it."""
     return await service.categories()
 
 
-@router.get("/{name}", dependencies=[Depends(needs("score"))], responses=responses(400, 401, 403, 404, 422, 500, 503))
+@router.get("/{name}", dependencies=[needs("score")], responses=responses(400, 401, 403, 404, 422, 500, 503))
 async def category(service: TheService, name: str) -> CategoryDetails:
     """One category, the version that serves for it, its calibration and its history."""
     return await service.category_details(name)

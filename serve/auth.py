@@ -3,12 +3,11 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Request, Security
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 
 from o2n.errors import ForbiddenError, StoreError, UnauthorizedError
 from o2n.store import CategoryStore
@@ -74,20 +73,25 @@ class Doorkeeper:
             return self._tokens
 
 
-def needs(scope: Scope) -> Callable[..., Awaitable[Token]]:
-    """A dependency for routes: the token of whoever asks, if it has `scope`.
+async def authorize(
+    request: Request,
+    wanted: SecurityScopes,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)],
+) -> Token:
+    """The token of whoever asks, if it has the scopes that the route wants; `needs` makes it a route's dependency.
 
-    Raises: (as a dependency)
+    Raises:
         UnauthorizedError, StoreError: see `Doorkeeper.identify`.
-        ForbiddenError: the token lacks the scope.
+        ForbiddenError: the token lacks a scope.
     """
-
-    async def token(
-        request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)]
-    ) -> Token:
-        found: Token = await request.app.state.doorkeeper.identify(credentials and credentials.credentials)
-        if scope not in found.scopes:
-            raise ForbiddenError(f"token {found.name} has no scope '{scope}': make one that has it", scope)
-        return found
-
+    doorkeeper: Doorkeeper = request.app.state.doorkeeper
+    token = await doorkeeper.identify(credentials.credentials if credentials else None)
+    for scope in wanted.scopes:
+        if scope not in token.scopes:
+            raise ForbiddenError(f"token {token.name} has no scope '{scope}': make one that has it", scope)
     return token
+
+
+def needs(scope: Scope) -> Any:
+    """What a route depends on that only tokens with `scope` may use; its value is the `Token`."""
+    return Security(authorize, scopes=[scope])

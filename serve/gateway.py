@@ -1,6 +1,10 @@
 """The HTTP ingress: the routes put together into one application, and the deployment that runs it. No models here."""
 
+from typing import Any
+
 from fastapi import FastAPI
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
@@ -13,6 +17,7 @@ from serve.auth import Doorkeeper
 from serve.errors import handle_errors
 from serve.limits import Limits
 from serve.observer import Observer
+from serve.protocol import FeedbackRequest, ScoreRequest
 from serve.scoring import Branches
 from serve.service import Service
 
@@ -24,9 +29,26 @@ Every error has one shape, and every answer the header `x-request-id`. Pictures 
 """
 
 
+# Bodies are read by hand, form or JSON, so FastAPI does not know their models by itself.
+REQUESTS: tuple[type[BaseModel], ...] = (ScoreRequest, FeedbackRequest, kserve.InferRequest)
+
+
+class Application(FastAPI):
+    """FastAPI with the models of request bodies among its OpenAPI components."""
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            described = super().openapi()
+            _, models = models_json_schema(
+                [(model, "validation") for model in REQUESTS], ref_template="#/components/schemas/{model}"
+            )
+            described["components"]["schemas"] |= models["$defs"]
+        return super().openapi()
+
+
 def create_app(service: Service, doorkeeper: Doorkeeper) -> FastAPI:
     """The application: what it answers is `service`'s, whom it answers is the doorkeeper's to say."""
-    app = FastAPI(
+    app = Application(
         title="O2N",
         version=__version__,
         summary="Few-shot visual anomaly scores for hundreds of categories",

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from fastapi import APIRouter, Depends, Header, Request
+from fastapi import APIRouter, Header, Request
 from fastapi.responses import Response
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
@@ -184,7 +184,7 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 router = APIRouter(prefix="/v2", tags=["Open Inference Protocol v2"])
-scoring = [Depends(needs("score"))]
+scoring = [needs("score")]
 
 
 @router.get("", dependencies=scoring, responses=_errors(401, 403, 503))
