@@ -18,6 +18,7 @@ from o2n.branches import NormalBranch, PersonalBranch, TextBranch
 from o2n.category import VersionRef
 from o2n.errors import O2NError
 from o2n.features import patch_features
+from o2n.feedback import accept_normal
 from o2n.foundation import load_foundation, to_pictures, to_unit
 from o2n.fusion import Local
 from o2n.images import Picture
@@ -86,7 +87,8 @@ class NormalScorer(_Ready):
     """Features -> distance to the nearest normal patch (eq. 5)."""
 
     def __init__(self, profile: Profile, store: CategoryStore) -> None:
-        self._branch = NormalBranch(load_foundation(profile), store)
+        self._foundation, self._store = load_foundation(profile), store
+        self._branch = NormalBranch(self._foundation, store)
 
     async def compare(self, features: Features, ref: VersionRef) -> Local:
         """Returns: float32 (L, G)."""
@@ -95,6 +97,30 @@ class NormalScorer(_Ready):
     @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=BATCH_WAIT_SECONDS)
     async def _distances(self, items: list[tuple[Features, VersionRef]]) -> list[Local | O2NError]:
         return await asyncio.to_thread(_isolated, lambda part: _compare(self._branch.distances, part), items)
+
+    async def accept(
+        self,
+        picture: Picture,
+        features: Features,
+        ref: VersionRef,
+        s_p: float,
+        s_text: float,
+        by: str,
+        note: str | None,
+    ) -> VersionRef:
+        """Publish a version that knows `picture` as normal; see `feedback.accept_normal`."""
+        return await asyncio.to_thread(
+            accept_normal,
+            self._store,
+            self._foundation,
+            ref,
+            np.array(picture),
+            np.array(features),
+            s_p,
+            s_text,
+            by,
+            note,
+        )
 
 
 class TextScorer(_Ready):

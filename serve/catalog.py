@@ -2,8 +2,9 @@
 
 import asyncio
 
-from cachetools import TTLCache
+from cachetools import LRUCache, TTLCache
 
+from o2n.calibration import Calibration
 from o2n.category import Manifest, VersionRef
 from o2n.store import CategoryStore
 
@@ -17,6 +18,7 @@ class Catalog:
     def __init__(self, store: CategoryStore) -> None:
         self.store = store
         self._current: TTLCache[str, VersionRef] = TTLCache(maxsize=4096, ttl=FRESH_SECONDS)
+        self._calibrations: LRUCache[VersionRef, Calibration] = LRUCache(maxsize=4096)
 
     async def current(self, name: str) -> VersionRef:
         """The version that a request arriving now is pinned to.
@@ -33,3 +35,14 @@ class Catalog:
         """The manifest of the version that serves now."""
         ref = await self.current(name)
         return await asyncio.to_thread(self.store.manifest, ref)
+
+    async def calibration(self, ref: VersionRef) -> Calibration:
+        """What a version's decisions are made by; it never changes."""
+        calibration = self._calibrations.get(ref)
+        if calibration is None:
+            calibration = self._calibrations[ref] = await asyncio.to_thread(self.store.calibration, ref)
+        return calibration
+
+    def forget(self, name: str) -> None:
+        """Look anew which version serves: it was just changed through this very gateway."""
+        self._current.pop(name, None)
