@@ -36,7 +36,9 @@ def embedded(service: str, serve_config: str, cluster: str) -> str:
     """
     own, mark, _ = service.partition(MARK)
     if not mark:
-        raise ValueError(f"service.yaml has lost its line {MARK.strip()!r}: put it back where the generated part begins")
+        raise ValueError(
+            f"service.yaml has lost its line {MARK.strip()!r}: put it back where the generated part begins"
+        )
     configuration = "".join(f"    {line}".rstrip() + "\n" for line in serve_config.splitlines())
     specification = yaml.dump(
         {"rayClusterConfig": serving(yaml.safe_load(cluster)["spec"])}, Dumper=_Plain, sort_keys=False, width=120
