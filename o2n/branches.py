@@ -41,16 +41,17 @@ class PersonalBranch:
         found = []
         for start in range(0, len(pictures), MAX_ADAPTERS):  # so that one batch never evicts its own adapters
             part = slice(start, start + MAX_ADAPTERS)
-            noise = [
-                noise_for(picture, ref.version, model.latent_shape)
-                for picture, ref in zip(pictures[part], refs[part], strict=True)
-            ]
             with self._adapters.lock:
+                loaded = [self._loaded(ref) for ref in refs[part]]
+                noise = [
+                    noise_for(picture, adapter, model.latent_shape)
+                    for picture, (_, adapter) in zip(pictures[part], loaded, strict=True)
+                ]
                 found.append(
                     personalize(
                         model,
                         pictures[part],
-                        [self._text(ref) for ref in refs[part]],
+                        [text for text, _ in loaded],
                         [_adapter_name(ref) for ref in refs[part]],
                         torch.stack(noise).to(model.device),
                         t=profile.t,
@@ -64,16 +65,17 @@ class PersonalBranch:
         """Args: features: of the queries and of their counterparts, float32 (B, L, G, D). Returns: as NormalBranch."""
         return self._scaled(personal_distance(features, counterpart_features), refs)
 
-    def _text(self, ref: VersionRef) -> Tensor:
-        """The prompts' conditioning of a version whose adapter is in the UNet when this returns."""
-        text = self._adapters.get(ref)
-        if text is None:
+    def _loaded(self, ref: VersionRef) -> tuple[Tensor, str]:
+        """The prompts' conditioning and the adapter's digest of a version whose adapter is now in the UNet."""
+        loaded = self._adapters.get(ref)
+        if loaded is None:
             model, profile = self._foundation.diffusion, self._foundation.profile
             manifest = checked_manifest(self._store, ref, self._foundation)
-            text = model.embed(personal_prompts(manifest.object_word, profile.prompts))
-            load_adapter(model, _adapter_name(ref), self._store.get_blob(manifest.blobs["adapter"]))
-            self._adapters[ref] = text
-        return text
+            adapter = manifest.blobs["adapter"]
+            loaded = model.embed(personal_prompts(manifest.object_word, profile.prompts)), adapter.sha256
+            load_adapter(model, _adapter_name(ref), self._store.get_blob(adapter))
+            self._adapters[ref] = loaded
+        return loaded
 
 
 class NormalBranch:
@@ -191,8 +193,8 @@ def _adapter_name(ref: VersionRef) -> str:
     return f"o2n_{ref.version}"
 
 
-class _Adapters(LRUCache[VersionRef, Tensor]):
-    """Which adapters are in a UNet, each with its prompts' conditioning; what falls out is unloaded.
+class _Adapters(LRUCache[VersionRef, tuple[Tensor, str]]):
+    """Which adapters are in a UNet, each with its prompts' conditioning and its digest; what falls out is unloaded.
 
     `lock` keeps the threads of a process from changing the UNet under each other.
     """
@@ -202,10 +204,10 @@ class _Adapters(LRUCache[VersionRef, Tensor]):
         self._model = model
         self.lock = threading.Lock()
 
-    def popitem(self) -> tuple[VersionRef, Tensor]:
-        ref, text = super().popitem()
+    def popitem(self) -> tuple[VersionRef, tuple[Tensor, str]]:
+        ref, loaded = super().popitem()
         unload_adapter(self._model, _adapter_name(ref))
-        return ref, text
+        return ref, loaded
 
 
 @functools.cache

@@ -17,9 +17,11 @@ from serve.app import Arguments, build
 @click.option("--port", required=True, type=int)
 @click.option("--profile", required=True)
 @click.option("--store", required=True)
-def main(host: str, port: int, profile: str, store: str) -> None:
+@click.option("--insecure", is_flag=True)
+def main(host: str, port: int, profile: str, store: str, insecure: bool) -> None:
     """Serve over HTTP on this machine alone."""
     signal.signal(signal.SIGTERM, _interrupt)
+    os.environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = "serve.proxy.middlewares"
     # "local" never attaches to somebody else's cluster. Its size is in whole models, not cores: five deployments.
     ray.init(
         address="local",
@@ -30,7 +32,7 @@ def main(host: str, port: int, profile: str, store: str) -> None:
     try:
         with contextlib.suppress(KeyboardInterrupt):
             serve.start(http_options={"host": host, "port": port})
-            serve.run(build(Arguments(profile=profile, store=store)), name="o2n", route_prefix="/")
+            serve.run(build(Arguments(profile=profile, store=store, insecure=insecure)), name="o2n", route_prefix="/")
             click.echo(
                 f"serving {store} at http://{host}:{port}, try: curl http://{host}:{port}/v1/categories", err=True
             )

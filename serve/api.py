@@ -20,6 +20,7 @@ from serve.bodies import read_feedback, read_pictures
 from serve.observer import note_scored
 from serve.protocol import (
     CategoryAnswer,
+    CategoryDetails,
     FeedbackAnswer,
     FeedbackEntry,
     FeedbackRequest,
@@ -78,7 +79,7 @@ async def score(
 ) -> ScoreAnswer:
     """Score one or more pictures with the version that serves now: all of them, or none and an error."""
     ref = await service.catalog.current(name)
-    scored = await service.score(ref, await read_pictures(request), false_positive_rate)
+    scored = await service.score(ref, await read_pictures(request), false_positive_rate, "reference" in include)
     note_scored(request, ref, len(scored))
     answers = [await asyncio.to_thread(_answer, found, include) for found in scored]
     return ScoreAnswer(category=ref.category, version=ref.version, pictures=answers)
@@ -145,9 +146,9 @@ async def categories(service: TheService) -> list[CategoryAnswer]:
 
 
 @router.get("/{name}", dependencies=[needs("score")], responses=responses(400, 401, 403, 404, 422, 500, 503))
-async def category(service: TheService, name: str) -> CategoryAnswer:
-    """One category and the version that serves for it."""
-    return await service.category(name)
+async def category(service: TheService, name: str) -> CategoryDetails:
+    """One category, the version that serves for it, its calibration and its history."""
+    return await service.category_details(name)
 
 
 @probes.get("/healthz", responses={200: {"content": {"application/json": {"example": {"status": "ok"}}}}})
@@ -201,6 +202,7 @@ def _answer(scored: Scored, include: list[Include]) -> PictureScore:
         anomaly_map=found.anomaly_map.tolist() if "anomaly_map" in include else None,
         overlay=_png(overlay(scored.picture, found.anomaly_map)) if "overlay" in include else None,
         counterpart=_png(found.counterpart) if "counterpart" in include else None,
+        reference=_png(scored.reference) if scored.reference is not None else None,
     )
 
 

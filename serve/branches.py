@@ -23,6 +23,7 @@ from o2n.foundation import load_foundation, to_pictures, to_unit
 from o2n.fusion import Local
 from o2n.images import Picture
 from o2n.profiles import Profile
+from o2n.references import References
 from o2n.store import CategoryStore
 
 Features = NDArray[np.float32]  # (L, G, D)
@@ -89,10 +90,15 @@ class NormalScorer(_Ready):
     def __init__(self, profile: Profile, store: CategoryStore) -> None:
         self._foundation, self._store = load_foundation(profile), store
         self._branch = NormalBranch(self._foundation, store)
+        self._references = References(self._foundation, store)
 
     async def compare(self, features: Features, ref: VersionRef) -> Local:
         """Returns: float32 (L, G)."""
         return _or_raise(await self._distances((features, ref)))
+
+    async def nearest_reference(self, features: Features, ref: VersionRef) -> Picture:
+        """Returns: the normal picture nearest to the query, uint8 (R, R, 3)."""
+        return await asyncio.to_thread(self._references.nearest, torch.tensor(features), ref)
 
     @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=BATCH_WAIT_SECONDS)
     async def _distances(self, items: list[tuple[Features, VersionRef]]) -> list[Local | O2NError]:

@@ -54,6 +54,16 @@ class Branches:
                 f"a picture of {ref.category} was not scored in time: send it again, or fewer at once"
             ) from None
 
+    async def reference(self, query: Picture, ref: VersionRef, deadline: float) -> Picture:
+        """The version's normal picture that is nearest to a query, uint8 (R, R, 3); as `score`."""
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                return await self._normal.nearest_reference.remote(self._encoder.encode.remote(query), ref)
+        except TimeoutError:
+            raise DeadlineError(
+                f"the nearest picture of {ref.category} was not found in time: send it again, or fewer at once"
+            ) from None
+
     async def _once(self, query: Picture, ref: VersionRef) -> Score:
         features = self._encoder.encode.remote(query)
         # The features are not awaited here: they go from the encoder to the branches by reference.
