@@ -49,18 +49,18 @@ class PersonalBranch:
         found = []
         for start in range(0, len(pictures), SLOTS):
             part = slice(start, start + SLOTS)
+            adapters = [self.loaded.get(ref) for ref in refs[part]]
             noise = [
-                noise_for(picture, ref.version, model.latent_shape)
-                for picture, ref in zip(pictures[part], refs[part], strict=True)
+                noise_for(picture, adapter.digest, model.latent_shape)
+                for picture, adapter in zip(pictures[part], adapters, strict=True)
             ]
-            adapters = {ref: self.loaded.get(ref) for ref in dict.fromkeys(refs[part])}
             with self._slots.holding(adapters) as names:
                 found.append(
                     personalize(
                         model,
                         pictures[part],
-                        [adapters[ref].text for ref in refs[part]],
-                        [names[ref] for ref in refs[part]],
+                        [adapter.text for adapter in adapters],
+                        [names[adapter.digest] for adapter in adapters],
                         torch.stack(noise).to(model.device),
                         t=profile.t,
                         steps=profile.diffusion.steps,
@@ -81,8 +81,8 @@ class PersonalBranch:
             FoundationError: what comes out is no number; whatever torch raises: nothing comes out.
         """
         model = self._foundation.diffusion
-        with self._slots.holding({}), torch.inference_mode():
-            _check_numbers(
+        with self._slots.holding([]), torch.inference_mode():
+            check_numbers(
                 "diffusion model",
                 model.unet(torch.zeros(1, *model.latent_shape, device=model.device), 0, model.embed([""])).sample,
             )
@@ -90,9 +90,10 @@ class PersonalBranch:
     def _load(self, ref: VersionRef) -> "_Adapter":
         model, profile = self._foundation.diffusion, self._foundation.profile
         manifest = checked_manifest(self._store, ref, self._foundation)
-        weights = self._slots.fitting(self._store.get_blob(manifest.blobs["adapter"]), ref)
+        blob = manifest.blobs["adapter"]
+        weights = self._slots.fitting(self._store.get_blob(blob), blob.sha256)
         text = model.embed(personal_prompts(manifest.object_word, profile.prompts))
-        return _Adapter(weights, text, _scale(self._store, manifest, row=0))
+        return _Adapter(blob.sha256, weights, text, _scale(self._store, manifest, row=0))
 
 
 class NormalBranch:
@@ -119,7 +120,7 @@ class NormalBranch:
     def check(self) -> None:
         """Find a vector in a bank of its own; raises as `PersonalBranch.check`."""
         features = torch.ones(1, 1, 1, 4) / 2
-        _check_numbers("memory bank", MemoryBank(features).distance(features))
+        check_numbers("memory bank", MemoryBank(features).distance(features))
 
     def _load(self, ref: VersionRef) -> tuple[MemoryBank, Tensor]:
         manifest = checked_manifest(self._store, ref, self._foundation)
@@ -146,7 +147,7 @@ class TextBranch:
         """Read one made-up patch; raises as `PersonalBranch.check`."""
         clip, levels = self._foundation.clip, self._foundation.profile.encoder.levels
         patch = torch.ones(1, len(levels), 1, clip.model.visual.transformer.width, device=clip.mean.device)
-        _check_numbers("text branch", map_to_text(clip, patch))
+        check_numbers("text branch", map_to_text(clip, patch))
 
     def _load(self, ref: VersionRef) -> tuple[Tensor, Tensor]:
         manifest = checked_manifest(self._store, ref, self._foundation)
@@ -202,15 +203,17 @@ def _scaled(local: Tensor, scales: list[Tensor]) -> Tensor:
     return (local - mean[:, None, None]) / deviation[:, None, None]
 
 
-def _check_numbers(what: str, computed: Tensor) -> None:
+def check_numbers(what: str, computed: Tensor) -> None:
+    """Raises: FoundationError: `what` has computed something that is no number."""
     if not torch.isfinite(computed).all():
         raise FoundationError(f"the {what} computes no numbers: restart this process, or mend its device")
 
 
 @dataclass(frozen=True)
 class _Adapter:
-    """What the personal branch needs of a version: LoRA weights, its prompts' conditioning, its scale."""
+    """What the personal branch needs of a version: LoRA weights, their digest, its prompts' conditioning, its scale."""
 
+    digest: str
     weights: dict[str, Tensor]
     text: Tensor
     scale: Tensor
@@ -235,9 +238,9 @@ class _Slots:
         self._template = b""
         self._form: tuple[dict[str, Any], dict[str, torch.Size]] = ({}, {})
         self._parameters: dict[str, dict[str, Tensor]] = {}
-        self._held: dict[str, VersionRef] = {}  # by place, the one used least recently first
+        self._held: dict[str, str] = {}  # place -> digest, the one used least recently first
 
-    def fitting(self, data: bytes, ref: VersionRef) -> dict[str, Tensor]:
+    def fitting(self, data: bytes, digest: str) -> dict[str, Tensor]:
         """The weights in the adapter file `data`, by their names in the UNet.
 
         Raises:
@@ -247,32 +250,31 @@ class _Slots:
         form = (metadata, {key: tensor.shape for key, tensor in weights.items()})
         with self._lock:
             if not self._template:
-                self._open(data, ref)
+                self._open(data, digest)
                 self._template, self._form = data, form
         if form != self._form:
-            raise IntegrityError(
-                f"{ref.category} version {ref.version}: its adapter does not fit this diffusion model: onboard it again"
-            )
+            raise IntegrityError(f"adapter {digest} does not fit this diffusion model: onboard its category again")
         return weights
 
     @contextmanager
-    def holding(self, adapters: dict[VersionRef, _Adapter]) -> Iterator[dict[VersionRef, str]]:
-        """The UNet for oneself, with these adapters in it, at most `SLOTS`: by version, the name of each there."""
+    def holding(self, adapters: list[_Adapter]) -> Iterator[dict[str, str]]:
+        """The UNet for oneself, with these adapters in it, at most `SLOTS`: by digest, the name of each there."""
         with self._lock:
-            places = {ref: place for place, ref in self._held.items() if ref in adapters}
-            free = [place for place, ref in self._held.items() if ref not in adapters]
-            for ref, adapter in adapters.items():
-                if ref not in places:
-                    places[ref] = self._open(self._template, ref) if len(self._held) < SLOTS else free.pop(0)
-                    self._fill(places[ref], adapter.weights)
-                self._held.pop(places[ref])
-                self._held[places[ref]] = ref
+            wanted = {adapter.digest: adapter for adapter in adapters}
+            places = {digest: place for place, digest in self._held.items() if digest in wanted}
+            free = [place for place, digest in self._held.items() if digest not in wanted]
+            for digest, adapter in wanted.items():
+                if digest not in places:
+                    places[digest] = self._open(self._template, digest) if len(self._held) < SLOTS else free.pop(0)
+                    self._fill(places[digest], adapter.weights)
+                self._held.pop(places[digest])
+                self._held[places[digest]] = digest
             yield places
 
-    def _open(self, data: bytes, ref: VersionRef) -> str:
+    def _open(self, data: bytes, digest: str) -> str:
         place = f"o2n_slot_{len(self._held)}"
         load_adapter(self._model, place, data)
-        self._held[place] = ref
+        self._held[place] = digest
         self._parameters[place] = {
             name.replace(f".{place}.", "."): parameter
             for name, parameter in self._model.unet.named_parameters()

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from o2n.errors import CategoryError
 from o2n.profiles import Profile
 
-BlobName = Literal["references", "adapter", "pool", "features", "text_features", "scales"]
+BlobName = Literal["references", "adapter", "pool", "features", "text_features", "scales", "calibration"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
@@ -66,6 +66,24 @@ class BlobRef(BaseModel):
         return cls(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
 
 
+class Feedback(BaseModel):
+    """What an inspector said of one picture.
+
+    A normal one is in the bank and the calibration of the version whose manifest has this record, and of those after
+    it. An anomalous one is kept for evaluation.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    verdict: Literal["normal", "anomalous"]
+    by: str = Field(min_length=1, max_length=128, description="who said so")
+    note: str | None = Field(None, max_length=1024)
+    at: AwareDatetime
+    picture: Digest = Field(description="`images.digest` of it at the model's resolution")
+    version: VersionId = Field(description="the version whose answer was judged")
+    blob: BlobRef | None = Field(None, description="an anomalous picture as a PNG; a normal one is in the references")
+
+
 class Manifest(BaseModel):
     """Everything a scorer needs to know of one version, and where it came from. Immutable once written."""
 
@@ -77,16 +95,20 @@ class Manifest(BaseModel):
     foundation: str = Field(description="identity of the models: their names and the digest of their weights")
     blobs: dict[BlobName, BlobRef]
     reference_digests: list[Digest] = Field(description="SHA-256 of every reference's decoded pixels")
+    parent: VersionId | None = Field(None, description="the version that the last feedback was added to")
+    feedback: list[Feedback] = Field([], description="pictures that were said to be normal since, oldest first")
     created: AwareDatetime
     libraries: dict[str, str] = Field(description="versions of the libraries that made the blobs")
+    warnings: list[str] = Field([], description="what onboarding found doubtful, such as a reference unlike the others")
 
     @property
     def version(self) -> str:
         """16 hex digits derived from what the version *is*; the same inputs give the same version anywhere.
 
-        When and with which library versions it was made is provenance and does not count.
+        When and with which library versions it was made is provenance and does not count; nor do warnings, which are
+        words about the same blobs. Who fed a picture back does count, so that no attribution is ever overwritten.
         """
-        content = self.model_dump(mode="json", exclude={"created", "libraries"})
+        content = self.model_dump(mode="json", exclude={"created", "libraries", "warnings"})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     @property

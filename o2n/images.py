@@ -82,6 +82,18 @@ def find(folder: Path) -> list[Path]:
     return [path for path in pictures if not path.is_dir()]
 
 
+def check_size(width: int, height: int, name: str) -> None:
+    """Refuse a picture that is too large or too small.
+
+    Raises:
+        PictureError: over `MAX_PIXELS`, or under `MIN_SIDE` a side.
+    """
+    if width * height > MAX_PIXELS:
+        raise _too_large(name, f" ({width}×{height})")
+    if min(width, height) < MIN_SIDE:
+        raise PictureError(f"{name}: is {width}×{height} pixels: at least {MIN_SIDE} a side are needed")
+
+
 def resize(picture: Picture, side: int) -> Picture:
     """Bring a picture to (side, side), bicubic, its proportions given up; the same array if it is that size."""
     if picture.shape[:2] == (side, side):
@@ -112,11 +124,7 @@ def encode_png(picture: Picture) -> bytes:
 
 def _check_header(image: Image.Image, name: str) -> None:
     """Refuse by what the header says, before any pixel is decoded."""
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise _too_large(name, f" ({width}×{height})")
-    if min(width, height) < MIN_SIDE:
-        raise PictureError(f"{name}: is {width}×{height} pixels: at least {MIN_SIDE} a side are needed")
+    check_size(*image.size, name)
     # A phone's MPO holds the same view again, for depth or a preview.
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
         raise PictureError(f"{name}: is an animation or has several pages: send one still picture")

@@ -1,4 +1,4 @@
-"""What the environment decides: `O2N_STORE`, `O2N_S3_ENDPOINT`, `O2N_DEVICE`."""
+"""What the environment decides: `O2N_STORE`, `O2N_S3_ENDPOINT`, `O2N_DEVICE`, `O2N_FALSE_POSITIVE_RATE`."""
 
 from pathlib import Path
 
@@ -22,6 +22,9 @@ class Settings(BaseSettings):
     )
     device: str | None = Field(
         None, pattern=r"^(cpu|mps|cuda(:\d+)?)$", description="None: cuda where there is one, else cpu"
+    )
+    false_positive_rate: float = Field(
+        0.05, gt=0, lt=1, description="share of normal pictures that may be called anomalous, where none is asked for"
     )
 
 

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from o2n.calibration import Calibration
 from o2n.category import BlobRef, Manifest, Pointer, VersionRef, check_name
 from o2n.errors import ConflictError, IntegrityError, NotFoundError
 from o2n.objects import open_objects
@@ -71,15 +72,28 @@ class CategoryStore:
             return None  # it will be made again
         return blob
 
-    def publish(self, manifest: Manifest) -> VersionRef:
+    def publish(self, manifest: Manifest, after: str | None = None) -> VersionRef:
         """Make a version exist, then let it serve. Publishing what serves already changes nothing.
 
         Of several publishers at once every version exists and enters the history; the last to move the pointer serves.
 
+        Args: after: the version that has to serve until then; by default any, or none.
+
         Raises:
             IntegrityError: a blob of the manifest is not in the store.
-            ConflictError: the pointer could not be moved in `SWAP_ATTEMPTS` attempts.
+            ConflictError: `after` does not serve, or the pointer could not be moved in `SWAP_ATTEMPTS` attempts.
+            NotFoundError: `after` is given and there is no such category.
         """
+
+        def next_version(pointer: Pointer | None) -> str:
+            if after is not None and pointer is None:
+                raise self._no_category(manifest.category)
+            if pointer is not None and after not in (None, pointer.version) and pointer.version != manifest.version:
+                raise ConflictError(
+                    f"category {manifest.category} serves version {pointer.version} by now, not {after}: try again"
+                )
+            return manifest.version
+
         self._check_blobs(manifest)
         key, data = _manifest_key(manifest.ref), _json(manifest)
         try:
@@ -90,7 +104,7 @@ class CategoryStore:
                 self.manifest(manifest.ref)
             except IntegrityError:
                 self.objects.put(key, data)
-        self._move(manifest.category, lambda pointer: manifest.version)
+        self._move(manifest.category, next_version)
         return manifest.ref
 
     def manifest(self, ref: VersionRef) -> Manifest:
@@ -117,6 +131,19 @@ class CategoryStore:
                 "or roll back to another version"
             )
         return manifest
+
+    def calibration(self, ref: VersionRef) -> Calibration:
+        """The scores of normal pictures that a version's decisions are made by.
+
+        Raises:
+            CategoryError, NotFoundError: see `manifest`.
+            IntegrityError: the version or its calibration is not whole, or was written by another release of O2N.
+        """
+        what, remedy = f"the calibration of {ref.category} version {ref.version}", "onboard the category again"
+        blob = self.manifest(ref).blobs.get("calibration")
+        if blob is None:
+            raise IntegrityError(f"{what} is missing: another release of O2N wrote it; {remedy}")
+        return self._parse(self.get_blob(blob), Calibration, what, remedy)
 
     def pointer(self, name: str) -> Pointer:
         """Which version of a category serves, and which did before.
@@ -229,13 +256,16 @@ class CategoryStore:
 
     def _read(self, key: str, kind: type[Stored], remedy: str) -> tuple[Stored, str]:
         data, etag = self.objects.get(key)
+        return self._parse(data, kind, key, remedy), etag
+
+    def _parse(self, data: bytes, kind: type[Stored], what: str, remedy: str) -> Stored:
         try:
-            return kind.model_validate_json(data), etag
+            return kind.model_validate_json(data)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             raise IntegrityError(
-                f"{key} in store {self.url} was altered, or written by another release of O2N "
+                f"{what} in store {self.url} was altered, or written by another release of O2N "
                 f"({where + ': ' if where else ''}{first['msg']}): {remedy}"
             ) from None
 

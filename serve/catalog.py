@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from cachetools import LRUCache
 
+from o2n.calibration import Calibration
 from o2n.category import Manifest, Pointer, VersionRef
 from o2n.errors import FoundationError, IntegrityError, NotFoundError, O2NError
 from o2n.store import CategoryStore
@@ -57,6 +58,7 @@ class Catalog:
         self._check_loads, self._warm = check_loads, warm
         self._entries: LRUCache[str, _Entry] = LRUCache(MANIFESTS)
         self._manifests: LRUCache[VersionRef, Manifest] = LRUCache(MANIFESTS)
+        self._calibrations: LRUCache[VersionRef, Calibration] = LRUCache(MANIFESTS)
 
     async def current(self, name: str) -> VersionRef:
         """The version that a request arriving now is pinned to.
@@ -93,6 +95,18 @@ class Catalog:
         if manifest is None:
             manifest = self._manifests[ref] = await asyncio.to_thread(self.store.manifest, ref)
         return manifest
+
+    async def calibration(self, ref: VersionRef) -> Calibration:
+        """What a version's decisions are made by; it never changes."""
+        calibration = self._calibrations.get(ref)
+        if calibration is None:
+            calibration = self._calibrations[ref] = await asyncio.to_thread(self.store.calibration, ref)
+        return calibration
+
+    def forget(self, name: str) -> None:
+        """Look anew which version serves: it was just changed through this very gateway."""
+        if entry := self._entries.get(name):
+            entry.read = float("-inf")
 
     def _refreshed(self, name: str, entry: _Entry, task: "asyncio.Task[None]") -> None:
         entry.refreshing = None

@@ -7,9 +7,9 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, TypeVar
 
 from ray.exceptions import (
     NodeDiedError,
@@ -37,6 +37,8 @@ WARM_TIMEOUT_SECONDS = 60.0
 
 # What a caller sees of a replica that died, or that took the result it was to hand on with it.
 LOST = (RayActorError, ObjectLostError, WorkerCrashedError, NodeDiedError, TaskCancelledError)
+
+T = TypeVar("T")
 
 logger = logging.getLogger("ray.serve")
 
@@ -81,22 +83,49 @@ class Branches:
             UnavailableError: replicas were lost again and again, or there are none.
             NotFoundError, IntegrityError, FoundationError, StoreError: a version that cannot be used.
         """
+        return await self._until(deadline, f"a picture of {ref.category}", lambda: self._once(query, ref))
+
+    async def reference(self, query: Picture, ref: VersionRef, deadline: float) -> Picture:
+        """The version's normal picture that is nearest to a query, uint8 (R, R, 3); as `score`."""
+
+        async def once() -> Picture:
+            return await self._normal.nearest_reference.remote(self._encoder.encode.remote(query), ref)
+
+        return await self._until(deadline, f"the nearest picture of {ref.category}", once)
+
+    async def accept_normal(
+        self, query: Picture, ref: VersionRef, score: Score, by: str, note: str | None, deadline: float
+    ) -> VersionRef:
+        """Teach a category that a picture is normal; see `feedback.accept_normal`: taken twice it is taken once.
+
+        Args: query: uint8 (R, R, 3) at the model's resolution; ref, score: the version that was asked, and its answer.
+
+        Raises:
+            ConflictError: another version serves by now. Else as `score`.
+        """
+
+        async def once() -> VersionRef:
+            features = self._encoder.encode.remote(query)
+            return await self._normal.accept.remote(query, features, ref, score.s_p, score.s_text, by, note)
+
+        return await self._until(deadline, f"feedback on {ref.category}", once)
+
+    async def _until(self, deadline: float, what: str, once: Callable[[], Awaitable[T]]) -> T:
+        """What `once` returns, called again as often as a replica is lost under it; raises as `score`."""
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
                 for attempt in range(ATTEMPTS):
                     try:
-                        return await self._once(query, ref)
+                        return await once()
                     except (Exception, asyncio.CancelledError) as error:
                         if not _is_lost(error):
                             raise _told(error) from None
-                        logger.warning("a picture of %s goes round again: %r", ref.category, error)
+                        logger.warning("%s lost its replica and goes round again: %s", what, type(error).__name__)
                         self.retries += 1
                     await asyncio.sleep(random.uniform(0, RETRY_SECONDS * 2**attempt))
         except TimeoutError:
-            raise DeadlineError(
-                f"a picture of {ref.category} was not scored in time: send it again, or fewer at once"
-            ) from None
-        raise UnavailableError(f"a picture of {ref.category} lost its replica {ATTEMPTS} times: send it again")
+            raise DeadlineError(f"{what} was not done in time: send it again, or fewer at once") from None
+        raise UnavailableError(f"{what} lost its replica {ATTEMPTS} times: send it again")
 
     async def _once(self, query: Picture, ref: VersionRef) -> Score:
         features = self._encoder.encode.remote(query)

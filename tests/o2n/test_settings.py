@@ -9,12 +9,13 @@ from o2n.settings import get_settings
 
 
 def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("O2N_STORE", "O2N_S3_ENDPOINT", "O2N_DEVICE"):
+    for name in ("O2N_STORE", "O2N_S3_ENDPOINT", "O2N_DEVICE", "O2N_FALSE_POSITIVE_RATE"):
         monkeypatch.delenv(name, raising=False)
     settings = get_settings()
     assert settings.store == (Path.home() / ".o2n" / "store").as_uri()
     assert settings.s3_endpoint is None
     assert settings.device is None
+    assert settings.false_positive_rate == 0.05
 
 
 def test_empty_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,7 +23,16 @@ def test_empty_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     assert get_settings().device is None
 
 
-@pytest.mark.parametrize(("name", "value"), [("O2N_S3_ENDPOINT", "localhost:9000"), ("O2N_DEVICE", "gpu")])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("O2N_S3_ENDPOINT", "localhost:9000"),
+        ("O2N_DEVICE", "gpu"),
+        ("O2N_FALSE_POSITIVE_RATE", "0"),
+        ("O2N_FALSE_POSITIVE_RATE", "1"),
+        ("O2N_FALSE_POSITIVE_RATE", "5%"),
+    ],
+)
 def test_a_bad_value_names_its_variable(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(O2NError, match=name):
