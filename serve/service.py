@@ -56,7 +56,7 @@ class Service:
 
     def __init__(self, profile: Profile, store: CategoryStore, branches: Branches, deadline_seconds: float) -> None:
         self.profile, self.store = profile, store
-        self.catalog = Catalog(store)
+        self.catalog = Catalog(store, branches.check_loads, branches.warm)
         self._branches = branches
         self._deadline_seconds = deadline_seconds
         self._decoders = asyncio.Semaphore(DECODERS)
@@ -76,15 +76,16 @@ class Service:
         """
         deadline = time.monotonic() + self._deadline_seconds
         calibration = await self.catalog.calibration(ref)
-        pictures = await asyncio.gather(*(self._decode(upload) for upload in uploads))
+        with self._branches.admitted(len(uploads)):
+            pictures = await asyncio.gather(*(self._decode(upload) for upload in uploads))
 
-        async def reference_of(query: Picture) -> Picture | None:
-            return await self._branches.reference(query, ref, deadline) if with_reference else None
+            async def reference_of(query: Picture) -> Picture | None:
+                return await self._branches.reference(query, ref, deadline) if with_reference else None
 
-        scores, references = await asyncio.gather(
-            asyncio.gather(*(self._score_one(query, ref, deadline) for query, _ in pictures)),
-            asyncio.gather(*(reference_of(query) for query, _ in pictures)),
-        )
+            scores, references = await asyncio.gather(
+                asyncio.gather(*(self._branches.score(query, ref, deadline) for query, _ in pictures)),
+                asyncio.gather(*(reference_of(query) for query, _ in pictures)),
+            )
         found = [
             Scored(upload.name, picture, score, decide(score.score, calibration, rate or self._rate), reference)
             for upload, (_, picture), score, reference in zip(uploads, pictures, scores, references, strict=True)
@@ -93,10 +94,6 @@ class Service:
             decision = scored.decision
             metrics.record_score(ref.category, scored.score.score, decision.p_value, decision.is_anomalous)
         return found
-
-    async def _score_one(self, query: Picture, ref: VersionRef, deadline: float) -> Score:
-        with metrics.pictures_in_flight:
-            return await self._branches.score(query, ref, deadline)
 
     async def learn(self, name: str, upload: Upload, verdict: Verdict, note: str | None, by: str) -> VersionRef:
         """Take an inspector's verdict on a picture; returns the version that serves after it.

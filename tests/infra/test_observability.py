@@ -173,7 +173,7 @@ def test_a_running_service_exports_what_is_shown(service: str) -> None:
         picture = {"pictures": ("part.png", encode_png(checks(60)))}
         assert client.post("/v1/categories/checks/score", files=picture).status_code == 200
         assert client.post("/v1/categories/nuts/score", files=picture).status_code == 404
-        rare = {"ray_o2n_cache_evictions_total", "ray_o2n_refused_versions_total"}
+        rare = {"ray_o2n_cache_evictions_total", "ray_o2n_refused_versions_total", "ray_o2n_retries_total"}
         deadline = time.monotonic() + 120
         missing = {"all"}
         while missing and time.monotonic() < deadline:  # Ray hands metrics on every ten seconds

@@ -247,7 +247,8 @@ def test_pictures_can_be_dropped_and_pasted(signed_in: Page) -> None:
     signed_in.dispatch_event("body", "drop", {"dataTransfer": transfer})
     pasted = signed_in.evaluate_handle(make_transfer, [list(encode_png(checks(41))), "pasted.png"])
     signed_in.evaluate(
-        "(data) => document.body.dispatchEvent(new ClipboardEvent('paste', {clipboardData: data, bubbles: true}))", pasted
+        "(data) => document.body.dispatchEvent(new ClipboardEvent('paste', {clipboardData: data, bubbles: true}))",
+        pasted,
     )
     expect(rows(signed_in)).to_have_count(2)
     expect(row(signed_in, "dropped.png")).to_have_class(re.compile("scored"))
