@@ -20,7 +20,7 @@ from pydantic import AwareDatetime, BaseModel, TypeAdapter, ValidationError
 
 from o2n import errors, images
 from o2n.category import check_name
-from o2n.errors import O2NError, OverloadedError, RequestError
+from o2n.errors import O2NError, OverloadedError, RequestError, UnavailableError
 
 ATTEMPTS = 6
 TIMEOUT_SECONDS = 60.0
@@ -209,8 +209,8 @@ def _error(answer: httpx.Response) -> O2NError:
             f"{answer.url} answered {answer.status_code} {answer.reason_phrase}, as no O2N service does: check the URL"
         )
     kind = _BY_CODE.get(code, ServiceError)
-    if kind is OverloadedError:
-        return OverloadedError(message, _retry_after(answer))
+    if issubclass(kind, OverloadedError | UnavailableError):
+        return kind(message, _retry_after(answer))
     return kind(message)
 
 

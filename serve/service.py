@@ -54,7 +54,7 @@ class Service:
 
     def __init__(self, profile: Profile, store: CategoryStore, branches: Branches, deadline_seconds: float) -> None:
         self.profile, self.store = profile, store
-        self.catalog = Catalog(store)
+        self.catalog = Catalog(store, branches.check_loads, branches.warm)
         self._branches = branches
         self._deadline_seconds = deadline_seconds
         self._decoders = asyncio.Semaphore(DECODERS)
@@ -74,15 +74,16 @@ class Service:
         """
         deadline = time.monotonic() + self._deadline_seconds
         calibration = await self.catalog.calibration(ref)
-        pictures = await asyncio.gather(*(self._prepare(upload) for upload in uploads))
+        with self._branches.admitted(len(uploads)):
+            pictures = await asyncio.gather(*(self._prepare(upload) for upload in uploads))
 
-        async def reference_of(query: Picture) -> Picture | None:
-            return await self._branches.reference(query, ref, deadline) if with_reference else None
+            async def reference_of(query: Picture) -> Picture | None:
+                return await self._branches.reference(query, ref, deadline) if with_reference else None
 
-        scores, references = await asyncio.gather(
-            asyncio.gather(*(self._branches.score(query, ref, deadline) for query, _ in pictures)),
-            asyncio.gather(*(reference_of(query) for query, _ in pictures)),
-        )
+            scores, references = await asyncio.gather(
+                asyncio.gather(*(self._branches.score(query, ref, deadline) for query, _ in pictures)),
+                asyncio.gather(*(reference_of(query) for query, _ in pictures)),
+            )
         return [
             Scored(upload.name, picture, score, decide(score.score, calibration, rate or self._rate), reference)
             for upload, (_, picture), score, reference in zip(uploads, pictures, scores, references, strict=True)
@@ -100,16 +101,17 @@ class Service:
             await asyncio.to_thread(keep_anomalous, self.store, ref, picture, by, note)
             return ref
         query = images.resize(picture, self.profile.diffusion.resolution)
-        for attempt in range(FEEDBACK_ATTEMPTS):
-            deadline = time.monotonic() + self._deadline_seconds
-            score = await self._branches.score(query, ref, deadline)
-            try:
-                ref = await self._branches.accept_normal(query, ref, score, by, note, deadline)
-                break
-            except ConflictError:  # the category was onboarded anew in between
-                if attempt == FEEDBACK_ATTEMPTS - 1:
-                    raise
-                ref = await asyncio.to_thread(self.store.current, name)
+        deadline = time.monotonic() + self._deadline_seconds
+        with self._branches.admitted(1):
+            for attempt in range(FEEDBACK_ATTEMPTS):
+                score = await self._branches.score(query, ref, deadline)
+                try:
+                    ref = await self._branches.accept_normal(query, ref, score, by, note, deadline)
+                    break
+                except ConflictError:  # the category was onboarded anew in between
+                    if attempt == FEEDBACK_ATTEMPTS - 1:
+                        raise
+                    ref = await asyncio.to_thread(self.store.current, name)
         self.catalog.forget(name)
         return ref
 
