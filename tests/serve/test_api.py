@@ -212,6 +212,26 @@ def test_a_bad_picture_is_named(local: Local, data: bytes) -> None:
     assert is_error(answer, 400, "bad_picture", "bad.png")
 
 
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[]", b'{"pictures": []}', b'{"pictures": [{"data": "%%%"}]}', b'{"pictures": [{"url": "http://x"}]}'],
+)
+def test_a_bad_json_body(local: Local, body: bytes) -> None:
+    headers = local.allowed("score") | {"content-type": "application/json"}
+    assert is_error(local.client.post(SCORE, content=body, headers=headers), 422, "invalid_request")
+
+
+def test_other_bad_requests(local: Local) -> None:
+    def send(**request) -> httpx.Response:
+        request["headers"] = local.allowed("score") | request.get("headers", {})
+        return local.client.post(SCORE, **request)
+
+    assert is_error(send(content=b"x", headers={"content-type": "text/plain"}), 422, "invalid_request", "text/plain")
+    assert is_error(send(), 422, "invalid_request", "none")
+    assert is_error(send(files={"other": b"x"}), 400, "bad_picture", "'pictures'")
+    assert is_error(send(params={"include": "all"}, files=files(checks(0))), 422, "invalid_request", "include")
+
+
 def test_too_many_pictures(local: Local) -> None:
     answer = local.client.post(SCORE, headers=local.allowed("score"), files=[("pictures", b"x")] * 65)
     assert is_error(answer, 400, "bad_picture", "64")
