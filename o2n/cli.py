@@ -1,8 +1,9 @@
-"""The `o2n` command: onboard, score, feedback, serve, categories, doctor. Runs without a cluster, but for `serve`."""
+"""The `o2n` command: onboard, score, feedback, serve, categories, tokens, doctor; without a cluster, but for `serve`."""
 
+import ipaddress
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +27,15 @@ from o2n.options import (
 from o2n.profiles import Profile, get_profile
 from o2n.settings import get_settings
 from o2n.store import CategoryStore
+from o2n.tokens import SCOPES, Scope, create_token, read_tokens, revoke_token
 
-if TYPE_CHECKING:  # these import torch, which takes seconds that most commands need not spend
+if TYPE_CHECKING:  # most of these import torch, which takes seconds that most commands need not spend
+    from o2n.client import Client
     from o2n.fusion import Score
     from o2n.images import Picture
     from o2n.triplet import TripletScorer
+
+Outcome = tuple[Path, PictureError | dict[str, Any]]  # a picture, and its scores, decision and version
 
 
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
@@ -106,6 +111,8 @@ def onboard(
 @click.option("--version", metavar="ID", help="Score with this version instead of the one that serves now.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON line per picture instead of a table.")
 @click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help="Also write an HTML report.")
+@click.option("--url", metavar="URL", help="Let the service at this URL score, instead of this process.")
+@click.option("--token", envvar="O2N_TOKEN", show_envvar=True, help="Bearer token for --url.")
 @rate_option
 @store_option
 def score(
@@ -114,6 +121,8 @@ def score(
     version: str | None,
     as_json: bool,
     report: Path | None,
+    url: str | None,
+    token: str | None,
     rate: float,
     store: CategoryStore,
 ) -> None:
@@ -123,47 +132,99 @@ def score(
     score, s_p, s_n, s_text, p_value, threshold, is_anomalous, false_positive_rate and version; a picture that cannot
     be read has path and error instead, the others are scored all the same, and the exit status is 1.
     """
+    files = [file for path in paths for file in (images.find(path) if path.is_dir() else [path])]
+    if not files:
+        raise PictureError(f"no pictures in {', '.join(map(str, paths))}: give picture files or a folder of them")
+    if url is not None:
+        if version or report:
+            raise click.UsageError("--version and --report are for scoring in this process, without --url")
+        from o2n.client import Client
+
+        with Client(url, token) as client:
+            serving = client.category(name).version
+            failed = _print_outcomes(_score_over_http(client, name, files, rate), f"{name} version {serving}", as_json)
+    else:
+        failed = _score_here(name, files, version, as_json, report, rate, store)
+    if failed:
+        raise PictureError(f"{failed} of {len(files)} pictures could not be scored: see their lines above")
+
+
+def _score_here(
+    name: str,
+    files: list[Path],
+    version: str | None,
+    as_json: bool,
+    report: Path | None,
+    rate: float,
+    store: CategoryStore,
+) -> int:
     from o2n.report import Scored, write_report
     from o2n.triplet import TripletScorer
 
     ref = store.current(name) if version is None else VersionRef(name, version)
-    files = [file for path in paths for file in (images.find(path) if path.is_dir() else [path])]
-    if not files:
-        raise PictureError(f"no pictures in {', '.join(map(str, paths))}: give picture files or a folder of them")
     scorer = TripletScorer(store.manifest(ref).profile, store)
     calibration = store.calibration(ref)
-    note = shortfall(calibration, rate)
     shown: list[Scored] = []
+
+    def outcomes() -> "Iterator[Outcome]":
+        for path, outcome in _score_files(scorer, ref, files):
+            if isinstance(outcome, PictureError):
+                yield path, outcome
+                continue
+            picture, found = outcome
+            decision = decide(found.score, calibration, rate)
+            if report is not None:
+                shown.append(Scored(name, str(path), None, picture, found, decision))
+            scores = {"score": found.score, "s_p": found.s_p, "s_n": found.s_n, "s_text": found.s_text}
+            yield path, {**scores, **decision.values(), "version": ref.version}
+
+    note = shortfall(calibration, rate)
+    failed = _print_outcomes(outcomes(), f"{name} version {ref.version}", as_json, note)
+    if report is not None:
+        write_report(report, shown, title=f"{name}, version {ref.version}", notes=[note] if note else [])
+    return failed
+
+
+def _print_outcomes(outcomes: "Iterable[Outcome]", what: str, as_json: bool, note: str | None = None) -> int:
+    """One line per picture, as they come; returns how many could not be scored."""
     if not as_json:
         titles = f"{'score':>8} {'S_P':>8} {'S_N':>8} {'S_text':>8} {'p':>7}"
-        click.echo(f"{titles}  decision   picture   ({name} version {ref.version})")
+        click.echo(f"{titles}  decision   picture   ({what})")
     if note:
         click.echo(f"note: {note}", err=True)
     failed = 0
-    for path, outcome in _score_files(scorer, ref, files):
+    for path, outcome in outcomes:
         if isinstance(outcome, PictureError):
             failed += 1
             if as_json:
                 print_json({"path": str(path), "error": str(outcome)})
             else:
                 click.echo(f"error: {outcome}", err=True)
-            continue
-        picture, found = outcome
-        decision = decide(found.score, calibration, rate)
-        if as_json:
-            scores = {"score": found.score, "s_p": found.s_p, "s_n": found.s_n, "s_text": found.s_text}
-            print_json({"path": str(path), **scores, **decision.values(), "version": ref.version})
+        elif as_json:
+            print_json({"path": str(path), **outcome})
         else:
-            columns = (found.score, found.s_p, found.s_n, found.s_text)
-            row = " ".join(f"{value:8.4f}" for value in columns)
-            decided = "anomalous" if decision.is_anomalous else "normal"
-            click.echo(f"{row} {decision.p_value:7.4f}  {decided:9}  {path}")
-        if report is not None:
-            shown.append(Scored(name, str(path), None, picture, found, decision))
-    if report is not None:
-        write_report(report, shown, title=f"{name}, version {ref.version}", notes=[note] if note else [])
-    if failed:
-        raise PictureError(f"{failed} of {len(files)} pictures could not be scored: see their lines above")
+            row = " ".join(f"{outcome[column]:8.4f}" for column in ("score", "s_p", "s_n", "s_text"))
+            decided = "anomalous" if outcome["is_anomalous"] else "normal"
+            click.echo(f"{row} {outcome['p_value']:7.4f}  {decided:9}  {path}")
+    return failed
+
+
+def _score_over_http(client: "Client", name: str, files: list[Path], rate: float) -> "Iterator[Outcome]":
+    """What the service finds, portion by portion; where it refuses one for a picture, each of its pictures alone."""
+    from o2n.client import REQUEST_PICTURES
+
+    for paths in (files[start : start + REQUEST_PICTURES] for start in range(0, len(files), REQUEST_PICTURES)):
+        try:
+            found = client.score(name, paths, false_positive_rate=rate)
+        except PictureError as error:
+            if len(paths) == 1:
+                yield paths[0], error
+            else:
+                for path in paths:
+                    yield from _score_over_http(client, name, [path], rate)
+            continue
+        for path, scored in zip(paths, found, strict=True):
+            yield path, scored.model_dump(exclude={"name"}, exclude_none=True)
 
 
 def _score_files(
@@ -235,16 +296,26 @@ def _default_rate() -> float:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--profile", default="tiny", show_default=True, help="As for onboard.")
+@click.option("--insecure", is_flag=True, help="Ask for no tokens; on loopback alone.")
 @store_option
-def serve(host: str, port: int, profile: str, store: CategoryStore) -> None:
+def serve(host: str, port: int, profile: str, insecure: bool, store: CategoryStore) -> None:
     """Serve every category of the store over HTTP, on a Ray of its own, until interrupted.
 
-    On a cluster, use `serve deploy serve/config.yaml` instead.
+    Who asks needs a token: see `o2n tokens create`. On a cluster, use `serve deploy serve/config.yaml` instead.
     """
+    if insecure and not _is_loopback(host):
+        raise O2NError(f"--insecure is refused on {host}, where others could reach it: use tokens, or --host 127.0.0.1")
     get_profile(profile)  # a wrong one is told here, before Ray takes its seconds to start
     # The library does not import the service built upon it.
     options = [f"--host={host}", f"--port={port}", f"--profile={profile}", f"--store={store.url}"]
-    os.execv(sys.executable, [sys.executable, "-m", "serve", *options])
+    os.execv(sys.executable, [sys.executable, "-m", "serve", *options, *(["--insecure"] if insecure else [])])
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 @main.group()
@@ -327,6 +398,55 @@ def delete(name: str, store: CategoryStore) -> None:
     """Delete category NAME with all its versions. Blobs stay, since other versions may share them."""
     store.delete(name)
     click.echo(f"{name} is deleted")
+
+
+@main.group()
+def tokens() -> None:
+    """Make, list and revoke the tokens that the HTTP service asks for."""
+
+
+@tokens.command("create")
+@click.argument("name")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    required=True,
+    type=click.Choice(SCOPES),
+    help="What it allows: to score, to give feedback, to administer. May be given several times.",
+)
+@store_option
+def create(name: str, scopes: tuple[Scope, ...], store: CategoryStore) -> None:
+    """Make a token and print it, once: it is kept nowhere.
+
+    NAME says who it is for, and signs the feedback that is given with it.
+    """
+    click.echo(create_token(store, name, list(scopes)))
+
+
+@tokens.command("list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON line per token.")
+@store_option
+def list_tokens(as_json: bool, store: CategoryStore) -> None:
+    """All tokens, without their secrets."""
+    found = read_tokens(store).tokens
+    if not found and not as_json:
+        click.echo(f"no tokens in {store.url}: make one with 'o2n tokens create NAME --scope score'")
+    for token in found:
+        created = token.created.isoformat(timespec="seconds")
+        if as_json:
+            print_json({"name": token.name, "scopes": sorted(token.scopes), "created": created})
+        else:
+            click.echo(f"{token.name:32} {created}  {', '.join(sorted(token.scopes))}")
+
+
+@tokens.command()
+@click.argument("name")
+@store_option
+def revoke(name: str, store: CategoryStore) -> None:
+    """Revoke the token NAME: within seconds, no replica takes it any more."""
+    revoke_token(store, name)
+    click.echo(f"token {name} is revoked")
 
 
 @main.command()

@@ -50,3 +50,63 @@ class FoundationError(O2NError):
     """A profile or its models that cannot be loaded, or do not fit the version they are used with."""
 
     code = "foundation"
+
+
+class OverloadedError(O2NError):
+    """More work than can be answered in time; the same request is welcome after `retry_after` seconds."""
+
+    code = "overloaded"
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class DeadlineError(O2NError):
+    """A request that could not be answered by its deadline."""
+
+    code = "deadline"
+
+
+class UnavailableError(O2NError):
+    """A part of the service is gone for the moment; the same request is welcome after `retry_after` seconds."""
+
+    code = "unavailable"
+
+    def __init__(self, message: str, retry_after: float = 5.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class RequestError(O2NError):
+    """A request that says something else than the API understands."""
+
+    code = "invalid_request"
+
+
+class UnauthorizedError(O2NError):
+    """No token, or one that is not known."""
+
+    code = "unauthorized"
+
+
+class ForbiddenError(O2NError):
+    """A token that does not allow what was asked for."""
+
+    code = "forbidden"
+
+    def __init__(self, message: str, scope: str = "") -> None:
+        super().__init__(message)
+        self.scope = scope
+
+
+class TooLargeError(O2NError):
+    """A request over the limits of size."""
+
+    code = "too_large"
+
+
+class TooSlowError(O2NError):
+    """A request whose body arrives slower than anybody waits for."""
+
+    code = "too_slow"

@@ -54,18 +54,22 @@ def decode(data: bytes, name: str = "picture") -> Picture:
 
 
 def read(path: Path) -> Picture:
-    """Decode and check the picture in a file; see `decode`.
+    """Decode and check the picture in a file; see `decode` and `read_bytes`."""
+    return decode(read_bytes(path), str(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a picture's file; of one that is too large only as many as show it.
 
     Raises:
-        PictureError: also where the file cannot be read.
+        PictureError: the file cannot be read.
     """
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+            return file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
         cause = getattr(error, "strerror", None) or error
         raise PictureError(f"{path}: cannot be read ({cause}): check the path and its permissions") from None
-    return decode(data, str(path))
 
 
 def find(folder: Path) -> list[Path]:
@@ -80,6 +84,18 @@ def find(folder: Path) -> list[Path]:
         raise PictureError(f"folder {folder}: cannot be listed ({error.strerror}): check the path") from None
     pictures = (path for path in entries if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
     return [path for path in pictures if not path.is_dir()]
+
+
+def check_size(width: int, height: int, name: str) -> None:
+    """Refuse a picture that is too large or too small.
+
+    Raises:
+        PictureError: over `MAX_PIXELS`, or under `MIN_SIDE` a side.
+    """
+    if width * height > MAX_PIXELS:
+        raise _too_large(name, f" ({width}×{height})")
+    if min(width, height) < MIN_SIDE:
+        raise PictureError(f"{name}: is {width}×{height} pixels: at least {MIN_SIDE} a side are needed")
 
 
 def resize(picture: Picture, side: int) -> Picture:
@@ -112,11 +128,7 @@ def encode_png(picture: Picture) -> bytes:
 
 def _check_header(image: Image.Image, name: str) -> None:
     """Refuse by what the header says, before any pixel is decoded."""
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise _too_large(name, f" ({width}×{height})")
-    if min(width, height) < MIN_SIDE:
-        raise PictureError(f"{name}: is {width}×{height} pixels: at least {MIN_SIDE} a side are needed")
+    check_size(*image.size, name)
     # A phone's MPO holds the same view again, for depth or a preview.
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
         raise PictureError(f"{name}: is an animation or has several pages: send one still picture")

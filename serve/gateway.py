@@ -1,82 +1,69 @@
-"""The HTTP ingress: checks what comes in, sends it through the branches, puts the answer together. No models here."""
+"""The HTTP ingress: the routes put together into one application, and the deployment that runs it. No models here."""
 
-import asyncio
-import base64
-import logging
-import uuid
-from collections.abc import AsyncGenerator
-from typing import Annotated
+from typing import Any
 
-from fastapi import FastAPI, Query, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from pydantic import ValidationError
+from fastapi import FastAPI
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
 from ray import serve
-from ray.exceptions import RayTaskError
 from ray.serve.handle import DeploymentHandle
-from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.types import ASGIApp
 
-from o2n import __version__, images
-from o2n.category import VersionRef
-from o2n.errors import (
-    CategoryError,
-    ConflictError,
-    FoundationError,
-    NotFoundError,
-    O2NError,
-    PictureError,
-    StoreError,
-)
-from o2n.fusion import Score, fuse_maps
-from o2n.images import Picture
+from o2n import __version__
 from o2n.profiles import Profile
-from o2n.report import overlay
 from o2n.store import CategoryStore
-from serve.catalog import Catalog
-from serve.protocol import (
-    MAX_BODY_BYTES,
-    MAX_PICTURES,
-    CategoryAnswer,
-    ErrorAnswer,
-    ErrorBody,
-    Include,
-    PictureScore,
-    ScoreAnswer,
-    ScoreRequest,
-)
+from serve import api, kserve, page
+from serve.auth import Doorkeeper
+from serve.errors import handle_errors
+from serve.limits import Limits
+from serve.observer import Observer
+from serve.protocol import FeedbackRequest, ScoreRequest
+from serve.scoring import Branches
+from serve.service import Service
 
-READY_TIMEOUT_SECONDS = 5.0
-OVERLAY_SIDE = 1024
-# Pictures decoded at once by a replica: a few kilobytes can become 50 million pixels, and a request may have 64 such.
-DECODERS = 2
+DESCRIPTION = """
+Two to eight pictures of good parts make a category; any new picture of it gets a score, a decision and a map.
 
-STATUS = {
-    PictureError: 400,
-    CategoryError: 400,
-    NotFoundError: 404,
-    ConflictError: 409,
-    FoundationError: 409,
-    StoreError: 503,
-}
-
-logger = logging.getLogger("ray.serve")
-
-app = FastAPI(
-    title="O2N",
-    version=__version__,
-    summary="Few-shot visual anomaly scores for hundreds of categories",
-    responses={status: {"model": ErrorAnswer} for status in (400, 404, 413, 422, 500, 503)},
-)
+Every route but the probes and the page takes a bearer token, whose scope it names: `score`, `feedback` or `admin`.
+Every error has one shape, and every answer the header `x-request-id`. Pictures are sent as bytes, never as a URL.
+"""
 
 
-class TooLargeError(O2NError):
-    """A request over the limits."""
-
-    code = "too_large"
+# Bodies are read by hand, form or JSON, so FastAPI does not know their models by itself.
+REQUESTS: tuple[type[BaseModel], ...] = (ScoreRequest, FeedbackRequest, kserve.InferRequest)
 
 
+class Application(FastAPI):
+    """FastAPI with the models of request bodies among its OpenAPI components."""
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            described = super().openapi()
+            _, models = models_json_schema(
+                [(model, "validation") for model in REQUESTS], ref_template="#/components/schemas/{model}"
+            )
+            described["components"]["schemas"] |= models["$defs"]
+        return super().openapi()
+
+
+def create_app(service: Service, doorkeeper: Doorkeeper) -> FastAPI:
+    """The application: what it answers is `service`'s, whom it answers is the doorkeeper's to say."""
+    app = Application(
+        title="O2N",
+        version=__version__,
+        summary="Few-shot visual anomaly scores for hundreds of categories",
+        description=DESCRIPTION,
+    )
+    app.state.service, app.state.doorkeeper = service, doorkeeper
+    for router in (api.router, api.probes, kserve.router, page.router):
+        app.include_router(router)
+    handle_errors(app)
+    app.add_middleware(Limits)
+    app.add_middleware(Observer)
+    return app
+
+
+@serve.ingress()
 class Gateway:
     """One endpoint for every category of the store."""
 
@@ -88,219 +75,17 @@ class Gateway:
         personalizer: DeploymentHandle,
         normal: DeploymentHandle,
         text: DeploymentHandle,
+        deadline_seconds: float,
+        insecure: bool,
     ) -> None:
-        self._profile = profile
-        self._catalog = Catalog(store)
-        self._decoders = asyncio.Semaphore(DECODERS)
-        self._encoder, self._personalizer, self._normal, self._text = encoder, personalizer, normal, text
-
-    @app.post(
-        "/v1/categories/{name}/score",
-        response_model=ScoreAnswer,
-        response_model_exclude_none=True,
-        openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {
-                    "application/json": {"schema": ScoreRequest.model_json_schema()},
-                    "multipart/form-data": {
-                        "schema": {
-                            "type": "object",
-                            "properties": {
-                                "pictures": {"type": "array", "items": {"type": "string", "format": "binary"}}
-                            },
-                            "required": ["pictures"],
-                        }
-                    },
-                },
-            }
-        },
-    )
-    async def score(
-        self,
-        name: str,
-        request: Request,
-        include: Annotated[list[Include], Query(description="what to send beside the scores")] = [],  # noqa: B006
-    ) -> ScoreAnswer:
-        """Score one or more pictures with the version that serves now: all of them, or none and an error."""
-        ref = await self._catalog.current(name)
-        uploads = await _read_pictures(request)
-        pictures = await asyncio.gather(*(self._decode(data, picture_name) for picture_name, data in uploads))
-        scores = await asyncio.gather(*(self._score_one(query, ref) for query, _ in pictures))
-        answers = [
-            await asyncio.to_thread(_answer, picture_name, picture, score, include)
-            for (picture_name, _), (_, picture), score in zip(uploads, pictures, scores, strict=True)
-        ]
-        return ScoreAnswer(category=ref.category, version=ref.version, pictures=answers)
-
-    async def _decode(self, data: bytes, name: str) -> tuple[Picture, Picture]:
-        """The query at the model's size, and the picture to lay a heat map over."""
-
-        def run() -> tuple[Picture, Picture]:
-            picture = images.decode(data, name)
-            return images.resize(picture, self._profile.diffusion.resolution), images.fit(picture, OVERLAY_SIDE)
-
-        async with self._decoders:
-            return await asyncio.to_thread(run)
-
-    async def _score_one(self, query: Picture, ref: VersionRef) -> Score:
-        features = self._encoder.encode.remote(query)
-        # The features are not awaited here: they go from the encoder to the branches by reference.
-        (personal, counterpart), normal, text = await asyncio.gather(
-            self._personalizer.compare.remote(query, features, ref),
-            self._normal.compare.remote(features, ref),
-            self._text.compare.remote(features, ref),
-        )
-        return fuse_maps(ref, counterpart, personal, normal, text, self._profile)
-
-    @app.get("/v1/categories")
-    async def categories(self) -> list[CategoryAnswer]:
-        """Every category and the version that serves for it."""
-        names = await asyncio.to_thread(self._catalog.store.categories)
-        return [await self._category(name) for name in names]
-
-    @app.get("/v1/categories/{name}")
-    async def category(self, name: str) -> CategoryAnswer:
-        """One category and the version that serves for it."""
-        return await self._category(name)
-
-    async def _category(self, name: str) -> CategoryAnswer:
-        manifest = await self._catalog.manifest(name)
-        pointer = await asyncio.to_thread(self._catalog.store.pointer, name)
-        return CategoryAnswer(
-            category=name,
-            version=manifest.version,
-            created=manifest.created.isoformat(timespec="seconds"),
-            references=len(manifest.reference_digests),
-            object_word=manifest.object_word,
-            profile=manifest.profile.name,
-            history=pointer.history,
+        self._branches = Branches(profile, encoder, personalizer, normal, text, deadline_seconds)
+        self._app = create_app(
+            Service(profile, store, self._branches, deadline_seconds), Doorkeeper(store, insecure=insecure)
         )
 
-    @app.get("/healthz")
-    async def healthz(self) -> dict[str, str]:
-        """This process answers."""
-        return {"status": "ok"}
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        return self._app
 
-    @app.get("/readyz")
-    async def readyz(self) -> JSONResponse:
-        """Every branch has its models and the store can be read; 503 otherwise, naming what is missing."""
-        waiting = {
-            "encoder": self._encoder.ready.remote(),
-            "personalizer": self._personalizer.ready.remote(),
-            "normal": self._normal.ready.remote(),
-            "text": self._text.ready.remote(),
-            "store": asyncio.to_thread(self._catalog.store.categories),
-        }
-
-        async def is_ready(answer: object) -> bool:
-            try:
-                await asyncio.wait_for(_awaited(answer), READY_TIMEOUT_SECONDS)
-            except Exception as error:  # whatever is wrong with a part, the answer is that it is not ready
-                logger.warning("not ready: %r", error)
-                return False
-            return True
-
-        ready = dict(zip(waiting, await asyncio.gather(*map(is_ready, waiting.values())), strict=True))
-        return JSONResponse(ready, status_code=200 if all(ready.values()) else 503)
-
-
-async def _awaited(answer: object) -> object:
-    return await answer  # type: ignore[misc]
-
-
-async def _read_pictures(request: Request) -> list[tuple[str, bytes]]:
-    """Names and bytes of a request's pictures; an oversize body is refused while it arrives."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "application/json":
-        body = b"".join([chunk async for chunk in _limited(request)])
-        pictures = ScoreRequest.model_validate_json(body).pictures
-        return [(picture.name, picture.data) for picture in pictures]
-    if kind == "multipart/form-data":
-        parser = MultiPartParser(request.headers, _limited(request), max_files=MAX_PICTURES, max_fields=16)
-        try:
-            form = await parser.parse()
-        except (MultiPartException, KeyError) as error:
-            raise PictureError(f"the multipart body cannot be read ({error}): send files named 'pictures'") from None
-        files = [item for item in form.getlist("pictures") if isinstance(item, UploadFile)]
-        if not files:
-            raise PictureError("the request has no pictures: send at least one file in the field 'pictures'")
-        return [(file.filename or "picture", await file.read()) for file in files]
-    raise PictureError(
-        f"content type {kind or 'none'!r} is not understood: send multipart/form-data with files named 'pictures', "
-        "or application/json"
-    )
-
-
-async def _limited(request: Request) -> AsyncGenerator[bytes, None]:
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > MAX_BODY_BYTES:
-            raise TooLargeError(f"the body is over {MAX_BODY_BYTES >> 20} MiB: send fewer or smaller pictures")
-        yield chunk
-
-
-def _answer(name: str, picture: Picture, score: Score, include: list[Include]) -> PictureScore:
-    return PictureScore(
-        name=name,
-        score=score.score,
-        s_p=score.s_p,
-        s_n=score.s_n,
-        s_text=score.s_text,
-        anomaly_map=score.anomaly_map.tolist() if "anomaly_map" in include else None,
-        overlay=_png(overlay(picture, score.anomaly_map)) if "overlay" in include else None,
-        counterpart=_png(score.counterpart) if "counterpart" in include else None,
-    )
-
-
-def _png(picture: Picture) -> str:
-    return base64.b64encode(images.encode_png(picture)).decode()
-
-
-def _error(status: int, code: str, message: str) -> JSONResponse:
-    return JSONResponse(ErrorAnswer(error=ErrorBody(code=code, message=message)).model_dump(), status_code=status)
-
-
-@app.exception_handler(O2NError)
-async def _on_o2n_error(request: Request, error: O2NError) -> JSONResponse:
-    status = 413 if isinstance(error, TooLargeError) else STATUS.get(type(error), 500)
-    return _error(status, error.code, str(error))
-
-
-@app.exception_handler(RayTaskError)
-async def _on_branch_error(request: Request, error: RayTaskError) -> JSONResponse:
-    if isinstance(error.cause, O2NError):
-        return await _on_o2n_error(request, error.cause)
-    return await _on_unexpected(request, error)
-
-
-@app.exception_handler(ValidationError)
-async def _on_validation_error(request: Request, error: ValidationError) -> JSONResponse:
-    return _invalid(error.errors()[0])
-
-
-@app.exception_handler(RequestValidationError)
-async def _on_request_validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
-    return _invalid(error.errors()[0])
-
-
-def _invalid(first: object) -> JSONResponse:
-    where = ".".join(str(part) for part in first["loc"]) or "the body"  # type: ignore[index]
-    return _error(422, "invalid_request", f"{where}: {first['msg']}")  # type: ignore[index]
-
-
-@app.exception_handler(HTTPException)
-async def _on_http_error(request: Request, error: HTTPException) -> JSONResponse:
-    return _error(error.status_code, "http", f"{request.method} {request.url.path}: {error.detail}")
-
-
-@app.exception_handler(Exception)
-async def _on_unexpected(request: Request, error: Exception) -> JSONResponse:
-    incident = uuid.uuid4().hex[:8]
-    logger.exception("incident %s in %s %s", incident, request.method, request.url.path, exc_info=error)
-    return _error(500, "internal", f"scoring failed inside the service; its log has incident {incident}")
-
-
-# At the end of the file because it copies the app: what is not defined yet would be missing in the copy.
-GatewayIngress = serve.ingress(app)(Gateway)
+    async def drain(self) -> None:
+        """Refuse new pictures, and return once those in flight are answered."""
+        await self._branches.drain()

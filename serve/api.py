@@ -1,0 +1,198 @@
+"""The routes of O2N's own API, `/v1` and the two probes: thin, each one call into the service."""
+
+import asyncio
+import base64
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+from o2n import images
+from o2n.calibration import Rate
+from o2n.category import VersionId
+from o2n.images import Picture
+from o2n.report import overlay
+from o2n.tokens import Token
+from serve.auth import needs
+from serve.bodies import read_feedback, read_pictures
+from serve.observer import note_scored
+from serve.protocol import (
+    CategoryAnswer,
+    CategoryDetails,
+    FeedbackAnswer,
+    FeedbackEntry,
+    FeedbackRequest,
+    Include,
+    PictureScore,
+    ScoreAnswer,
+    ScoreRequest,
+    VersionAnswer,
+    responses,
+)
+from serve.service import Scored, Service, Upload
+
+
+def get_service(request: Request) -> Service:
+    """The service behind the application that a request came to."""
+    service: Service = request.app.state.service
+    return service
+
+
+TheService = Annotated[Service, Depends(get_service)]
+
+router = APIRouter(prefix="/v1/categories", tags=["categories"])
+probes = APIRouter(tags=["probes"])
+
+
+def _body(model: type[BaseModel], form: dict[str, Any]) -> dict[str, Any]:
+    """OpenAPI's description of a body that is JSON or a form; `gateway.REQUESTS` has the models."""
+    form_schema = {"type": "object", "required": [name for name in form if name != "note"], "properties": form}
+    content = {
+        "application/json": {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}},
+        "multipart/form-data": {"schema": form_schema},
+    }
+    return {"requestBody": {"required": True, "content": content}}
+
+
+_FILE = {"type": "string", "contentMediaType": "application/octet-stream"}
+
+
+@router.post(
+    "/{name}/score",
+    dependencies=[needs("score")],
+    response_model_exclude_none=True,
+    responses=responses(400, 401, 403, 404, 408, 409, 413, 422, 429, 500, 503),
+    openapi_extra=_body(
+        ScoreRequest, {"pictures": {"type": "array", "minItems": 1, "items": _FILE, "description": "files"}}
+    ),
+)
+async def score(
+    service: TheService,
+    name: str,
+    request: Request,
+    include: Annotated[list[Include], Query(description="what to send beside the scores")] = [],  # noqa: B006
+    false_positive_rate: Annotated[
+        Rate | None, Query(description="share of normal pictures that may be called anomalous")
+    ] = None,
+) -> ScoreAnswer:
+    """Score one or more pictures with the version that serves now: all of them, or none and an error."""
+    ref = await service.catalog.current(name)
+    scored = await service.score(ref, await read_pictures(request), false_positive_rate, "reference" in include)
+    note_scored(request, ref, len(scored))
+    answers = [await asyncio.to_thread(_answer, found, include) for found in scored]
+    return ScoreAnswer(category=ref.category, version=ref.version, pictures=answers)
+
+
+@router.post(
+    "/{name}/feedback",
+    responses=responses(400, 401, 403, 404, 408, 409, 413, 422, 429, 500, 503),
+    openapi_extra=_body(
+        FeedbackRequest,
+        {
+            "picture": _FILE,
+            "verdict": {"type": "string", "enum": ["normal", "anomalous"]},
+            "note": {"type": "string", "maxLength": 1024},
+        },
+    ),
+)
+async def give_feedback(
+    service: TheService, name: str, request: Request, token: Annotated[Token, needs("feedback")]
+) -> FeedbackAnswer:
+    """An inspector's verdict on one picture.
+
+    `normal` puts it into the bank and the calibration of a new version, which serves within a second or two;
+    `anomalous` keeps it for evaluation. The same verdict on the same picture again changes nothing.
+    """
+    await service.catalog.current(name)  # a category that is none is told before a body is read
+    given = await read_feedback(request)
+    upload = Upload(given.picture.name, given.picture.data)
+    ref = await service.learn(name, upload, given.verdict, given.note, token.name)
+    return FeedbackAnswer(category=ref.category, version=ref.version, verdict=given.verdict, by=token.name)
+
+
+@router.get(
+    "/{name}/feedback",
+    dependencies=[needs("feedback")],
+    responses=responses(400, 401, 403, 404, 422, 500, 503),
+)
+async def list_feedback(service: TheService, name: str) -> list[FeedbackEntry]:
+    """Every verdict that was given on pictures of a category, oldest first."""
+    return [FeedbackEntry.model_validate(entry, from_attributes=True) for entry in await service.feedback(name)]
+
+
+@router.post(
+    "/{name}/rollback",
+    dependencies=[needs("admin")],
+    responses=responses(400, 401, 403, 404, 409, 422, 500, 503),
+)
+async def rollback(
+    service: TheService,
+    name: str,
+    version: Annotated[
+        VersionId | None, Query(description="the version to go back to; by default the one that served before")
+    ] = None,
+) -> VersionAnswer:
+    """Let an earlier version serve again. Without a version it is a toggle: done twice, it undoes itself."""
+    ref = await service.rollback(name, version)
+    return VersionAnswer(category=ref.category, version=ref.version)
+
+
+@router.get("", dependencies=[needs("score")], responses=responses(401, 403, 422, 500, 503))
+async def categories(service: TheService) -> list[CategoryAnswer]:
+    """Every category and the version that serves for it."""
+    return await service.categories()
+
+
+@router.get("/{name}", dependencies=[needs("score")], responses=responses(400, 401, 403, 404, 422, 500, 503))
+async def category(service: TheService, name: str) -> CategoryDetails:
+    """One category, the version that serves for it, its calibration and its history."""
+    return await service.category_details(name)
+
+
+@probes.get("/healthz", responses={200: {"content": {"application/json": {"example": {"status": "ok"}}}}})
+async def healthz() -> dict[str, str]:
+    """This process answers."""
+    return {"status": "ok"}
+
+
+_READY = {"encoder": True, "personalizer": True, "normal": True, "text": True, "store": True}
+
+
+@probes.get(
+    "/readyz",
+    response_model=dict[str, bool],
+    responses={
+        200: {"content": {"application/json": {"example": _READY}}},
+        503: {"model": dict[str, bool], "content": {"application/json": {"example": _READY | {"text": False}}}},
+    },
+)
+async def readyz(service: TheService) -> JSONResponse:
+    """Every branch has its models and the store can be read; 503 otherwise, naming what is missing."""
+    ready = await service.ready()
+    whole = all(ready.values())
+    return JSONResponse(ready, status_code=200 if whole else 503, headers=None if whole else {"retry-after": "1"})
+
+
+def _answer(scored: Scored, include: list[Include]) -> PictureScore:
+    found, decision = scored.score, scored.decision
+    return PictureScore(
+        name=scored.name,
+        score=found.score,
+        s_p=found.s_p,
+        s_n=found.s_n,
+        s_text=found.s_text,
+        p_value=decision.p_value,
+        threshold=decision.threshold,
+        is_anomalous=decision.is_anomalous,
+        false_positive_rate=decision.false_positive_rate,
+        note=decision.note,
+        anomaly_map=found.anomaly_map.tolist() if "anomaly_map" in include else None,
+        overlay=_png(overlay(scored.picture, found.anomaly_map)) if "overlay" in include else None,
+        counterpart=_png(found.counterpart) if "counterpart" in include else None,
+        reference=_png(scored.reference) if scored.reference is not None else None,
+    )
+
+
+def _png(picture: Picture) -> str:
+    return base64.b64encode(images.encode_png(picture)).decode()

@@ -1,0 +1,97 @@
+"""Who may do what: bearer tokens with scopes, checked before anything else of a request is looked at."""
+
+import asyncio
+import logging
+import time
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
+
+from o2n.errors import ForbiddenError, StoreError, UnauthorizedError
+from o2n.store import CategoryStore
+from o2n.tokens import SCOPES, Scope, Token, TokenList, read_tokens
+
+# A revocation holds, everywhere, after this many seconds.
+FRESH_SECONDS = 1.0
+# A token that is not in the list may have been made a moment ago: then a list this old is not good enough.
+RECHECK_SECONDS = 0.1
+# While the store cannot be read, tokens known this recently go on working, and nobody waits long for it.
+STALE_SECONDS = 60.0
+READ_SECONDS = 2.0
+
+ANYBODY = Token(name="anybody", sha256="0" * 64, scopes=frozenset(SCOPES), created=datetime.fromtimestamp(0, UTC))
+
+logger = logging.getLogger("ray.serve")
+
+bearer = HTTPBearer(auto_error=False, description="A token made by `o2n tokens create NAME --scope SCOPE`.")
+
+
+class Doorkeeper:
+    """The tokens of a store, as this replica remembers them."""
+
+    def __init__(self, store: CategoryStore, *, insecure: bool = False) -> None:
+        """Args: insecure: everybody may do everything."""
+        self._store, self._insecure = store, insecure
+        self._tokens = TokenList()
+        self._tried_at = self._read_at = float("-inf")
+        self._reading = asyncio.Lock()
+
+    async def identify(self, secret: str | None) -> Token:
+        """The token that was shown.
+
+        Raises:
+            UnauthorizedError: none was, or nobody knows it.
+            StoreError: the tokens cannot be read, and have not been for a while.
+        """
+        if self._insecure:
+            return ANYBODY
+        if secret is None:
+            raise UnauthorizedError(
+                "a token is needed: send 'Authorization: Bearer TOKEN', made by 'o2n tokens create NAME --scope SCOPE'"
+            )
+        for age in (FRESH_SECONDS, RECHECK_SECONDS):
+            if token := (await self._known(age)).find(secret):
+                return token
+        raise UnauthorizedError("the token is unknown or was revoked: make one with 'o2n tokens create'")
+
+    async def _known(self, age: float) -> TokenList:
+        """The tokens as they were at most `age` seconds ago: however many ask, the store is read once in that time."""
+        async with self._reading:
+            now = time.monotonic()
+            if now - self._tried_at > age:
+                self._tried_at = now
+                try:
+                    async with asyncio.timeout(READ_SECONDS):
+                        self._tokens = await asyncio.to_thread(read_tokens, self._store)
+                    self._read_at = now
+                except (StoreError, TimeoutError) as error:
+                    logger.warning("the tokens could not be read, those known are used: %r", error)
+            if now - self._read_at > STALE_SECONDS:
+                raise StoreError(f"store {self._store.url} cannot be read, so no token is known: try again later")
+            return self._tokens
+
+
+async def authorize(
+    request: Request,
+    wanted: SecurityScopes,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)],
+) -> Token:
+    """The token of whoever asks, if it has the scopes that the route wants; `needs` makes it a route's dependency.
+
+    Raises:
+        UnauthorizedError, StoreError: see `Doorkeeper.identify`.
+        ForbiddenError: the token lacks a scope.
+    """
+    doorkeeper: Doorkeeper = request.app.state.doorkeeper
+    token = await doorkeeper.identify(credentials.credentials if credentials else None)
+    for scope in wanted.scopes:
+        if scope not in token.scopes:
+            raise ForbiddenError(f"token {token.name} has no scope '{scope}': make one that has it", scope)
+    return token
+
+
+def needs(scope: Scope) -> Any:
+    """What a route depends on that only tokens with `scope` may use; its value is the `Token`."""
+    return Security(authorize, scopes=[scope])

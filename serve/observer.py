@@ -1,0 +1,80 @@
+"""Around the whole application: counts, times and logs every request once, refused ones too. Knows no route by name.
+
+A line of the log has what happened and how long it took, never a picture, a header or a token. Serve adds the request
+id, and with `encoding: JSON` in serve/config.yaml every value below is a field of its own.
+"""
+
+import json
+import logging
+from time import perf_counter
+from typing import Any
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from o2n.category import VersionRef
+from serve import metrics
+
+UNKNOWN_ROUTE = "(none)"
+
+logger = logging.getLogger("ray.serve")
+
+
+def note_scored(request: Request, ref: VersionRef, pictures: int) -> None:
+    """Have the request's line in the log say which version scored how many pictures."""
+    request.state.scored = {"category": ref.category, "version": ref.version, "pictures": pictures}
+
+
+class Observer:
+    """ASGI middleware; the outermost, so that what the others refuse is seen."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        begun = perf_counter()
+        # What Starlette answers outside of this where nothing inside does.
+        status, code = 500, "internal"
+
+        async def watched(message: Message) -> None:
+            nonlocal status, code
+            if message["type"] == "http.response.start":
+                status, code = message["status"], ""
+            elif status >= 400:
+                code = code or _error_code(message.get("body", b""))
+            await send(message)
+
+        try:
+            return await self._app(scope, receive, watched)
+        finally:
+            _record(scope, status, code, perf_counter() - begun)
+
+
+def _record(scope: Scope, status: int, code: str, seconds: float) -> None:
+    # The route's pattern, not the path: a path is whatever a client makes up.
+    route = getattr(scope.get("route"), "path", UNKNOWN_ROUTE)
+    scored: dict[str, Any] = scope.get("state", {}).get("scored", {})
+    metrics.REQUESTS.inc(tags={"route": route, "status": str(status), "code": code})
+    metrics.REQUEST_SECONDS.observe(seconds, {"route": route})
+    if status == 200 and scored:
+        metrics.REQUEST_PICTURES.observe(scored["pictures"])
+    milliseconds = round(1000 * seconds, 1)
+    logger.info(
+        "%s %s %d %s %.1fms",
+        scope["method"],
+        route,
+        status,
+        code or "ok",
+        milliseconds,
+        extra={"status": status, "code": code, "milliseconds": milliseconds, **scored},
+    )
+
+
+def _error_code(body: bytes) -> str:
+    """The code of an answer in the service's one shape of errors."""
+    try:
+        return str(json.loads(body)["error"]["code"])
+    except (ValueError, KeyError, TypeError):
+        return ""

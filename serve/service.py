@@ -1,0 +1,208 @@
+"""What the routes do: pictures in, decided scores out, verdicts learned. Knows no HTTP and no model."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from o2n import images
+from o2n.calibration import Decision, decide
+from o2n.category import Feedback, VersionRef
+from o2n.errors import ConflictError, O2NError
+from o2n.feedback import keep_anomalous
+from o2n.fusion import Score
+from o2n.images import Picture
+from o2n.profiles import Profile
+from o2n.settings import get_settings
+from o2n.store import CategoryStore
+from serve.catalog import Catalog
+from serve.protocol import CategoryAnswer, CategoryDetails, FeedbackEntry, Verdict, VersionEntry
+from serve.scoring import Branches
+
+OVERLAY_SIDE = 1024
+# Pictures decoded at once by a replica: a few kilobytes can become 50 million pixels, and a request may have 64 such.
+DECODERS = 2
+FEEDBACK_ATTEMPTS = 3
+# Each is a small file to read, and who goes back further knows the version by name.
+SHOWN_VERSIONS = 20
+
+logger = logging.getLogger("ray.serve")
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A picture as it came: the bytes of a file, or pixels; `name` is how errors call it."""
+
+    name: str
+    data: bytes | Picture
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One picture, scored. picture: no side over `OVERLAY_SIDE`, to lay a heat map over; reference: where asked for."""
+
+    name: str
+    picture: Picture
+    score: Score
+    decision: Decision
+    reference: Picture | None
+
+
+class Service:
+    """One service for every category of a store."""
+
+    def __init__(self, profile: Profile, store: CategoryStore, branches: Branches, deadline_seconds: float) -> None:
+        self.profile, self.store = profile, store
+        self.catalog = Catalog(store, branches.check_loads, branches.warm)
+        self._branches = branches
+        self._deadline_seconds = deadline_seconds
+        self._decoders = asyncio.Semaphore(DECODERS)
+        self._rate = get_settings().false_positive_rate
+
+    async def score(
+        self, ref: VersionRef, uploads: Sequence[Upload], rate: float | None = None, with_reference: bool = False
+    ) -> list[Scored]:
+        """Score and decide all pictures with one version: all of them, or none and an error.
+
+        Args:
+            rate: the false-positive rate to decide at, in (0, 1); by default that of the settings.
+            with_reference: find the nearest normal picture of each, too.
+
+        Raises:
+            PictureError, NotFoundError, IntegrityError, FoundationError, StoreError, OverloadedError, DeadlineError
+        """
+        deadline = time.monotonic() + self._deadline_seconds
+        calibration = await self.catalog.calibration(ref)
+        with self._branches.admitted(len(uploads)):
+            pictures = await asyncio.gather(*(self._prepare(upload) for upload in uploads))
+
+            async def reference_of(query: Picture) -> Picture | None:
+                return await self._branches.reference(query, ref, deadline) if with_reference else None
+
+            scores, references = await asyncio.gather(
+                asyncio.gather(*(self._branches.score(query, ref, deadline) for query, _ in pictures)),
+                asyncio.gather(*(reference_of(query) for query, _ in pictures)),
+            )
+        return [
+            Scored(upload.name, picture, score, decide(score.score, calibration, rate or self._rate), reference)
+            for upload, (_, picture), score, reference in zip(uploads, pictures, scores, references, strict=True)
+        ]
+
+    async def learn(self, name: str, upload: Upload, verdict: Verdict, note: str | None, by: str) -> VersionRef:
+        """Take an inspector's verdict on a picture; returns the version that serves after it.
+
+        Raises:
+            ConflictError: others change the category all the time. Else as `score`.
+        """
+        picture = await self._decode(upload)
+        ref = await self.catalog.current(name)
+        if verdict == "anomalous":
+            await asyncio.to_thread(keep_anomalous, self.store, ref, picture, by, note)
+            return ref
+        query = images.resize(picture, self.profile.diffusion.resolution)
+        deadline = time.monotonic() + self._deadline_seconds
+        with self._branches.admitted(1):
+            for attempt in range(FEEDBACK_ATTEMPTS):
+                score = await self._branches.score(query, ref, deadline)
+                try:
+                    ref = await self._branches.accept_normal(query, ref, score, by, note, deadline)
+                    break
+                except ConflictError:  # the category was onboarded anew in between
+                    if attempt == FEEDBACK_ATTEMPTS - 1:
+                        raise
+                    ref = await asyncio.to_thread(self.store.current, name)
+        self.catalog.forget(name)
+        return ref
+
+    async def feedback(self, name: str) -> list[Feedback]:
+        """The verdicts given on a category, oldest first."""
+        return await asyncio.to_thread(self.store.feedback, name)
+
+    async def rollback(self, name: str, version: str | None) -> VersionRef:
+        """Let an earlier version serve again; see `CategoryStore.rollback`."""
+        ref = await asyncio.to_thread(self.store.rollback, name, version)
+        self.catalog.forget(name)
+        return ref
+
+    async def categories(self) -> list[CategoryAnswer]:
+        """Every category and the version that serves for it; one that is not whole is left out and logged."""
+        found = []
+        for name in await asyncio.to_thread(self.store.categories):
+            try:
+                found.append(await self.category(name))
+            except O2NError as error:
+                logger.warning("category %s is left out of the list: %s", name, error)
+        return found
+
+    async def category(self, name: str) -> CategoryAnswer:
+        """One category and the version that serves for it."""
+        manifest = await self.catalog.manifest(name)
+        pointer = await asyncio.to_thread(self.store.pointer, name)
+        return CategoryAnswer(
+            category=name,
+            version=manifest.version,
+            created=manifest.created.isoformat(timespec="seconds"),
+            references=len(manifest.reference_digests),
+            object_word=manifest.object_word,
+            profile=manifest.profile.name,
+            history=pointer.history,
+        )
+
+    async def category_details(self, name: str) -> CategoryDetails:
+        """One category with its calibration and its latest versions; one that is not whole is left out and logged."""
+        answer = await self.category(name)
+        ref = VersionRef(name, answer.version)
+        manifest = await asyncio.to_thread(self.store.manifest, ref)
+        weights = {"s_p": 1.0, "s_n": manifest.profile.alpha, "s_text": manifest.profile.beta}
+        calibration = await self.catalog.calibration(ref)
+        latest = [answer.version, *reversed(answer.history)][:SHOWN_VERSIONS]
+        versions = await asyncio.gather(*(asyncio.to_thread(self._version, VersionRef(name, one)) for one in latest))
+        return CategoryDetails(
+            **answer.model_dump(),
+            weights=weights,
+            calibration=list(calibration.scores),
+            versions=[version for version in versions if version],
+        )
+
+    def _version(self, ref: VersionRef) -> VersionEntry | None:
+        try:
+            manifest = self.store.manifest(ref)
+        except O2NError as error:
+            logger.warning("version %s of category %s is left out: %s", ref.version, ref.category, error)
+            return None
+        verdict = manifest.feedback[-1] if manifest.feedback else None
+        return VersionEntry(
+            version=ref.version,
+            created=manifest.created,
+            feedback=verdict and FeedbackEntry.model_validate(verdict, from_attributes=True),
+        )
+
+    async def ready(self) -> dict[str, bool]:
+        """Which of the branches and the store can do their part."""
+        ready = await self._branches.ready()
+        try:
+            await asyncio.to_thread(self.store.categories)
+            ready["store"] = True
+        except O2NError as error:
+            logger.warning("not ready: %s", error)
+            ready["store"] = False
+        return ready
+
+    async def _prepare(self, upload: Upload) -> tuple[Picture, Picture]:
+        """The query at the model's size, and the picture to lay a heat map over."""
+
+        def run() -> tuple[Picture, Picture]:
+            picture = _decoded(upload)
+            return images.resize(picture, self.profile.diffusion.resolution), images.fit(picture, OVERLAY_SIDE)
+
+        async with self._decoders:
+            return await asyncio.to_thread(run)
+
+    async def _decode(self, upload: Upload) -> Picture:
+        async with self._decoders:
+            return await asyncio.to_thread(_decoded, upload)
+
+
+def _decoded(upload: Upload) -> Picture:
+    return images.decode(upload.data, upload.name) if isinstance(upload.data, bytes) else upload.data
