@@ -1,14 +1,18 @@
 # make demo   sets everything up and runs the main job
+# make stack  sets everything up and runs S3, Ray and the service on this machine
 # make test   sets everything up and runs the tests
 PYTHON ?= python3
 VENV ?= .venv
 # FAISS comes in a GPU and a CPU wheel that exclude each other: take what the machine has.
 EXTRA := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 
-.PHONY: demo test lint clean
+.PHONY: demo stack test lint clean
 
 demo: $(VENV)/installed-demo
 	$(VENV)/bin/python -m infra.local.demo $(ARGS)
+
+stack: $(VENV)/installed-stack
+	$(VENV)/bin/python -m infra.local.stack $(ARGS)
 
 test: $(VENV)/installed-test
 	$(VENV)/bin/python -m pytest $(ARGS)
@@ -19,7 +23,7 @@ lint: $(VENV)/installed-test
 	$(VENV)/bin/mypy
 
 clean:
-	rm -rf $(VENV) o2n-demo
+	rm -rf $(VENV) o2n-demo o2n-stack
 
 $(VENV)/installed-%: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 to 3.13 is needed: make PYTHON=python3.11 ..." if not (3, 11) <= sys.version_info < (3, 14) else 0)'

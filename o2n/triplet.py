@@ -41,6 +41,11 @@ class TripletScorer:
             scores += self._score_batch(queries, refs[part])
         return scores
 
+    def load(self, ref: VersionRef) -> None:
+        """Load a version before it is asked for; raises as `score`."""
+        for branch in (self._personal, self._normal, self._text):
+            branch.loaded.get(ref)
+
     def _score_batch(self, queries: list[Picture], refs: list[VersionRef]) -> list[Score]:
         levels = self.profile.encoder.levels
         features = patch_features(self.foundation.clip, queries, levels)

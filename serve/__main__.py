@@ -8,6 +8,7 @@ from types import FrameType
 import click
 import ray
 from ray import serve
+from ray.serve.exceptions import RayServeException
 
 from serve.app import Arguments, build
 
@@ -37,6 +38,9 @@ def main(host: str, port: int, profile: str, store: str, insecure: bool) -> None
                 f"serving {store} at http://{host}:{port}, try: curl http://{host}:{port}/v1/categories", err=True
             )
             signal.pause()
+        # The branches go when the gateway has answered what it has taken on.
+        with contextlib.suppress(RayServeException):
+            serve.get_app_handle("o2n").broadcast("drain").results(return_exceptions=True)
     finally:
         serve.shutdown()
         ray.shutdown()

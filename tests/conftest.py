@@ -1,7 +1,5 @@
 """Real servers that tests share: S3 over HTTP, a Ray cluster, the service on it. And what needs a GPU is skipped."""
 
-import logging
-import threading
 import urllib.request
 import uuid
 from collections.abc import Iterator
@@ -9,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from moto.server import ThreadedMotoServer
 
 from infra.local.cluster import Cluster, local_cluster
 from infra.local.demo import deploy
+from infra.local.s3 import s3_server as local_s3_server
 from o2n.onboard import onboard
 from o2n.store import CategoryStore
 from tests.helpers import QUICK, checks, stripes
@@ -27,20 +25,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    # S3 checks a condition and writes in one step; moto takes two, so it gets one request at a time.
-    answer, turn = server._server.app, threading.Lock()
-
-    def answer_in_turn(environ, start_response):
-        with turn:
-            return answer(environ, start_response)
-
-    server._server.app = answer_in_turn
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with local_s3_server() as url:
+        yield url
 
 
 @pytest.fixture

@@ -133,7 +133,8 @@ def scoring_stages(
     Args: queries: uint8 (R, R, 3) at the model's resolution; refs: each one's version.
     """
     levels, count = foundation.profile.encoder.levels, len(queries)
-    personal, normal, text = (kind(foundation, store) for kind in (PersonalBranch, NormalBranch, TextBranch))
+    personal, normal = PersonalBranch(foundation, store), NormalBranch(foundation, store)
+    text = TextBranch(foundation, store)
     features = patch_features(foundation.clip, queries, levels)
     counterparts = personal.counterparts(queries, refs)
     redrawn = patch_features(foundation.clip, counterparts, levels)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,8 +36,8 @@ class InProcess:
         return score
 
     async def reference(self, query: Picture, ref: VersionRef, deadline: float) -> Picture:
-        (features,) = patch_features(self._scorer.foundation.clip, [query], QUICK.encoder.levels)
-        return await asyncio.to_thread(self._references.nearest, features, ref)
+        features = patch_features(self._scorer.foundation.clip, [query], QUICK.encoder.levels)
+        return await asyncio.to_thread(self._references.nearest, features[0], ref)
 
     async def accept_normal(
         self, query: Picture, ref: VersionRef, score: Score, by: str, note: str | None, deadline: float
@@ -46,6 +47,15 @@ class InProcess:
         return await asyncio.to_thread(
             accept_normal, self._store, foundation, ref, query, features, score.s_p, score.s_text, by, note
         )
+
+    async def check_loads(self, ref: VersionRef) -> None:
+        await asyncio.to_thread(self._scorer.load, ref)
+
+    async def warm(self, ref: VersionRef) -> None:
+        await self.check_loads(ref)
+
+    def admitted(self, pictures: int) -> AbstractContextManager[None]:
+        return nullcontext()
 
     async def ready(self) -> dict[str, bool]:
         return {"encoder": True, "personalizer": True, "normal": True, "text": True}

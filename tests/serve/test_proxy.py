@@ -11,11 +11,11 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve import limits, proxy
 from serve.proxy import DeadlineProtocol, Intake
+from tests.helpers import listening
 
 SCORE = "/v1/categories/bolts/score"
 
@@ -40,21 +40,10 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @contextmanager
-def listening(app: ASGIApp) -> Iterator[httpx.Client]:
-    """`app` behind the intake, as Serve would run it."""
-    config = uvicorn.Config(Intake(app), http=DeadlineProtocol, port=0, log_level="critical", lifespan="off")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-            yield client
-    finally:
-        server.should_exit = True
-        thread.join(20)
+def behind_intake(app: ASGIApp) -> Iterator[httpx.Client]:
+    """`app` as Serve would run it."""
+    with listening(Intake(app), DeadlineProtocol) as url, httpx.Client(base_url=url, timeout=30) as client:
+        yield client
 
 
 @pytest.fixture
@@ -88,7 +77,7 @@ def drip(connection: socket.socket, start: bytes, stop: float) -> bytes:
 
 
 def test_a_request_passes_whole_with_an_id() -> None:
-    with listening(echo) as client:
+    with behind_intake(echo) as client:
         found = client.post(SCORE, content=b"x" * 300_000).json()
         assert found["length"] == 300_000
         assert len(found["id"]) == 32
@@ -106,13 +95,13 @@ def test_a_request_passes_whole_with_an_id() -> None:
     ],
 )
 def test_who_never_ends_its_headers_is_cut_off(quick: None, start: bytes) -> None:
-    with listening(echo) as client, connect(client) as connection:
+    with behind_intake(echo) as client, connect(client) as connection:
         drip(connection, start, time.monotonic() + 15)
 
 
 def test_who_drips_a_body_is_told_and_cut_off(quick: None) -> None:
     start = b"POST /v1/categories/bolts/score HTTP/1.1\r\nhost: o2n\r\ncontent-length: 1000\r\n\r\n"
-    with listening(echo) as client, connect(client) as connection:
+    with behind_intake(echo) as client, connect(client) as connection:
         said = drip(connection, start, time.monotonic() + 15)
     assert said.startswith(b"HTTP/1.1 408 ")
     assert b"too slowly" in said
@@ -121,14 +110,14 @@ def test_who_drips_a_body_is_told_and_cut_off(quick: None) -> None:
 
 def test_who_drips_after_a_good_request_is_cut_off_too(quick: None) -> None:
     good = b"POST /v1/categories/bolts/score HTTP/1.1\r\nhost: o2n\r\ncontent-length: 1\r\n\r\nx"
-    with listening(echo) as client, connect(client) as connection:
+    with behind_intake(echo) as client, connect(client) as connection:
         said = drip(connection, good + b"POST /", time.monotonic() + 15)
     assert said.startswith(b"HTTP/1.1 200 ")
 
 
 def test_two_hundred_slow_senders_keep_nobody_else_waiting(quick: None) -> None:
     start = b"POST /v1/categories/bolts/score HTTP/1.1\r\nhost: o2n\r\ncontent-length: 1000\r\n\r\n"
-    with listening(echo) as client:
+    with behind_intake(echo) as client:
         connections = [connect(client) for _ in range(200)]
         begun = time.monotonic()
         for connection in connections:
@@ -143,10 +132,10 @@ def test_two_hundred_slow_senders_keep_nobody_else_waiting(quick: None) -> None:
 
 def test_an_announced_oversize_is_refused_before_it_is_sent() -> None:
     head = b"POST / HTTP/1.1\r\nhost: o2n\r\nexpect: 100-continue\r\ncontent-length: %d\r\n\r\n"
-    with listening(echo) as client, connect(client) as connection:
+    with behind_intake(echo) as client, connect(client) as connection:
         connection.sendall(head % (limits.MAX_BODY_BYTES + 1))
         assert connection.recv(4096).startswith(b"HTTP/1.1 413 ")  # and not 100
-    with listening(echo) as client:
+    with behind_intake(echo) as client:
         refused = client.post(SCORE, content=b"x" * (limits.MAX_BODY_BYTES + 1))
         assert refused.status_code == 413
         assert refused.json()["error"]["request_id"] == refused.headers["x-request-id"]
@@ -155,7 +144,7 @@ def test_an_announced_oversize_is_refused_before_it_is_sent() -> None:
 def test_all_bodies_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proxy, "MAX_HELD_BYTES", 100_000)
     head = b"POST /v1/categories/bolts/score HTTP/1.1\r\nhost: o2n\r\ncontent-length: 200000\r\n\r\n"
-    with listening(echo) as client:
+    with behind_intake(echo) as client:
         with connect(client) as first:
             first.sendall(head + b"x" * 90_000)
             time.sleep(0.3)
@@ -197,7 +186,7 @@ async def lose_with_an_error(send: Send) -> None:
 @pytest.mark.parametrize("lose", [lose_silently, lose_after_the_headers, lose_with_an_error])
 def test_a_lost_request_is_handed_on_again(lose: Callable[[Send], Any]) -> None:
     app, bodies = losing(2, lose)
-    with listening(app) as client:
+    with behind_intake(app) as client:
         assert client.post(SCORE, content=b"picture").json() == {"score": 1}
     assert bodies == [b"picture"] * 3
 
@@ -205,7 +194,7 @@ def test_a_lost_request_is_handed_on_again(lose: Callable[[Send], Any]) -> None:
 @pytest.mark.parametrize("path", ["/v1/categories/bolts/rollback", "/elsewhere"])
 def test_what_must_not_happen_twice_does_not(path: str) -> None:
     app, bodies = losing(1, lose_silently)
-    with listening(app) as client:
+    with behind_intake(app) as client:
         lost = client.post(path)
     assert lost.status_code == 503
     assert lost.json()["error"]["code"] == "unavailable"
@@ -215,7 +204,7 @@ def test_what_must_not_happen_twice_does_not(path: str) -> None:
 
 def test_a_request_that_is_always_lost_ends() -> None:
     app, bodies = losing(100, lose_silently)
-    with listening(app) as client:
+    with behind_intake(app) as client:
         assert client.post(SCORE, content=b"x").status_code == 503
     assert len(bodies) == proxy.ATTEMPTS
 
@@ -224,7 +213,7 @@ def test_serves_own_refusals_get_the_services_shape() -> None:
     async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
         await answer(send, 503, b"Deployment unavailable", b"text/plain; charset=utf-8")
 
-    with listening(refuse) as client:
+    with behind_intake(refuse) as client:
         refused = client.post(SCORE, headers={"x-request-id": "mine"})
         kserve = client.post("/v2/models/bolts/infer")
         health = client.get("/-/healthz")
@@ -248,7 +237,7 @@ def test_a_client_that_leaves_is_not_replaced_by_another_attempt() -> None:
         while (await receive())["type"] != "http.disconnect":
             await asyncio.sleep(0.01)
 
-    with listening(wait_for_leaving) as client:
+    with behind_intake(wait_for_leaving) as client:
         with connect(client) as connection:
             connection.sendall(b"GET /v1/categories HTTP/1.1\r\nhost: o2n\r\n\r\n")
             assert seen.wait(10)

@@ -1,0 +1,1 @@
+"""O2N on Kubernetes with KubeRay: manifests, and what writes the generated part of them."""

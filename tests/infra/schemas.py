@@ -1,0 +1,157 @@
+"""What Kubernetes, KubeRay and Prometheus's operator accept, as far as O2N's manifests go.
+
+Kubernetes' own schemas come with kubernetes-validate. No package carries KubeRay's or the operator's, so the parts that
+are used are modelled here, strictly: compared by hand with KubeRay 1.7's resource definitions, where a field that a
+definition does not know is silently dropped by the API server.
+"""
+
+from typing import Annotated, Any, Literal
+
+import kubernetes_validate
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+# The oldest that knows everything we use (preStop.sleep), and the newest there is a schema of.
+KUBERNETES = ("1.30", "1.37")
+
+Name = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]{0,45}[a-z0-9])?$")]  # 47 characters, of a RayService
+Quantity = Annotated[str | int, Field(pattern=r"^\d+(\.\d+)?(m|[KMGT]i?)?$")]
+
+
+def check_kubernetes(resource: dict[str, Any]) -> None:
+    """Raise kubernetes_validate.ValidationError for a resource that Kubernetes would refuse or lose a field of."""
+    for version in KUBERNETES:
+        kubernetes_validate.validate(resource, version, strict=True)
+
+
+def _pod_template(template: Any) -> Any:
+    check_kubernetes({"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "p"}, "template": template})
+    return template
+
+
+PodTemplate = Annotated[dict[str, Any], BeforeValidator(_pod_template)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Metadata(Strict):
+    name: Name
+    namespace: Name
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+
+
+class KeyRef(Strict):
+    name: Name
+    key: str
+
+
+class ValueFrom(Strict):
+    secretKeyRef: KeyRef  # noqa: N815
+
+
+class Credential(Strict):
+    valueFrom: ValueFrom  # noqa: N815
+
+
+class AuthOptions(Strict):
+    mode: Literal["token"]
+
+
+class GcsFaultToleranceOptions(Strict):
+    redisAddress: str = Field(pattern=r"^[a-z0-9.-]+:\d+$")  # noqa: N815
+    redisPassword: Credential  # noqa: N815
+
+
+class Resources(Strict):
+    requests: dict[str, Quantity]
+    limits: dict[str, Quantity]
+
+
+class AutoscalerOptions(Strict):
+    version: Literal["v2"]
+    idleTimeoutSeconds: int = Field(ge=0)  # noqa: N815
+    resources: Resources
+    securityContext: dict[str, Any]  # noqa: N815
+    volumeMounts: list[dict[str, str]]  # noqa: N815
+
+
+class HeadGroup(Strict):
+    rayStartParams: dict[str, str]  # noqa: N815
+    template: PodTemplate
+
+
+class WorkerGroup(HeadGroup):
+    groupName: Name  # noqa: N815
+    replicas: int = Field(ge=0)
+    minReplicas: int = Field(ge=0)  # noqa: N815
+    maxReplicas: int = Field(ge=0)  # noqa: N815
+
+
+class RayClusterSpec(Strict):
+    rayVersion: str = Field(pattern=r"^\d+\.\d+\.\d+$")  # noqa: N815
+    authOptions: AuthOptions  # noqa: N815
+    gcsFaultToleranceOptions: GcsFaultToleranceOptions  # noqa: N815
+    enableInTreeAutoscaling: Literal[True]  # noqa: N815
+    autoscalerOptions: AutoscalerOptions  # noqa: N815
+    headGroupSpec: HeadGroup  # noqa: N815
+    workerGroupSpecs: list[WorkerGroup]  # noqa: N815
+
+
+class RayCluster(Strict):
+    apiVersion: Literal["ray.io/v1"]  # noqa: N815
+    kind: Literal["RayCluster"]
+    metadata: Metadata
+    spec: RayClusterSpec
+
+
+class SubmitterConfig(Strict):
+    backoffLimit: int = Field(ge=0)  # noqa: N815
+
+
+class RayJobSpec(Strict):
+    clusterSelector: dict[str, str]  # noqa: N815
+    entrypoint: str
+    entrypointNumCpus: float = Field(gt=0)  # noqa: N815
+    runtimeEnvYAML: str  # noqa: N815
+    submissionMode: Literal["K8sJobMode"]  # noqa: N815
+    submitterConfig: SubmitterConfig  # noqa: N815
+    submitterPodTemplate: PodTemplate  # noqa: N815
+
+
+class RayJob(Strict):
+    apiVersion: Literal["ray.io/v1"]  # noqa: N815
+    kind: Literal["RayJob"]
+    metadata: Metadata
+    spec: RayJobSpec
+
+
+class UpgradeStrategy(Strict):
+    type: Literal["NewCluster", "NewClusterWithIncrementalUpgrade", "None"]
+
+
+class RayServiceSpec(Strict):
+    upgradeStrategy: UpgradeStrategy  # noqa: N815
+    rayClusterDeletionDelaySeconds: int = Field(ge=0)  # noqa: N815
+    excludeHeadPodFromServeSvc: bool  # noqa: N815
+    serveConfigV2: str  # noqa: N815
+    rayClusterConfig: RayClusterSpec  # noqa: N815
+
+
+class RayService(Strict):
+    apiVersion: Literal["ray.io/v1"]  # noqa: N815
+    kind: Literal["RayService"]
+    metadata: Metadata
+    spec: RayServiceSpec
+
+
+CUSTOM: dict[str, type[BaseModel]] = {model.__name__: model for model in (RayCluster, RayJob, RayService)}
+
+
+def check(resource: dict[str, Any]) -> None:
+    """Raise where an API server with KubeRay would refuse `resource`, or drop a part of it."""
+    if resource["kind"] in CUSTOM:
+        CUSTOM[resource["kind"]].model_validate(resource)
+    else:
+        check_kubernetes(resource)
