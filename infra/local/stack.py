@@ -17,6 +17,7 @@ from types import FrameType
 import boto3
 import click
 import psutil
+from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.local.cluster import local_cluster
@@ -110,7 +111,8 @@ def make_bucket() -> None:
         StoreError: the S3 server does not let us.
     """
     try:
-        boto3.client("s3", endpoint_url=os.environ["O2N_S3_ENDPOINT"]).create_bucket(Bucket=BUCKET)
+        once = Config(connect_timeout=10, retries={"total_max_attempts": 1})
+        boto3.client("s3", endpoint_url=os.environ["O2N_S3_ENDPOINT"], config=once).create_bucket(Bucket=BUCKET)
     except (BotoCoreError, ClientError) as error:
         code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
         if code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):

@@ -316,6 +316,24 @@ def test_the_operator_and_the_submitter_reach_the_dashboard() -> None:
     assert not reaches(SUBMITTER, OURS["serving", "head"], 8265, inside=True)
 
 
+def test_prometheus_reaches_the_metrics_it_is_told_to_scrape() -> None:
+    (monitor,) = [r["spec"] for r in RESOURCES if r["kind"] == "PodMonitor"]
+    (policy,) = [r["spec"] for r in RESOURCES if r["kind"] == "NetworkPolicy" and r["metadata"]["name"] == "prometheus"]
+    (endpoint,) = monitor["podMetricsEndpoints"]
+    for (component, node), pod in OURS.items():
+        assert selects(monitor["selector"], pod)
+        assert selects(policy["podSelector"], pod)
+        spec = CLUSTER_SPECS[component == "serving"]
+        groups = [spec["headGroupSpec"]] if node == "head" else spec["workerGroupSpecs"]
+        for group in groups:
+            ports = {
+                port["name"]: port["containerPort"] for port in group["template"]["spec"]["containers"][0]["ports"]
+            }
+            assert [ports[endpoint["port"]]] == [allowed["port"] for allowed in policy["ingress"][0]["ports"]]
+    assert not selects(monitor["selector"], REDIS)
+    assert not selects(monitor["selector"], SUBMITTER)
+
+
 def test_a_drain_leaves_a_serving_worker_and_never_waits_for_ever() -> None:
     budget = one("PodDisruptionBudget", "serving")["spec"]
     assert selects(budget["selector"], OURS["serving", "worker"])

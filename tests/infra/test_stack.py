@@ -10,6 +10,7 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import boto3
 import httpx
@@ -40,6 +41,20 @@ def archive() -> bytes:
         for seed in range(2):
             pictures.writestr(f"pictures/checks/{seed}.png", encode_png(checks(seed)))
     return file.getvalue()
+
+
+def ask(url: str, **request: Any) -> httpx.Response:
+    """POST, once more where Serve was just replacing its proxy or a replica, as it does on a machine without time."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            answer = httpx.post(url, timeout=120, **request)
+            if answer.status_code != 503 or time.monotonic() > deadline:
+                return answer
+        except httpx.TransportError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(2)
 
 
 @pytest.mark.cluster
@@ -88,14 +103,9 @@ def test_one_command_serves_from_s3_until_it_is_interrupted(quick_profile: str, 
         assert submitted.returncode == 0, submitted.stdout + submitted.stderr
 
         upload = {"pictures": ("0.png", encode_png(checks(7)))}
-        refused = httpx.post(f"{url}/v1/categories/checks/score", files=upload, timeout=60)
+        refused = ask(f"{url}/v1/categories/checks/score", files=upload)
         assert refused.status_code == 401
-        answer = httpx.post(
-            f"{url}/v1/categories/checks/score",
-            files=upload,
-            headers={"Authorization": f"Bearer {token}"},
-            timeout=60,
-        )
+        answer = ask(f"{url}/v1/categories/checks/score", files=upload, headers={"Authorization": f"Bearer {token}"})
         assert answer.status_code == 200, answer.text
         assert answer.json()["category"] == "checks"
         assert answer.json()["pictures"][0]["score"] > 0
