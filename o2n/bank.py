@@ -34,6 +34,18 @@ class MemoryBank:
         return torch.stack(distances, dim=1).clamp_min(0)
 
 
+def picture_distance(features: Tensor, normal: Tensor) -> Tensor:
+    """How far queries are from normal pictures as wholes: the mean over levels and patches of the distance to the
+    nearest patch of that picture. Unlike the maximum of eq. (5) it is not ruled by the defect, so it finds the picture
+    that shows the same part in the same state, and as places do not count, a shifted part finds itself too.
+
+    Args: features: float32 (B, L, G, D); normal: float32 (N, L, G, D), of N normal pictures.
+    Returns: float32 (B, N) in [0, 2].
+    """
+    similarity = [torch.einsum("blgd,lhd->blgh", features, picture).amax(dim=-1) for picture in normal]
+    return (1 - torch.stack(similarity, dim=1)).mean(dim=(-2, -1)).clamp_min(0)
+
+
 def _index(vectors: Tensor) -> faiss.Index:
     index: faiss.Index = faiss.IndexFlatIP(vectors.shape[1])
     if getattr(faiss, "get_num_gpus", lambda: 0)() > 0:

@@ -1,57 +1,66 @@
 """The three branches of the triplet, each for many categories at once: what a version needs is loaded on demand,
-kept under a budget and shared by all requests. The library calls them in turn; Serve gives each a deployment.
+kept under a budget in bytes and shared by all requests. The library calls them in turn; Serve gives each a deployment.
 """
 
 import functools
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import safetensors.torch
 import torch
-from cachetools import LRUCache
 from torch import Tensor
 
 from o2n.bank import MemoryBank
 from o2n.category import Manifest, VersionRef
-from o2n.customize import load_adapter, unload_adapter
+from o2n.customize import load_adapter, read_adapter
 from o2n.errors import FoundationError, IntegrityError
 from o2n.features import personal_distance
 from o2n.foundation import DiffusionModel, Foundation
 from o2n.images import Picture
+from o2n.loaded import Loaded
 from o2n.personalize import noise_for, personalize
 from o2n.prompts import personal_prompts
 from o2n.store import CategoryStore
-from o2n.text import abnormal_probability
+from o2n.text import abnormal_probability, map_to_text
 
-MAX_ADAPTERS = 64
-MAX_BANK_BYTES = 1 << 30
-MAX_TEXTS = 4096
+ADAPTER_BYTES = 1 << 30
+BANK_BYTES = 1 << 30
+TEXT_BYTES = 64 << 20
+
+# Adapters in the UNet at once, and so the most pictures of different versions that share one of its batches.
+SLOTS = 8
 
 
 class PersonalBranch:
     """Queries -> their normal counterparts, one UNet batch for all categories (eq. 2, 3)."""
 
-    def __init__(self, foundation: Foundation, store: CategoryStore) -> None:
+    def __init__(self, foundation: Foundation, store: CategoryStore, budget: int = ADAPTER_BYTES) -> None:
+        """Args: budget: of bytes for adapters; beside it the UNet holds the `SLOTS` that were used last."""
         self._foundation, self._store = foundation, store
-        self._adapters = _adapters_in(foundation.diffusion)
-        self._scaled = _Scale(foundation, store, row=0)
+        self._slots = _slots_in(foundation.diffusion)
+        self.loaded = Loaded(self._load, lambda adapter: adapter.nbytes, budget)
 
     def counterparts(self, pictures: list[Picture], refs: list[VersionRef]) -> Tensor:
         """Args: pictures: B queries, uint8 (R, R, 3); refs: each one's version. Returns: float32 (B, 3, R, R), CPU."""
         model, profile = self._foundation.diffusion, self._foundation.profile
         found = []
-        for start in range(0, len(pictures), MAX_ADAPTERS):  # so that one batch never evicts its own adapters
-            part = slice(start, start + MAX_ADAPTERS)
+        for start in range(0, len(pictures), SLOTS):
+            part = slice(start, start + SLOTS)
+            adapters = [self.loaded.get(ref) for ref in refs[part]]
             noise = [
-                noise_for(picture, ref.version, model.latent_shape)
-                for picture, ref in zip(pictures[part], refs[part], strict=True)
+                noise_for(picture, adapter.digest, model.latent_shape)
+                for picture, adapter in zip(pictures[part], adapters, strict=True)
             ]
-            with self._adapters.lock:
+            with self._slots.holding(adapters) as names:
                 found.append(
                     personalize(
                         model,
                         pictures[part],
-                        [self._text(ref) for ref in refs[part]],
-                        [_adapter_name(ref) for ref in refs[part]],
+                        [adapter.text for adapter in adapters],
+                        [names[adapter.digest] for adapter in adapters],
                         torch.stack(noise).to(model.device),
                         t=profile.t,
                         steps=profile.diffusion.steps,
@@ -62,27 +71,38 @@ class PersonalBranch:
 
     def distances(self, features: Tensor, counterpart_features: Tensor, refs: list[VersionRef]) -> Tensor:
         """Args: features: of the queries and of their counterparts, float32 (B, L, G, D). Returns: as NormalBranch."""
-        return self._scaled(personal_distance(features, counterpart_features), refs)
+        scales = [self.loaded.get(ref).scale for ref in refs]
+        return _scaled(personal_distance(features, counterpart_features), scales)
 
-    def _text(self, ref: VersionRef) -> Tensor:
-        """The prompts' conditioning of a version whose adapter is in the UNet when this returns."""
-        text = self._adapters.get(ref)
-        if text is None:
-            model, profile = self._foundation.diffusion, self._foundation.profile
-            manifest = checked_manifest(self._store, ref, self._foundation)
-            text = model.embed(personal_prompts(manifest.object_word, profile.prompts))
-            load_adapter(model, _adapter_name(ref), self._store.get_blob(manifest.blobs["adapter"]))
-            self._adapters[ref] = text
-        return text
+    def check(self) -> None:
+        """Run the UNet once.
+
+        Raises:
+            FoundationError: what comes out is no number; whatever torch raises: nothing comes out.
+        """
+        model = self._foundation.diffusion
+        with self._slots.holding([]), torch.inference_mode():
+            check_numbers(
+                "diffusion model",
+                model.unet(torch.zeros(1, *model.latent_shape, device=model.device), 0, model.embed([""])).sample,
+            )
+
+    def _load(self, ref: VersionRef) -> "_Adapter":
+        model, profile = self._foundation.diffusion, self._foundation.profile
+        manifest = checked_manifest(self._store, ref, self._foundation)
+        blob = manifest.blobs["adapter"]
+        weights = self._slots.fitting(self._store.get_blob(blob), blob.sha256)
+        text = model.embed(personal_prompts(manifest.object_word, profile.prompts))
+        return _Adapter(blob.sha256, weights, text, _scale(self._store, manifest, row=0))
 
 
 class NormalBranch:
     """Features -> distances to the nearest normal patch of each one's own category (eq. 5)."""
 
-    def __init__(self, foundation: Foundation, store: CategoryStore) -> None:
+    def __init__(self, foundation: Foundation, store: CategoryStore, budget: int = BANK_BYTES) -> None:
+        """Args: budget: of bytes for banks."""
         self._foundation, self._store = foundation, store
-        self._banks: LRUCache[VersionRef, MemoryBank] = LRUCache(MAX_BANK_BYTES, getsizeof=lambda bank: bank.nbytes)
-        self._scaled = _Scale(foundation, store, row=1)
+        self.loaded = Loaded(self._load, lambda bank: bank[0].nbytes, budget)
 
     def distances(self, features: Tensor, refs: list[VersionRef]) -> Tensor:
         """Args: features: float32 (B, L, G, D); refs: each one's version.
@@ -90,63 +110,48 @@ class NormalBranch:
         Returns: float32 (B, L, G), on the CPU; in a calibrated profile on the scale of the version's good pictures.
         """
         distances = torch.empty(features.shape[:3])
+        scales = {}
         for ref in dict.fromkeys(refs):
+            bank, scales[ref] = self.loaded.get(ref)
             rows = [row for row, other in enumerate(refs) if other == ref]
-            distances[rows] = self._bank(ref).distance(features[rows])
-        return self._scaled(distances, refs)
+            distances[rows] = bank.distance(features[rows])
+        return _scaled(distances, [scales[ref] for ref in refs])
 
-    def _bank(self, ref: VersionRef) -> MemoryBank:
-        bank = self._banks.get(ref)
-        if bank is None:
-            manifest = checked_manifest(self._store, ref, self._foundation)
-            bank = MemoryBank(_tensor(self._store, manifest, "features"))
-            if bank.nbytes <= MAX_BANK_BYTES:
-                self._banks[ref] = bank
-        return bank
+    def check(self) -> None:
+        """Find a vector in a bank of its own; raises as `PersonalBranch.check`."""
+        features = torch.ones(1, 1, 1, 4) / 2
+        check_numbers("memory bank", MemoryBank(features).distance(features))
+
+    def _load(self, ref: VersionRef) -> tuple[MemoryBank, Tensor]:
+        manifest = checked_manifest(self._store, ref, self._foundation)
+        return MemoryBank(_tensor(self._store, manifest, "features")), _scale(self._store, manifest, row=1)
 
 
 class TextBranch:
     """Features -> how abnormal each patch reads beside its own category's prompts (eq. 6)."""
 
-    def __init__(self, foundation: Foundation, store: CategoryStore) -> None:
+    def __init__(self, foundation: Foundation, store: CategoryStore, budget: int = TEXT_BYTES) -> None:
+        """Args: budget: of bytes for text features."""
         self._foundation, self._store = foundation, store
-        self._texts: LRUCache[VersionRef, Tensor] = LRUCache(MAX_TEXTS)
-        self._scaled = _Scale(foundation, store, row=2)
+        self.loaded = Loaded(self._load, lambda text: sum(tensor.nbytes for tensor in text), budget)
 
     def probabilities(self, features: Tensor, refs: list[VersionRef]) -> Tensor:
         """Args: features: float32 (B, L, G, D); refs: each one's version.
 
         Returns: float32 (B, L, G) in [0, 1], on the CPU; in a calibrated profile scaled as NormalBranch's.
         """
-        text = torch.stack([self._text(ref) for ref in refs])
-        return self._scaled(abnormal_probability(self._foundation.clip, features, text).cpu(), refs)
+        texts, scales = zip(*(self.loaded.get(ref) for ref in refs), strict=True)
+        return _scaled(abnormal_probability(self._foundation.clip, features, torch.stack(texts)).cpu(), list(scales))
 
-    def _text(self, ref: VersionRef) -> Tensor:
-        text = self._texts.get(ref)
-        if text is None:
-            manifest = checked_manifest(self._store, ref, self._foundation)
-            text = self._texts[ref] = _tensor(self._store, manifest, "text_features")
-        return text
+    def check(self) -> None:
+        """Read one made-up patch; raises as `PersonalBranch.check`."""
+        clip, levels = self._foundation.clip, self._foundation.profile.encoder.levels
+        patch = torch.ones(1, len(levels), 1, clip.model.visual.transformer.width, device=clip.mean.device)
+        check_numbers("text branch", map_to_text(clip, patch))
 
-
-class _Scale:
-    """One branch's values on the scale of each version's own good pictures (`scales.py`): `row` of its scales."""
-
-    def __init__(self, foundation: Foundation, store: CategoryStore, row: int) -> None:
-        self._foundation, self._store, self._row = foundation, store, row
-        self._known: LRUCache[VersionRef, Tensor] = LRUCache(MAX_TEXTS)
-
-    def __call__(self, local: Tensor, refs: list[VersionRef]) -> Tensor:
-        """Args: local: float32 (B, L, G); refs: each one's version. Returns: (local - mean) / deviation."""
-        mean, deviation = torch.stack([self._of(ref) for ref in refs]).unbind(dim=1)
-        return (local - mean[:, None, None]) / deviation[:, None, None]
-
-    def _of(self, ref: VersionRef) -> Tensor:
-        scale = self._known.get(ref)
-        if scale is None:
-            manifest = checked_manifest(self._store, ref, self._foundation)
-            scale = self._known[ref] = _tensor(self._store, manifest, "scales")[self._row]
-        return scale
+    def _load(self, ref: VersionRef) -> tuple[Tensor, Tensor]:
+        manifest = checked_manifest(self._store, ref, self._foundation)
+        return _tensor(self._store, manifest, "text_features"), _scale(self._store, manifest, row=2)
 
 
 def checked_manifest(store: CategoryStore, ref: VersionRef, foundation: Foundation) -> Manifest:
@@ -187,28 +192,103 @@ def _tensor(store: CategoryStore, manifest: Manifest, blob: str) -> Tensor:
     return unpack(store.get_blob(manifest.blobs[blob]), what)  # type: ignore[index]
 
 
-def _adapter_name(ref: VersionRef) -> str:
-    return f"o2n_{ref.version}"
+def _scale(store: CategoryStore, manifest: Manifest, row: int) -> Tensor:
+    """Mean and deviation of one branch's values over the version's own good pictures (`scales.py`)."""
+    return _tensor(store, manifest, "scales")[row].clone()
 
 
-class _Adapters(LRUCache[VersionRef, Tensor]):
-    """Which adapters are in a UNet, each with its prompts' conditioning; what falls out is unloaded.
+def _scaled(local: Tensor, scales: list[Tensor]) -> Tensor:
+    """Args: local: float32 (B, L, G); scales: each one's. Returns: (local - mean) / deviation."""
+    mean, deviation = torch.stack(scales).unbind(dim=1)
+    return (local - mean[:, None, None]) / deviation[:, None, None]
 
-    `lock` keeps the threads of a process from changing the UNet under each other.
+
+def check_numbers(what: str, computed: Tensor) -> None:
+    """Raises: FoundationError: `what` has computed something that is no number."""
+    if not torch.isfinite(computed).all():
+        raise FoundationError(f"the {what} computes no numbers: restart this process, or mend its device")
+
+
+@dataclass(frozen=True)
+class _Adapter:
+    """What the personal branch needs of a version: LoRA weights, their digest, its prompts' conditioning, its scale."""
+
+    digest: str
+    weights: dict[str, Tensor]
+    text: Tensor
+    scale: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in (*self.weights.values(), self.text, self.scale))
+
+
+class _Slots:
+    """A few places for adapters in one UNet, filled anew from what is loaded for every batch that needs others.
+
+    Copying weights into a place takes a few milliseconds. Adding an adapter to a UNet takes peft longer the more are
+    in it, two seconds at 160, and all that time nobody else can use the UNet.
     """
 
     def __init__(self, model: DiffusionModel) -> None:
-        super().__init__(MAX_ADAPTERS)
         self._model = model
-        self.lock = threading.Lock()
+        # Keeps the threads of a process from changing the UNet under each other.
+        self._lock = threading.Lock()
+        # The first adapter: one of another form, of other alpha or layers, cannot take its place.
+        self._template = b""
+        self._form: tuple[dict[str, Any], dict[str, torch.Size]] = ({}, {})
+        self._parameters: dict[str, dict[str, Tensor]] = {}
+        self._held: dict[str, str] = {}  # place -> digest, the one used least recently first
 
-    def popitem(self) -> tuple[VersionRef, Tensor]:
-        ref, text = super().popitem()
-        unload_adapter(self._model, _adapter_name(ref))
-        return ref, text
+    def fitting(self, data: bytes, digest: str) -> dict[str, Tensor]:
+        """The weights in the adapter file `data`, by their names in the UNet.
+
+        Raises:
+            IntegrityError: not an adapter file, or one made for another UNet.
+        """
+        metadata, weights = read_adapter(data)
+        form = (metadata, {key: tensor.shape for key, tensor in weights.items()})
+        with self._lock:
+            if not self._template:
+                self._open(data, digest)
+                self._template, self._form = data, form
+        if form != self._form:
+            raise IntegrityError(f"adapter {digest} does not fit this diffusion model: onboard its category again")
+        return weights
+
+    @contextmanager
+    def holding(self, adapters: list[_Adapter]) -> Iterator[dict[str, str]]:
+        """The UNet for oneself, with these adapters in it, at most `SLOTS`: by digest, the name of each there."""
+        with self._lock:
+            wanted = {adapter.digest: adapter for adapter in adapters}
+            places = {digest: place for place, digest in self._held.items() if digest in wanted}
+            free = [place for place, digest in self._held.items() if digest not in wanted]
+            for digest, adapter in wanted.items():
+                if digest not in places:
+                    places[digest] = self._open(self._template, digest) if len(self._held) < SLOTS else free.pop(0)
+                    self._fill(places[digest], adapter.weights)
+                self._held.pop(places[digest])
+                self._held[places[digest]] = digest
+            yield places
+
+    def _open(self, data: bytes, digest: str) -> str:
+        place = f"o2n_slot_{len(self._held)}"
+        load_adapter(self._model, place, data)
+        self._held[place] = digest
+        self._parameters[place] = {
+            name.replace(f".{place}.", "."): parameter
+            for name, parameter in self._model.unet.named_parameters()
+            if f".{place}." in name
+        }
+        return place
+
+    @torch.no_grad()
+    def _fill(self, place: str, weights: dict[str, Tensor]) -> None:
+        for key, parameter in self._parameters[place].items():
+            parameter.copy_(weights[key])
 
 
 @functools.cache
-def _adapters_in(model: DiffusionModel) -> _Adapters:
-    """One per UNet: two scorers in a process share their models, and so what is loaded into them."""
-    return _Adapters(model)
+def _slots_in(model: DiffusionModel) -> _Slots:
+    """One per UNet: two scorers in a process share their models, and so what is put into them."""
+    return _Slots(model)

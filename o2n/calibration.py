@@ -13,11 +13,13 @@ distributed and however good the models are. Three things that it does not say:
 
 import math
 from bisect import bisect_left
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
+Origin = Literal["reference", "extra", "feedback"]
 Rate = Annotated[float, Field(gt=0, lt=1, description="share of normal pictures that may be called anomalous")]
 
 
@@ -34,7 +36,7 @@ class NormalPicture(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     picture: str = Field(pattern=r"^[0-9a-f]{64}$", description="`images.digest` of it at the model's resolution")
-    origin: Literal["reference", "extra", "feedback"]
+    origin: Origin
     score: FiniteFloat
     s_p: FiniteFloat
     s_n: FiniteFloat
@@ -53,9 +55,10 @@ class Calibration(BaseModel):
     pictures: tuple[NormalPicture, ...] = ()
 
     @classmethod
-    def of(cls, pictures: list[NormalPicture]) -> "Calibration":
+    def of(cls, pictures: Iterable[NormalPicture]) -> "Calibration":
         """The calibration that these pictures make."""
-        return cls(scores=tuple(sorted(picture.score for picture in pictures)), pictures=tuple(pictures))
+        kept = tuple(pictures)
+        return cls(scores=tuple(sorted(picture.score for picture in kept)), pictures=kept)
 
     @model_validator(mode="after")
     def _check(self) -> "Calibration":

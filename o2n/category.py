@@ -10,7 +10,17 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from o2n.errors import CategoryError
 from o2n.profiles import Profile
 
-BlobName = Literal["references", "adapter", "pool", "features", "text_features", "scales", "calibration"]
+BlobName = Literal[
+    "references",  # uint8 (n, R, R, 3): the references, then what was fed back
+    "adapter",
+    "pool",  # uint8 (m, R, R, 3): the generated pictures
+    "features",  # float32 (N, L, G, D) of the bank, its pictures in the order of `pool.bank_origins`
+    "text_features",  # float32 (2, E)
+    "scales",  # float32 (3, 2)
+    "calibration",  # `Calibration`, JSON; its pictures in the order of the two below, which only feedback reads
+    "normals",  # float32 (c, L, G, D), their features
+    "distances",  # float32 (c, L, G), to the nearest patch of the bank without the picture itself
+]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 

@@ -1,5 +1,6 @@
-"""The `o2n` command: onboard, score, serve, categories, doctor. Runs without a cluster, but for `serve`."""
+"""The `o2n` command: onboard, score, serve, categories, tokens, doctor. Runs without a cluster, but for `serve`."""
 
+import ipaddress
 import os
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from o2n.options import (
 )
 from o2n.profiles import Profile, get_profile
 from o2n.store import CategoryStore
+from o2n.tokens import SCOPES, Scope, create_token, read_tokens, revoke_token
 
 if TYPE_CHECKING:  # these import torch, which takes seconds that most commands need not spend
     from o2n.fusion import Score
@@ -161,16 +163,26 @@ def _score_files(
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--profile", default="tiny", show_default=True, help="As for onboard.")
+@click.option("--insecure", is_flag=True, help="Ask for no tokens; on loopback alone.")
 @store_option
-def serve(host: str, port: int, profile: str, store: CategoryStore) -> None:
+def serve(host: str, port: int, profile: str, insecure: bool, store: CategoryStore) -> None:
     """Serve every category of the store over HTTP, on a Ray of its own, until interrupted.
 
-    On a cluster, use `serve deploy serve/config.yaml` instead.
+    Who asks needs a token: see `o2n tokens create`. On a cluster, use `serve deploy serve/config.yaml` instead.
     """
+    if insecure and not _is_loopback(host):
+        raise O2NError(f"--insecure is refused on {host}, where others could reach it: use tokens, or --host 127.0.0.1")
     get_profile(profile)  # a wrong one is told here, before Ray takes its seconds to start
     # The library does not import the service built upon it.
     options = [f"--host={host}", f"--port={port}", f"--profile={profile}", f"--store={store.url}"]
-    os.execv(sys.executable, [sys.executable, "-m", "serve", *options])
+    os.execv(sys.executable, [sys.executable, "-m", "serve", *options, *(["--insecure"] if insecure else [])])
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 @main.group()
@@ -239,6 +251,55 @@ def delete(name: str, store: CategoryStore) -> None:
     """Delete category NAME with all its versions. Blobs stay, since other versions may share them."""
     store.delete(name)
     click.echo(f"{name} is deleted")
+
+
+@main.group()
+def tokens() -> None:
+    """Make, list and revoke the tokens that the HTTP service asks for."""
+
+
+@tokens.command("create")
+@click.argument("name")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    required=True,
+    type=click.Choice(SCOPES),
+    help="What it allows: to score, to give feedback, to administer. May be given several times.",
+)
+@store_option
+def create(name: str, scopes: tuple[Scope, ...], store: CategoryStore) -> None:
+    """Make a token and print it, once: it is kept nowhere.
+
+    NAME says who it is for, and signs the feedback that is given with it.
+    """
+    click.echo(create_token(store, name, list(scopes)))
+
+
+@tokens.command("list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON line per token.")
+@store_option
+def list_tokens(as_json: bool, store: CategoryStore) -> None:
+    """All tokens, without their secrets."""
+    found = read_tokens(store).tokens
+    if not found and not as_json:
+        click.echo(f"no tokens in {store.url}: make one with 'o2n tokens create NAME --scope score'")
+    for token in found:
+        created = token.created.isoformat(timespec="seconds")
+        if as_json:
+            print_json({"name": token.name, "scopes": sorted(token.scopes), "created": created})
+        else:
+            click.echo(f"{token.name:32} {created}  {', '.join(sorted(token.scopes))}")
+
+
+@tokens.command()
+@click.argument("name")
+@store_option
+def revoke(name: str, store: CategoryStore) -> None:
+    """Revoke the token NAME: within seconds, no replica takes it any more."""
+    revoke_token(store, name)
+    click.echo(f"token {name} is revoked")
 
 
 @main.command()

@@ -7,6 +7,7 @@ so any diffusers program can load it.
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -84,16 +85,32 @@ def customize(
         return _adapter_file(model, settings)
 
 
+def read_adapter(data: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The adapter file `data` -> its metadata (rank, alpha, target modules), and weights by their names in the UNet.
+
+    Raises:
+        IntegrityError: not an adapter file.
+    """
+    try:
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        metadata = json.loads(header["__metadata__"][LORA_ADAPTER_METADATA_KEY])
+        weights = {key.removeprefix("unet."): tensor for key, tensor in safetensors.torch.load(data).items()}
+    except Exception as error:  # safetensors raises its own kind, and json, key and type errors
+        cause = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise IntegrityError(f"these {len(data)} bytes are no adapter file ({cause}): onboard again") from error
+    return metadata, weights
+
+
 def load_adapter(model: DiffusionModel, name: str, data: bytes) -> None:
     """Put the adapter file `data` into the UNet under `name`, beside those already there.
 
     Raises:
         IntegrityError: not an adapter file, or one made for another UNet.
     """
+    metadata, weights = read_adapter(data)
     try:
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        metadata = json.loads(header["__metadata__"][LORA_ADAPTER_METADATA_KEY])
-        model.unet.load_lora_adapter(safetensors.torch.load(data), prefix="unet", adapter_name=name, metadata=metadata)
+        prefixed = {f"unet.{key}": tensor for key, tensor in weights.items()}
+        model.unet.load_lora_adapter(prefixed, prefix="unet", adapter_name=name, metadata=metadata)
     except Exception as error:  # diffusers and peft raise many kinds on a file that does not fit
         cause = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise IntegrityError(f"adapter {name}: does not fit this diffusion model ({cause}): onboard again") from error

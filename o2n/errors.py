@@ -68,6 +68,16 @@ class DeadlineError(O2NError):
     code = "deadline"
 
 
+class UnavailableError(O2NError):
+    """A part of the service is gone for the moment; the same request is welcome after `retry_after` seconds."""
+
+    code = "unavailable"
+
+    def __init__(self, message: str, retry_after: float = 5.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class RequestError(O2NError):
     """A request that says something else than the API understands."""
 

@@ -1,21 +1,28 @@
 """An inspector's verdict on a picture: normal ones make a new version at once, anomalous ones are kept for evaluation.
 
-Nothing is trained. Undoing it is a rollback.
+Nothing is trained, and undoing it is a rollback. Onboarding the category anew begins without what was fed back.
 """
 
+import random
+import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from o2n.category import Feedback, VersionRef
+from o2n import images
+from o2n.calibration import Calibration, NormalPicture
+from o2n.category import BlobRef, Feedback, Manifest, VersionRef
+from o2n.errors import ConflictError, IntegrityError
 from o2n.images import Picture
-from o2n.store import CategoryStore
+from o2n.store import SWAP_ATTEMPTS, CategoryStore
 
 if TYPE_CHECKING:  # it imports torch, which takes seconds that keeping an anomalous picture need not
     from o2n.foundation import Foundation
 
-__all__ = ["Feedback", "accept_normal", "keep_anomalous"]
+# Versions that share these give a picture the same S_P and S_text.
+_SCORED_WITH = ("adapter", "text_features", "scales")
 
 
 def accept_normal(
@@ -29,30 +36,131 @@ def accept_normal(
     by: str,
     note: str | None = None,
 ) -> VersionRef:
-    """A new version that has a picture more in its bank and in its calibration, and serves.
+    """Let a version serve that has one picture more in its bank and its calibration than the one that serves now.
+
+    Every calibration score is brought up to date, because a bank that grows comes closer to all normal pictures: scores
+    left as they were would be too high, and alarms rarer than promised. Of feedbacks at the same time none is lost.
 
     Args:
         ref: the version whose answer was judged.
         picture: uint8 (H, W, 3), of any size.
-        features: float32 (L, G, D), the picture's, at the model's resolution.
-        s_p, s_text: what that version scored it.
+        features: float32 (L, G, D), the picture's at the model's resolution.
+        s_p, s_text: what `ref` scored it.
+        by: who said so, 1-128 characters. note: up to 1024.
 
-    Returns: the version that serves now; the one that served before where the picture is in its bank already.
+    Returns: the version that serves now; where the picture was in its bank already, the one that did before.
 
     Raises:
         ConflictError: the category was onboarded anew since `ref`: score the picture again.
-        CategoryError, NotFoundError, IntegrityError, StoreError: a version or store that cannot be used.
-        FoundationError: its models are not these.
+        CategoryError, NotFoundError, IntegrityError, StoreError: a version or a store that cannot be used.
+        FoundationError: the version was made with other models.
     """
-    raise NotImplementedError
+    from o2n.branches import checked_manifest
+
+    query = images.resize(picture, foundation.profile.diffusion.resolution)
+    judged = checked_manifest(store, ref, foundation)
+    feedback = Feedback(
+        verdict="normal",
+        by=by,
+        note=note,
+        at=datetime.now(UTC),
+        picture=images.digest(query),
+        version=ref.version,
+    )
+    for attempt in range(SWAP_ATTEMPTS):
+        base = checked_manifest(store, store.current(ref.category), foundation)
+        if any(base.blobs[blob] != judged.blobs[blob] for blob in _SCORED_WITH):  # type: ignore[index]
+            raise ConflictError(
+                f"category {ref.category} was onboarded anew since version {ref.version}: score the picture again, "
+                "then judge it by that answer"
+            )
+        calibration = store.calibration(base.ref)
+        if any(known.picture == feedback.picture and known.origin != "extra" for known in calibration.pictures):
+            return base.ref
+        blobs = _enlarged(store, base, calibration, query, features, s_p, s_text)
+        manifest = base.model_copy(
+            update={
+                "blobs": {**base.blobs, **blobs},
+                "parent": base.version,
+                "feedback": [*base.feedback, feedback],
+                "created": feedback.at,
+            }
+        )
+        try:
+            return store.publish(manifest, after=base.version)
+        except ConflictError:  # another version serves by now: add the picture to that one
+            time.sleep(random.uniform(0, min(0.5, 0.01 * 2**attempt)))
+    raise ConflictError(f"category {ref.category} in store {store.url} is changed by others all the time: try later")
 
 
 def keep_anomalous(store: CategoryStore, ref: VersionRef, picture: Picture, by: str, note: str | None = None) -> None:
     """Keep a picture and the verdict on it for evaluation. Nothing else changes.
 
-    Args: ref: the version whose answer was judged. picture: uint8 (H, W, 3); kept as it is given.
+    Args: as `accept_normal`; the picture is kept as it is given.
 
     Raises:
-        CategoryError, NotFoundError, IntegrityError, StoreError: a version or store that cannot be used.
+        CategoryError, NotFoundError, IntegrityError, StoreError: a version or a store that cannot be used.
     """
-    raise NotImplementedError
+    query = images.resize(picture, store.manifest(ref).profile.diffusion.resolution)
+    feedback = Feedback(
+        verdict="anomalous",
+        by=by,
+        note=note,
+        at=datetime.now(UTC),
+        picture=images.digest(query),
+        version=ref.version,
+        blob=store.put_blob(images.encode_png(picture)),
+    )
+    store.keep_feedback(ref.category, feedback)
+
+
+def _enlarged(
+    store: CategoryStore,
+    base: Manifest,
+    calibration: Calibration,
+    query: Picture,
+    features: NDArray[np.float32],
+    s_p: float,
+    s_text: float,
+) -> dict[str, BlobRef]:
+    """The blobs of a version that differ once a picture is in its bank."""
+    import torch
+
+    from o2n.bank import MemoryBank
+    from o2n.branches import pack, unpack
+    from o2n.normals import image_scores, normal_picture
+
+    def tensor(blob: str) -> torch.Tensor:
+        what = f"{base.category} version {base.version}, {blob}"
+        return unpack(store.get_blob(base.blobs[blob]), what)  # type: ignore[index]
+
+    new = torch.from_numpy(np.array(features))[None]
+    references, bank, normals, distances = map(tensor, ("references", "features", "normals", "distances"))
+    if new.shape[1:] != bank.shape[1:] or len(calibration.pictures) != len(distances):
+        raise IntegrityError(
+            f"{base.category} version {base.version} does not fit together: onboard the category again"
+        )
+
+    pictures = list(calibration.pictures)
+    digest = images.digest(query)
+    at = next((row for row, known in enumerate(pictures) if known.picture == digest), None)
+    distances = torch.minimum(distances, MemoryBank(new).distance(normals))
+    own = MemoryBank(bank).distance(new)
+    if at is None:
+        normals, distances = torch.cat([normals, new]), torch.cat([distances, own])
+        pictures.append(NormalPicture(picture=digest, origin="feedback", score=0, s_p=s_p, s_n=0, s_text=s_text))
+    else:  # an extra normal picture so far: it is beside the bank without itself as it was
+        distances[at] = own[0]
+        pictures[at] = pictures[at].model_copy(update={"origin": "feedback"})
+    mean, deviation = tensor("scales")[1]
+    made = Calibration.of(
+        normal_picture(base.profile, known.picture, known.origin, known.s_p, s_n, known.s_text)
+        for known, s_n in zip(pictures, ((image_scores(distances) - mean) / deviation).tolist(), strict=True)
+    )
+    return {
+        "references": store.put_blob(pack(torch.cat([references, torch.from_numpy(query.copy())[None]]))),
+        "features": store.put_blob(pack(torch.cat([bank, new]))),
+        "normals": store.put_blob(pack(normals)),
+        "distances": store.put_blob(pack(distances)),
+        "calibration": store.put_blob(made.model_dump_json().encode()),
+    }

@@ -54,18 +54,22 @@ def decode(data: bytes, name: str = "picture") -> Picture:
 
 
 def read(path: Path) -> Picture:
-    """Decode and check the picture in a file; see `decode`.
+    """Decode and check the picture in a file; see `decode` and `read_bytes`."""
+    return decode(read_bytes(path), str(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a picture's file; of one that is too large only as many as show it.
 
     Raises:
-        PictureError: also where the file cannot be read.
+        PictureError: the file cannot be read.
     """
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+            return file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
         cause = getattr(error, "strerror", None) or error
         raise PictureError(f"{path}: cannot be read ({cause}): check the path and its permissions") from None
-    return decode(data, str(path))
 
 
 def find(folder: Path) -> list[Path]:

@@ -7,7 +7,7 @@ before its last stage, the move of the pointer.
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,14 +18,15 @@ import numpy as np
 import torch
 
 from o2n import images
+from o2n.bank import MemoryBank
 from o2n.branches import pack, unpack
 from o2n.category import BlobRef, Manifest, VersionRef, check_name
 from o2n.customize import customize, load_adapter, unload_adapter
 from o2n.errors import CategoryError
-from o2n.features import patch_features
 from o2n.foundation import load_foundation
 from o2n.images import Picture
-from o2n.pool import draw_pool, draw_prior, warped
+from o2n.normals import calibrate, encode, leave_one_out
+from o2n.pool import bank_origins, draw_pool, draw_prior, warped
 from o2n.profiles import Profile
 from o2n.scales import UNSCALED, branch_scales
 from o2n.store import CategoryStore
@@ -33,7 +34,6 @@ from o2n.text import text_features
 
 MIN_REFERENCES = 2
 MAX_REFERENCES = 64
-ENCODE_BATCH = 16
 
 Progress = Callable[[str, float], None]  # a stage, and the share of it that is done
 
@@ -70,6 +70,21 @@ def read_references(folder: Path) -> list[Picture]:
     return references
 
 
+def read_more_normal(folder: Path, profile: Profile) -> list[Picture]:
+    """All pictures in `folder`, at the profile's resolution, so that hundreds fit in memory.
+
+    Raises:
+        CategoryError: no such folder, or no pictures in it.
+        PictureError: a picture that cannot be decoded or is refused.
+    """
+    if not folder.is_dir():
+        raise CategoryError(f"more normal pictures {folder}: no such folder; give one with pictures of good parts")
+    paths = images.find(folder)
+    if not paths:
+        raise CategoryError(f"more normal pictures {folder}: no pictures in it; give a folder with some of good parts")
+    return [images.resize(images.read(path), profile.diffusion.resolution) for path in paths]
+
+
 def onboard(
     name: str,
     references: list[Picture],
@@ -77,12 +92,15 @@ def onboard(
     store: CategoryStore,
     object_word: str | None = None,
     on_progress: Progress = lambda stage, done: None,
+    more_normal: Sequence[Picture] = (),
 ) -> Onboarded:
     """Make a version of category `name` from pictures of good parts, and let it serve.
 
     Args:
         references: uint8 (H, W, 3), of any sizes.
         object_word: what the prompts call the part; by default the name, its signs turned into spaces.
+        more_normal: further good pictures, uint8 (H, W, 3), for the calibration alone: the more there are, the lower
+            the false-positive rates that can be promised. Copies of references and of each other do not count.
 
     Raises:
         CategoryError: a name or references that cannot be used.
@@ -90,12 +108,15 @@ def onboard(
     """
     check_name(name)
     _check_references(references, name)
+    # A copy of a reference brings nothing, and would stay in the bank from which that reference is left out.
+    references = list({images.digest(reference): reference for reference in references}.values())
     word = object_word or name.replace("-", " ").replace("_", " ").lower()
     foundation = load_foundation(profile)
     model = foundation.diffusion
     stages = _Stages(store, on_progress)
 
-    resized = [images.resize(reference, profile.diffusion.resolution) for reference in references]
+    resolution = profile.diffusion.resolution
+    resized = [images.resize(reference, resolution) for reference in references]
     references_blob = store.put_blob(pack(torch.from_numpy(np.stack(resized))))
     base = [foundation.identity, profile.model_dump_json(exclude={"name"}), word]
 
@@ -134,14 +155,7 @@ def onboard(
 
     def make_features() -> bytes:
         pictures = views + _unpack_pictures(store, pool_blob, "pool pictures")
-        return pack(
-            torch.cat(
-                [
-                    patch_features(foundation.clip, pictures[start : start + ENCODE_BATCH], profile.encoder.levels)
-                    for start in range(0, len(pictures), ENCODE_BATCH)
-                ]
-            )
-        )
+        return pack(encode(foundation, pictures))
 
     features_blob = stages.run("features", [*base, references_blob.sha256, pool_blob.sha256], make_features)
     text_blob = stages.run("text_features", base, lambda: pack(text_features(foundation.clip, word)))
@@ -156,6 +170,46 @@ def onboard(
 
     scales_blob = stages.run("scales", [*base, adapter_blob.sha256, features_blob.sha256], make_scales)
 
+    known = {images.digest(picture): picture for picture in resized}
+    extras = {images.digest(picture): picture for picture in (images.resize(p, resolution) for p in more_normal)}
+    extras = {digest: picture for digest, picture in extras.items() if digest not in known}
+
+    def make_normals() -> bytes:
+        own = unpack(store.get_blob(features_blob), "features")[: len(resized)]
+        return pack(torch.cat([own, encode(foundation, list(extras.values()))]) if extras else own)
+
+    normals_blob = stages.run("normals", [*base, features_blob.sha256, *extras], make_normals)
+
+    def make_distances() -> bytes:
+        bank = unpack(store.get_blob(features_blob), "features")
+        queries = unpack(store.get_blob(normals_blob), "normals")[len(resized) :]
+        own = leave_one_out(bank, bank_origins(len(resized), profile), len(resized))
+        return pack(torch.cat([own, MemoryBank(bank).distance(queries)]) if extras else own)
+
+    distances_blob = stages.run("distances", [*base, features_blob.sha256, normals_blob.sha256], make_distances)
+
+    def make_calibration() -> bytes:
+        with adapter_loaded() as adapter:
+            made = calibrate(
+                foundation,
+                adapter,
+                adapter_blob.sha256,
+                resized,
+                list(extras.values()),
+                features=unpack(store.get_blob(normals_blob), "normals"),
+                distances=unpack(store.get_blob(distances_blob), "distances"),
+                text=unpack(store.get_blob(text_blob), "text features"),
+                scales=unpack(store.get_blob(scales_blob), "scales"),
+                object_word=word,
+            )
+        return made.model_dump_json().encode()
+
+    calibration_blob = stages.run(
+        "calibration",
+        [*base, adapter_blob.sha256, scales_blob.sha256, distances_blob.sha256, normals_blob.sha256],
+        make_calibration,
+    )
+
     manifest = Manifest(
         category=name,
         object_word=word,
@@ -168,6 +222,9 @@ def onboard(
             "features": features_blob,
             "text_features": text_blob,
             "scales": scales_blob,
+            "calibration": calibration_blob,
+            "normals": normals_blob,
+            "distances": distances_blob,
         },
         reference_digests=[images.digest(reference) for reference in references],
         created=datetime.now(UTC),

@@ -128,12 +128,13 @@ def most_similar(query: Picture, candidates: Tensor) -> Tensor:
     return x[int(similarity.argmax())]
 
 
-def noise_for(picture: Picture, version: str, shape: tuple[int, int, int]) -> Tensor:
-    """The noise of eq. (3), a function of the picture's content and the category version alone.
+def noise_for(picture: Picture, adapter: str, shape: tuple[int, int, int]) -> Tensor:
+    """The noise of eq. (3), a function of the picture's content and the digest of the category's adapter alone.
 
-    So a score depends neither on the batch nor on the process nor on the day. float32 `shape`, on the CPU.
+    So a score depends neither on the batch nor on the process nor on the day, and a version that differs in its bank
+    alone redraws a picture as the one before did. float32 `shape`, on the CPU.
     """
-    seed = hashlib.sha256(f"{images.digest(picture)}:{version}".encode()).digest()
+    seed = hashlib.sha256(f"{images.digest(picture)}:{adapter}".encode()).digest()
     return seeded_noise(int.from_bytes(seed[:8], "little", signed=True), shape)
 
 

@@ -52,12 +52,17 @@ def draw_pool(
     return drawn + to_pictures(redrawn)
 
 
-def bank_origins(references: int, profile: Profile) -> list[int | None]:
+def bank_origins(references: int, profile: Profile, fed_back: int = 0) -> list[int | None]:
     """For each picture of the bank the reference it shows: the references come first, then their moved views, then the
-    pool, of which half shows none of them in particular."""
+    pool, of which half shows none of them in particular, and last what was fed back, each a reference of its own.
+
+    Args: references: how many the category was onboarded with; fed_back: how many came since (`Manifest.feedback`).
+    Returns: places in the version's `references` blob, or None.
+    """
     drawn, redrawn = _counts(references, profile)
     own = [index % references for index in range(references * (1 + profile.pool.warps))]
-    return [*own, *[None] * drawn, *(index % references for index in range(redrawn))]
+    since = range(references, references + fed_back)
+    return [*own, *[None] * drawn, *(index % references for index in range(redrawn)), *since]
 
 
 def _counts(references: int, profile: Profile) -> tuple[int, int]:

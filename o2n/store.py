@@ -3,6 +3,7 @@
     blobs/sha256/<hex>                       immutable, named by content
     categories/<name>/versions/<id>.json     immutable manifest
     categories/<name>/current.json           the pointer, changed only by compare-and-swap
+    categories/<name>/feedback/<id>.json     immutable: what was said to be anomalous
     stages/<key>.json                        which blob an onboarding stage made of which inputs
 
 A version is visible once its pointer names it, and the pointer moves last: whoever is killed before leaves blobs that
@@ -18,7 +19,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from o2n.calibration import Calibration
-from o2n.category import BlobRef, Manifest, Pointer, VersionRef, check_name
+from o2n.category import BlobRef, Feedback, Manifest, Pointer, VersionRef, check_name
 from o2n.errors import ConflictError, IntegrityError, NotFoundError
 from o2n.objects import open_objects
 
@@ -194,6 +195,21 @@ class CategoryStore:
             return chosen
 
         return VersionRef(name, self._move(name, earlier))
+
+    def keep_feedback(self, name: str, feedback: Feedback) -> None:
+        """Keep a verdict that makes no version; once, however often it is kept."""
+        data = _json(feedback)
+        self.objects.put(f"categories/{check_name(name)}/feedback/{BlobRef.of(data).sha256[:16]}.json", data)
+
+    def feedback(self, name: str) -> list[Feedback]:
+        """Every verdict on pictures of a category, oldest first: the normal ones of all its versions, those that were
+        rolled back too, and the anomalous ones; raises as `pointer` and `manifest`."""
+        normal = {feedback for manifest in self.versions(name) for feedback in manifest.feedback}
+        anomalous = {
+            self._read(key, Feedback, "delete that file")[0]
+            for key in self.objects.keys(f"categories/{check_name(name)}/feedback/")
+        }
+        return sorted(normal | anomalous, key=lambda feedback: (feedback.at, feedback.picture))
 
     def delete(self, name: str) -> None:
         """Take a category's pointer away, and with it the category from sight.

@@ -23,22 +23,28 @@ class TripletScorer:
         self._normal = NormalBranch(self.foundation, store)
         self._text = TextBranch(self.foundation, store)
 
-    def score(self, pictures: list[Picture], refs: list[VersionRef]) -> list[Score]:
+    def score(self, pictures: list[Picture], refs: list[VersionRef], batch: int = BATCH) -> list[Score]:
         """Score each picture with its version; the order, the batch and the company change nothing.
 
         Args:
             pictures: uint8 (H, W, 3) of any sizes.
             refs: for each picture, the version it is scored with.
+            batch: pictures that go through the models together.
 
         Raises:
             NotFoundError, IntegrityError, FoundationError: a version that cannot be used.
         """
         scores: list[Score] = []
-        for start in range(0, len(pictures), BATCH):
-            part = slice(start, start + BATCH)
+        for start in range(0, len(pictures), batch):
+            part = slice(start, start + batch)
             queries = [images.resize(picture, self.profile.diffusion.resolution) for picture in pictures[part]]
             scores += self._score_batch(queries, refs[part])
         return scores
+
+    def load(self, ref: VersionRef) -> None:
+        """Load a version before it is asked for; raises as `score`."""
+        for branch in (self._personal, self._normal, self._text):
+            branch.loaded.get(ref)
 
     def _score_batch(self, queries: list[Picture], refs: list[VersionRef]) -> list[Score]:
         levels = self.profile.encoder.levels

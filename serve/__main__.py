@@ -8,6 +8,7 @@ from types import FrameType
 import click
 import ray
 from ray import serve
+from ray.serve.exceptions import RayServeException
 
 from serve.app import Arguments, build
 
@@ -17,9 +18,11 @@ from serve.app import Arguments, build
 @click.option("--port", required=True, type=int)
 @click.option("--profile", required=True)
 @click.option("--store", required=True)
-def main(host: str, port: int, profile: str, store: str) -> None:
+@click.option("--insecure", is_flag=True)
+def main(host: str, port: int, profile: str, store: str, insecure: bool) -> None:
     """Serve over HTTP on this machine alone."""
     signal.signal(signal.SIGTERM, _interrupt)
+    os.environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = "serve.proxy.middlewares"
     # "local" never attaches to somebody else's cluster. Its size is in whole models, not cores: five deployments.
     ray.init(
         address="local",
@@ -30,11 +33,14 @@ def main(host: str, port: int, profile: str, store: str) -> None:
     try:
         with contextlib.suppress(KeyboardInterrupt):
             serve.start(http_options={"host": host, "port": port})
-            serve.run(build(Arguments(profile=profile, store=store)), name="o2n", route_prefix="/")
+            serve.run(build(Arguments(profile=profile, store=store, insecure=insecure)), name="o2n", route_prefix="/")
             click.echo(
                 f"serving {store} at http://{host}:{port}, try: curl http://{host}:{port}/v1/categories", err=True
             )
             signal.pause()
+        # The branches go when the gateway has answered what it has taken on.
+        with contextlib.suppress(RayServeException):
+            serve.get_app_handle("o2n").broadcast("drain").results(return_exceptions=True)
     finally:
         serve.shutdown()
         ray.shutdown()

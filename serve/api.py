@@ -5,7 +5,7 @@ import base64
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import BaseModel
 
 from o2n import images
@@ -14,11 +14,13 @@ from o2n.category import VersionId
 from o2n.images import Picture
 from o2n.report import overlay
 from o2n.tokens import Token
+from serve import metrics
 from serve.auth import needs
 from serve.bodies import read_feedback, read_pictures
 from serve.observer import note_scored
 from serve.protocol import (
     CategoryAnswer,
+    CategoryDetails,
     FeedbackAnswer,
     FeedbackEntry,
     FeedbackRequest,
@@ -77,7 +79,7 @@ async def score(
 ) -> ScoreAnswer:
     """Score one or more pictures with the version that serves now: all of them, or none and an error."""
     ref = await service.catalog.current(name)
-    scored = await service.score(ref, await read_pictures(request), false_positive_rate)
+    scored = await service.score(ref, await read_pictures(request), false_positive_rate, "reference" in include)
     note_scored(request, ref, len(scored))
     answers = [await asyncio.to_thread(_answer, found, include) for found in scored]
     return ScoreAnswer(category=ref.category, version=ref.version, pictures=answers)
@@ -144,9 +146,9 @@ async def categories(service: TheService) -> list[CategoryAnswer]:
 
 
 @router.get("/{name}", dependencies=[needs("score")], responses=responses(400, 401, 403, 404, 422, 500, 503))
-async def category(service: TheService, name: str) -> CategoryAnswer:
-    """One category and the version that serves for it."""
-    return await service.category(name)
+async def category(service: TheService, name: str) -> CategoryDetails:
+    """One category, the version that serves for it, its calibration and its history."""
+    return await service.category_details(name)
 
 
 @probes.get("/healthz", responses={200: {"content": {"application/json": {"example": {"status": "ok"}}}}})
@@ -173,6 +175,17 @@ async def readyz(service: TheService) -> JSONResponse:
     return JSONResponse(ready, status_code=200 if whole else 503, headers=None if whole else {"retry-after": "1"})
 
 
+@probes.get(
+    "/metrics",
+    dependencies=[needs("score")],
+    response_class=PlainTextResponse,
+    responses=responses(401, 403),
+)
+async def read_metrics() -> PlainTextResponse:
+    """Metrics of O2N and of Ray Serve, of all nodes, in Prometheus' text format; some ten seconds old."""
+    return PlainTextResponse(await metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
 def _answer(scored: Scored, include: list[Include]) -> PictureScore:
     found, decision = scored.score, scored.decision
     return PictureScore(
@@ -189,6 +202,7 @@ def _answer(scored: Scored, include: list[Include]) -> PictureScore:
         anomaly_map=found.anomaly_map.tolist() if "anomaly_map" in include else None,
         overlay=_png(overlay(scored.picture, found.anomaly_map)) if "overlay" in include else None,
         counterpart=_png(found.counterpart) if "counterpart" in include else None,
+        reference=_png(scored.reference) if scored.reference is not None else None,
     )
 
 

@@ -85,7 +85,7 @@ async def authorize(
         ForbiddenError: the token lacks a scope.
     """
     doorkeeper: Doorkeeper = request.app.state.doorkeeper
-    token = await doorkeeper.identify(credentials and credentials.credentials)
+    token = await doorkeeper.identify(credentials.credentials if credentials else None)
     for scope in wanted.scopes:
         if scope not in token.scopes:
             raise ForbiddenError(f"token {token.name} has no scope '{scope}': make one that has it", scope)

@@ -5,8 +5,9 @@ never fails the others of its batch.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from o2n.branches import NormalBranch, PersonalBranch, TextBranch
+from o2n.branches import NormalBranch, PersonalBranch, TextBranch, check_numbers
 from o2n.category import VersionRef
 from o2n.errors import O2NError
 from o2n.features import patch_features
@@ -23,7 +24,9 @@ from o2n.foundation import load_foundation, to_pictures, to_unit
 from o2n.fusion import Local
 from o2n.images import Picture
 from o2n.profiles import Profile
+from o2n.references import References
 from o2n.store import CategoryStore
+from serve import metrics
 
 Features = NDArray[np.float32]  # (L, G, D)
 Counterpart = NDArray[np.float32]  # (3, R, R), in [0, 1]
@@ -33,41 +36,107 @@ CPU = torch.device("cpu")
 MAX_BATCH = 8
 # Waiting longer than an encoder's forward pass for company costs more than the company brings.
 BATCH_WAIT_SECONDS = 0.005
+# Versions that a replica loads at once: the threads that load are those that compute.
+LOADERS = 2
+# For so long what was computed last is proof that the model computes.
+PROOF_SECONDS = 3.0
 
 T = TypeVar("T")
+B = TypeVar("B", bound=PersonalBranch | NormalBranch | TextBranch)
 
 
-class _Ready:
-    """A replica answers only once its constructor, which loads the models, has returned."""
+class _Replica:
+    """A replica that can tell whether its model computes: Serve replaces one that does not, and /readyz asks too.
+
+    What it has just computed for somebody is proof enough.
+    """
+
+    _computed = float("-inf")
+
+    async def check_health(self) -> None:
+        """Raises: FoundationError, or whatever torch does, where the model does not compute any more."""
+        if time.monotonic() - self._computed > PROOF_SECONDS:
+            await self._run(self._check)
 
     async def ready(self) -> bool:
+        await self.check_health()
         return True
 
+    async def _run(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call `function` in a thread, and note that it came back."""
+        result = await asyncio.to_thread(function, *arguments)
+        self._computed = time.monotonic()
+        return result
 
-class Encoder(_Ready):
+    def _check(self) -> None:
+        raise NotImplementedError
+
+
+class _Branch(_Replica, Generic[B]):
+    """A replica that loads what versions need, each before its requests join a batch: nobody else waits for it."""
+
+    def __init__(self, name: str, branch: B) -> None:
+        self._branch = branch
+        self._cache = metrics.Cache(name, branch.loaded)
+        self._loading: dict[VersionRef, asyncio.Task[object]] = {}
+        self._turn = asyncio.Semaphore(LOADERS)
+
+    async def check_health(self) -> None:
+        """As every replica; Serve asks often enough for the cache's counts to be told along."""
+        self._cache.tell()
+        await super().check_health()
+
+    async def warm(self, ref: VersionRef) -> None:
+        """Load a version, if it is not; requests that want the same wait for one loading.
+
+        Raises:
+            NotFoundError, IntegrityError, FoundationError, StoreError: a version that cannot be used.
+        """
+        if ref in self._branch.loaded:
+            return
+        if ref not in self._loading:
+            self._loading[ref] = asyncio.create_task(self._load(ref))
+            self._loading[ref].add_done_callback(lambda _: self._loading.pop(ref))
+        await asyncio.shield(self._loading[ref])
+
+    async def _load(self, ref: VersionRef) -> object:
+        async with self._turn:
+            return await asyncio.to_thread(self._branch.loaded.get, ref)
+
+    def _check(self) -> None:
+        self._branch.check()
+
+
+class Encoder(_Replica):
     """Pictures -> patch features, once per query."""
 
     def __init__(self, profile: Profile) -> None:
         self._clip = load_foundation(profile).clip
         self._levels = profile.encoder.levels
+        self._blank = torch.zeros(1, 3, profile.encoder.resolution, profile.encoder.resolution)
 
     @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=BATCH_WAIT_SECONDS)
     async def encode(self, pictures: list[Picture | Counterpart]) -> list[Features]:
         """Queries and counterparts, as they come -> float32 (L, G, D)."""
         x = torch.cat([_unit(picture) for picture in pictures])
-        features = await asyncio.to_thread(patch_features, self._clip, x, self._levels)
+        with metrics.batch("encoder", len(pictures)):
+            features = await self._run(patch_features, self._clip, x, self._levels)
         return list(features.cpu().numpy())
 
+    def _check(self) -> None:
+        check_numbers("encoder", patch_features(self._clip, self._blank, self._levels))
 
-class Personalizer(_Ready):
+
+class Personalizer(_Branch[PersonalBranch]):
     """Query -> its normal counterpart and its distance to it (eq. 2-4), one UNet batch for all categories."""
 
-    def __init__(self, profile: Profile, store: CategoryStore, encoder: DeploymentHandle) -> None:
-        self._branch = PersonalBranch(load_foundation(profile), store)
+    def __init__(self, profile: Profile, store: CategoryStore, encoder: DeploymentHandle, budget: int) -> None:
+        super().__init__("personal", PersonalBranch(load_foundation(profile), store, budget))
         self._encoder = encoder
 
     async def compare(self, picture: Picture, features: Features, ref: VersionRef) -> tuple[Local, Picture]:
         """Returns: float32 (L, G) distances, and the counterpart, uint8 (R, R, 3)."""
+        await self.warm(ref)
         counterpart = _or_raise(await self._counterparts((picture, ref)))
         other = await self._encoder.encode.remote(counterpart)
         (shown,) = to_pictures(_tensor([counterpart]))
@@ -80,23 +149,31 @@ class Personalizer(_Ready):
             pictures, refs = zip(*part, strict=True)
             return list(self._branch.counterparts(list(pictures), list(refs)).numpy())
 
-        return await asyncio.to_thread(_isolated, redraw, items)
+        with metrics.batch("personal", len(items)):
+            return await self._run(_isolated, redraw, items)
 
 
-class NormalScorer(_Ready):
+class NormalScorer(_Branch[NormalBranch]):
     """Features -> distance to the nearest normal patch (eq. 5)."""
 
-    def __init__(self, profile: Profile, store: CategoryStore) -> None:
+    def __init__(self, profile: Profile, store: CategoryStore, budget: int) -> None:
         self._foundation, self._store = load_foundation(profile), store
-        self._branch = NormalBranch(self._foundation, store)
+        super().__init__("normal", NormalBranch(self._foundation, store, budget))
+        self._references = References(self._foundation, store)
 
     async def compare(self, features: Features, ref: VersionRef) -> Local:
         """Returns: float32 (L, G)."""
+        await self.warm(ref)
         return _or_raise(await self._distances((features, ref)))
+
+    async def nearest_reference(self, features: Features, ref: VersionRef) -> Picture:
+        """Returns: the normal picture nearest to the query, uint8 (R, R, 3)."""
+        return await asyncio.to_thread(self._references.nearest, torch.tensor(features), ref)
 
     @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=BATCH_WAIT_SECONDS)
     async def _distances(self, items: list[tuple[Features, VersionRef]]) -> list[Local | O2NError]:
-        return await asyncio.to_thread(_isolated, lambda part: _compare(self._branch.distances, part), items)
+        with metrics.batch("normal", len(items)):
+            return await self._run(_isolated, lambda part: _compare(self._branch.distances, part), items)
 
     async def accept(
         self,
@@ -123,19 +200,21 @@ class NormalScorer(_Ready):
         )
 
 
-class TextScorer(_Ready):
+class TextScorer(_Branch[TextBranch]):
     """Features -> how abnormal they read (eq. 6)."""
 
-    def __init__(self, profile: Profile, store: CategoryStore) -> None:
-        self._branch = TextBranch(load_foundation(profile), store)
+    def __init__(self, profile: Profile, store: CategoryStore, budget: int) -> None:
+        super().__init__("text", TextBranch(load_foundation(profile), store, budget))
 
     async def compare(self, features: Features, ref: VersionRef) -> Local:
         """Returns: float32 (L, G)."""
+        await self.warm(ref)
         return _or_raise(await self._probabilities((features, ref)))
 
     @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=BATCH_WAIT_SECONDS)
     async def _probabilities(self, items: list[tuple[Features, VersionRef]]) -> list[Local | O2NError]:
-        return await asyncio.to_thread(_isolated, lambda part: _compare(self._branch.probabilities, part), items)
+        with metrics.batch("text", len(items)):
+            return await self._run(_isolated, lambda part: _compare(self._branch.probabilities, part), items)
 
 
 def _compare(

@@ -78,10 +78,14 @@ class Gateway:
         deadline_seconds: float,
         insecure: bool,
     ) -> None:
-        branches = Branches(profile, encoder, personalizer, normal, text)
+        self._branches = Branches(profile, encoder, personalizer, normal, text, deadline_seconds)
         self._app = create_app(
-            Service(profile, store, branches, deadline_seconds), Doorkeeper(store, insecure=insecure)
+            Service(profile, store, self._branches, deadline_seconds), Doorkeeper(store, insecure=insecure)
         )
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return self._app
+
+    async def drain(self) -> None:
+        """Refuse new pictures, and return once those in flight are answered."""
+        await self._branches.drain()

@@ -1,4 +1,4 @@
-"""The inspection page at `/`: static files, the same for everybody. All it shows it asks of the API, as any client does."""
+"""The inspection page at `/`: static files, the same for all. What it shows it asks of the API, as any client does."""
 
 import hashlib
 from pathlib import Path

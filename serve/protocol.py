@@ -7,7 +7,7 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Fiel
 
 MAX_PICTURES = 64
 
-Include = Literal["anomaly_map", "overlay", "counterpart"]
+Include = Literal["anomaly_map", "overlay", "counterpart", "reference"]
 Verdict = Literal["normal", "anomalous"]
 
 
@@ -66,6 +66,7 @@ class PictureScore(BaseModel):
         None, description="PNG, base64: the picture, at most 1024 pixels a side, with its heat map"
     )
     counterpart: str | None = Field(None, description="PNG, base64: what it should have looked like")
+    reference: str | None = Field(None, description="PNG, base64: the category's normal picture nearest to it")
 
 
 _SCORE = {
@@ -144,18 +145,21 @@ class VersionAnswer(BaseModel):
     version: str
 
 
+_CATEGORY: dict[str, Any] = {
+    "category": "bolts",
+    "version": "7d206324509daeec",
+    "created": "2026-11-24T09:00:00+00:00",
+    "references": 4,
+    "object_word": "hex bolt",
+    "profile": "tiny",
+    "history": ["0b6f1f5de0f1a2c3"],
+}
+
+
 class CategoryAnswer(BaseModel):
     """A category and what serves for it."""
 
-    model_config = _example(
-        category="bolts",
-        version="7d206324509daeec",
-        created="2026-11-24T09:00:00+00:00",
-        references=4,
-        object_word="hex bolt",
-        profile="tiny",
-        history=["0b6f1f5de0f1a2c3"],
-    )
+    model_config = _example(**_CATEGORY)
 
     category: str
     version: str
@@ -164,6 +168,29 @@ class CategoryAnswer(BaseModel):
     object_word: str
     profile: str
     history: list[str] = Field(description="versions that served before, oldest first")
+
+
+class VersionEntry(BaseModel):
+    """One version of a category, and the verdict that made it where no onboarding did."""
+
+    version: str
+    created: AwareDatetime
+    feedback: FeedbackEntry | None = None
+
+
+class CategoryDetails(CategoryAnswer):
+    """A category with what it takes to understand its scores and to go back to an earlier version."""
+
+    model_config = _example(
+        **_CATEGORY,
+        weights={"s_p": 1.0, "s_n": 2.0, "s_text": 0.5},
+        calibration=[-0.4, 0.3, 1.1, 2.6],
+        versions=[{"version": "7d206324509daeec", "created": "2026-11-24T09:00:00Z", "feedback": None}],
+    )
+
+    weights: dict[str, float] = Field(description="what s_p, s_n and s_text count in the score")
+    calibration: list[float] = Field(description="scores of good pictures, ascending: what decisions are made by")
+    versions: list[VersionEntry] = Field(description="the version that serves and those before it, latest first")
 
 
 class ErrorBody(BaseModel):

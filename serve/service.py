@@ -16,8 +16,9 @@ from o2n.images import Picture
 from o2n.profiles import Profile
 from o2n.settings import get_settings
 from o2n.store import CategoryStore
+from serve import metrics
 from serve.catalog import Catalog
-from serve.protocol import CategoryAnswer, Verdict
+from serve.protocol import CategoryAnswer, CategoryDetails, FeedbackEntry, Verdict, VersionEntry
 from serve.scoring import Branches
 
 OVERLAY_SIDE = 1024
@@ -25,6 +26,8 @@ OVERLAY_SIDE = 1024
 DECODERS = 2
 # Two inspectors who accept pictures at the same moment: the later one's is scored anew with the earlier one's version.
 FEEDBACK_ATTEMPTS = 5
+# Each is a small file to read, and who goes back further knows the version by name.
+SHOWN_VERSIONS = 20
 
 logger = logging.getLogger("ray.serve")
 
@@ -39,12 +42,13 @@ class Upload:
 
 @dataclass(frozen=True)
 class Scored:
-    """One picture, scored. picture: no side over `OVERLAY_SIDE`, to lay a heat map over."""
+    """One picture, scored. picture: no side over `OVERLAY_SIDE`, to lay a heat map over; reference: where asked for."""
 
     name: str
     picture: Picture
     score: Score
     decision: Decision
+    reference: Picture | None
 
 
 class Service:
@@ -52,28 +56,44 @@ class Service:
 
     def __init__(self, profile: Profile, store: CategoryStore, branches: Branches, deadline_seconds: float) -> None:
         self.profile, self.store = profile, store
-        self.catalog = Catalog(store)
+        self.catalog = Catalog(store, branches.check_loads, branches.warm)
         self._branches = branches
         self._deadline_seconds = deadline_seconds
         self._decoders = asyncio.Semaphore(DECODERS)
         self._rate = get_settings().false_positive_rate
 
-    async def score(self, ref: VersionRef, uploads: Sequence[Upload], rate: float | None = None) -> list[Scored]:
+    async def score(
+        self, ref: VersionRef, uploads: Sequence[Upload], rate: float | None = None, with_reference: bool = False
+    ) -> list[Scored]:
         """Score and decide all pictures with one version: all of them, or none and an error.
 
-        Args: rate: the false-positive rate to decide at, in (0, 1); by default that of the settings.
+        Args:
+            rate: the false-positive rate to decide at, in (0, 1); by default that of the settings.
+            with_reference: find the nearest normal picture of each, too.
 
         Raises:
             PictureError, NotFoundError, IntegrityError, FoundationError, StoreError, OverloadedError, DeadlineError
         """
         deadline = time.monotonic() + self._deadline_seconds
         calibration = await self.catalog.calibration(ref)
-        pictures = await asyncio.gather(*(self._decode(upload) for upload in uploads))
-        scores = await asyncio.gather(*(self._branches.score(query, ref, deadline) for query, _ in pictures))
-        return [
-            Scored(upload.name, picture, score, decide(score.score, calibration, rate or self._rate))
-            for upload, (_, picture), score in zip(uploads, pictures, scores, strict=True)
+        with self._branches.admitted(len(uploads)):
+            pictures = await asyncio.gather(*(self._decode(upload) for upload in uploads))
+
+            async def reference_of(query: Picture) -> Picture | None:
+                return await self._branches.reference(query, ref, deadline) if with_reference else None
+
+            scores, references = await asyncio.gather(
+                asyncio.gather(*(self._branches.score(query, ref, deadline) for query, _ in pictures)),
+                asyncio.gather(*(reference_of(query) for query, _ in pictures)),
+            )
+        found = [
+            Scored(upload.name, picture, score, decide(score.score, calibration, rate or self._rate), reference)
+            for upload, (_, picture), score, reference in zip(uploads, pictures, scores, references, strict=True)
         ]
+        for scored in found:
+            decision = scored.decision
+            metrics.record_score(ref.category, scored.score.score, decision.p_value, decision.is_anomalous)
+        return found
 
     async def learn(self, name: str, upload: Upload, verdict: Verdict, note: str | None, by: str) -> VersionRef:
         """Take an inspector's verdict on a picture; returns the version that serves after it.
@@ -130,6 +150,35 @@ class Service:
             object_word=manifest.object_word,
             profile=manifest.profile.name,
             history=pointer.history,
+        )
+
+    async def category_details(self, name: str) -> CategoryDetails:
+        """One category with its calibration and its latest versions; one that is not whole is left out and logged."""
+        answer = await self.category(name)
+        ref = VersionRef(name, answer.version)
+        manifest = await asyncio.to_thread(self.store.manifest, ref)
+        weights = {"s_p": 1.0, "s_n": manifest.profile.alpha, "s_text": manifest.profile.beta}
+        calibration = await self.catalog.calibration(ref)
+        latest = [answer.version, *reversed(answer.history)][:SHOWN_VERSIONS]
+        versions = await asyncio.gather(*(asyncio.to_thread(self._version, VersionRef(name, one)) for one in latest))
+        return CategoryDetails(
+            **answer.model_dump(),
+            weights=weights,
+            calibration=list(calibration.scores),
+            versions=[version for version in versions if version],
+        )
+
+    def _version(self, ref: VersionRef) -> VersionEntry | None:
+        try:
+            manifest = self.store.manifest(ref)
+        except O2NError as error:
+            logger.warning("version %s of category %s is left out: %s", ref.version, ref.category, error)
+            return None
+        verdict = manifest.feedback[-1] if manifest.feedback else None
+        return VersionEntry(
+            version=ref.version,
+            created=manifest.created,
+            feedback=verdict and FeedbackEntry.model_validate(verdict, from_attributes=True),
         )
 
     async def ready(self) -> dict[str, bool]:

@@ -1,8 +1,14 @@
-"""What many tests need: a quick profile, and pictures of two made-up categories."""
+"""What many tests need: a quick profile, pictures of two made-up categories, an HTTP server in this process."""
 
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import uvicorn
 from PIL import Image
 
 from o2n.images import Picture
@@ -47,6 +53,21 @@ def write(folder: Path, pictures: list[Picture]) -> Path:
     for index, picture in enumerate(pictures):
         Image.fromarray(picture).save(folder / f"{index:03}.png")
     return folder
+
+
+@contextmanager
+def listening(app: Any, protocol: Any = "auto") -> Iterator[str]:
+    """The URL of an ASGI application on a real uvicorn, in a thread of this process."""
+    server = uvicorn.Server(uvicorn.Config(app, http=protocol, port=0, log_level="critical", lifespan="off"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(20)
 
 
 def _picture(rng: np.random.Generator, grey: np.ndarray, tint: tuple[float, float, float]) -> Picture:

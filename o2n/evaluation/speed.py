@@ -1,15 +1,33 @@
-"""How long the method takes on this machine, alone and with all its cores."""
+"""How long the method and each of its stages take on this machine, and how much memory."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
+import torch
+
+from o2n.bank import MemoryBank
+from o2n.branches import NormalBranch, PersonalBranch, TextBranch
+from o2n.category import VersionRef
+from o2n.customize import customize, load_adapter, unload_adapter
 from o2n.evaluation.tasks import Task
-from o2n.foundation import load_foundation
+from o2n.features import patch_features
+from o2n.foundation import Foundation, load_foundation
+from o2n.images import Picture, resize
 from o2n.onboard import onboard
+from o2n.personalize import personalize, seeded_noise
+from o2n.pool import draw_pool, draw_prior, warped
 from o2n.profiles import Profile
+from o2n.prompts import personal_prompts
 from o2n.store import CategoryStore
 from o2n.triplet import BATCH, TripletScorer
+
+ENCODE_BATCH = 16
+ADAPTER = "o2n_speed"
+
+Call = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -21,6 +39,21 @@ class Speed:
     in_batch: float
 
 
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the method. seconds: of one call, the median. pictures: that one call works on.
+
+    peak_bytes: the most that the device, or on a CPU the process, held during the calls; added_bytes: of it, what was
+    not there before. Both None where the system does not tell.
+    """
+
+    name: str
+    pictures: int
+    seconds: float
+    peak_bytes: int | None
+    added_bytes: int | None
+
+
 def measure(task: Task, profile: Profile, store: CategoryStore, rounds: int = 5) -> Speed:
     """Onboard the task's category and score its first pictures; loading the models is not counted."""
     load_foundation(profile)
@@ -28,11 +61,175 @@ def measure(task: Task, profile: Profile, store: CategoryStore, rounds: int = 5)
     ref = onboard("speed", task.references, profile, store, task.object_word).ref
     onboarding = time.perf_counter() - begun
     scorer = TripletScorer(profile, store)
-    scorer.score(task.queries[:1], [ref])  # loads the version
 
     def timed(count: int) -> float:
-        begun = time.perf_counter()
-        scorer.score(task.queries[:count], [ref] * count)
-        return (time.perf_counter() - begun) / count
+        return timed_stage("", count, lambda: scorer.score(task.queries[:count], [ref] * count), rounds).seconds / count
 
-    return Speed(onboarding, median(timed(1) for _ in range(rounds)), median(timed(BATCH) for _ in range(rounds)))
+    return Speed(onboarding, timed(1), timed(BATCH))
+
+
+def onboarding_stages(task: Task, foundation: Foundation, rounds: int) -> dict[str, Stage]:
+    """The parts of an onboarding by name; the LoRA training is given per 100 steps, whatever the profile takes."""
+    profile, model = foundation.profile, foundation.diffusion
+    references = [resize(reference, profile.diffusion.resolution) for reference in task.references]
+    prior: list[Picture] = []
+
+    def draw_class() -> None:
+        prior[:] = draw_prior(model, task.object_word, profile)
+
+    found = [timed_stage("prior pictures", profile.customisation.prior_pictures, draw_class, rounds=1)]
+    ticks: list[float] = []
+    adapter = b""
+
+    def train() -> None:
+        nonlocal adapter
+        ticks.clear()
+        adapter = customize(
+            model,
+            references,
+            prior,
+            task.object_word,
+            profile.customisation,
+            profile.seed,
+            lambda step, loss: ticks.append(time.perf_counter()),
+        )
+
+    training = timed_stage("LoRA, 100 steps", profile.customisation.batch, train, rounds=1, warm=False)
+    # What comes before the first step is no part of a step.
+    per_step = (ticks[-1] - ticks[0]) / (len(ticks) - 1) if len(ticks) > 1 else training.seconds
+    found.append(Stage(training.name, training.pictures, 100 * per_step, training.peak_bytes, training.added_bytes))
+    pool: list[Picture] = []
+
+    def draw() -> None:
+        pool[:] = draw_pool(model, ADAPTER, references, task.object_word, profile)
+
+    load_adapter(model, ADAPTER, adapter)
+    try:
+        found.append(timed_stage("pool", max(1, profile.pool.pictures - len(references)), draw, rounds))
+    finally:
+        unload_adapter(model, ADAPTER)
+    pictures = references + warped(references, profile.pool.warps) + pool
+
+    def build() -> None:
+        MemoryBank(
+            torch.cat(
+                [
+                    patch_features(foundation.clip, pictures[start : start + ENCODE_BATCH], profile.encoder.levels)
+                    for start in range(0, len(pictures), ENCODE_BATCH)
+                ]
+            )
+        )
+
+    found.append(timed_stage("bank", len(pictures), build, rounds))
+    return {stage.name: stage for stage in found}
+
+
+def scoring_stages(
+    foundation: Foundation, store: CategoryStore, queries: list[Picture], refs: list[VersionRef], rounds: int
+) -> dict[str, Stage]:
+    """What one batch goes through, by name: the encoder for the queries and again for their counterparts, and the
+    branches. Together they are a whole score but for resizing and fusing.
+
+    Args: queries: uint8 (R, R, 3) at the model's resolution; refs: each one's version.
+    """
+    levels, count = foundation.profile.encoder.levels, len(queries)
+    personal, normal = PersonalBranch(foundation, store), NormalBranch(foundation, store)
+    text = TextBranch(foundation, store)
+    features = patch_features(foundation.clip, queries, levels)
+    counterparts = personal.counterparts(queries, refs)
+    redrawn = patch_features(foundation.clip, counterparts, levels)
+    calls: dict[str, Call] = {
+        "encoder, queries": lambda: patch_features(foundation.clip, queries, levels),
+        "personalise": lambda: personal.counterparts(queries, refs),
+        "encoder, counterparts": lambda: patch_features(foundation.clip, counterparts, levels),
+        "S_P": lambda: personal.distances(features, redrawn, refs),
+        "S_N": lambda: normal.distances(features, refs),
+        "S_text": lambda: text.probabilities(features, refs),
+    }
+    return {name: timed_stage(name, count, call, rounds) for name, call in calls.items()}
+
+
+def personalise_stage(
+    foundation: Foundation, store: CategoryStore, queries: list[Picture], ref: VersionRef, prompts: int, rounds: int
+) -> Stage:
+    """Redrawing the queries with `prompts` prompts each, whatever number the profile has."""
+    profile, model, manifest = foundation.profile, foundation.diffusion, store.manifest(ref)
+    text = model.embed(personal_prompts(manifest.object_word, prompts))
+    noise = seeded_noise(profile.seed, (len(queries), *model.latent_shape)).to(model.device)
+    load_adapter(model, ADAPTER, store.get_blob(manifest.blobs["adapter"]))
+    try:
+        return timed_stage(
+            f"personalise, {prompts} prompt{'s' * (prompts > 1)}",
+            len(queries),
+            lambda: personalize(
+                model,
+                queries,
+                [text] * len(queries),
+                [ADAPTER] * len(queries),
+                noise,
+                t=profile.t,
+                steps=profile.diffusion.steps,
+                guidance=profile.diffusion.guidance,
+            ),
+            rounds,
+        )
+    finally:
+        unload_adapter(model, ADAPTER)
+
+
+def whole_score(
+    profile: Profile, store: CategoryStore, pictures: list[Picture], refs: list[VersionRef], rounds: int
+) -> Stage:
+    """A whole score of all pictures in one batch, as the library gives it."""
+    scorer = TripletScorer(profile, store)
+    return timed_stage("whole score", len(pictures), lambda: scorer.score(pictures, refs, batch=len(pictures)), rounds)
+
+
+def timed_stage(name: str, pictures: int, call: Call, rounds: int, warm: bool = True) -> Stage:
+    """`call` once for nothing, then `rounds` times; a GPU is waited for."""
+    if warm:
+        call()
+    held = _Peak()
+    seconds = []
+    for _ in range(rounds):
+        _wait()
+        begun = time.perf_counter()
+        call()
+        _wait()
+        seconds.append(time.perf_counter() - begun)
+    return Stage(name, pictures, median(seconds), *held.read())
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+class _Peak:
+    """The most memory that was held since it was made: of the GPU where there is one, else of this process."""
+
+    def __init__(self) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+            self._before: int | None = torch.cuda.memory_allocated()
+            return
+        try:
+            # Sets back what Linux calls the high-water mark of this process (proc(5)).
+            Path("/proc/self/clear_refs").write_text("5")
+            self._before = _status("VmRSS")
+        except OSError:
+            self._before = None
+
+    def read(self) -> tuple[int | None, int | None]:
+        """The peak, and how much of it was added; in bytes."""
+        if self._before is None:
+            return None, None
+        peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _status("VmHWM")
+        return peak, max(0, peak - self._before)
+
+
+def _status(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"/proc/self/status has no {field}")

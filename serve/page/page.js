@@ -6,14 +6,16 @@ import { drawHeatMap, drawThumbnail, pngUrl } from "./draw.js";
 
 const AT_ONCE = 4; // pictures under way, one request each: a bad one sinks no other, and the service can batch them
 const BRANCHES = [
-  ["s_p", "S_P", "against its own normal counterpart"],
-  ["s_n", "S_N", "against the nearest normal patches"],
-  ["s_text", "S_text", "against words for good and damaged"],
+  ["s_p", "S_P", "against its counterpart"],
+  ["s_n", "S_N", "against normal patches"],
+  ["s_text", "S_text", "against words"],
 ];
 
 const $ = (id) => document.getElementById(id);
-const number = (value) => (value === undefined ? "–" : value.toLocaleString("en", { maximumSignificantDigits: 4, useGrouping: false }));
-const percent = (share) => `${number(100 * Number(share.toPrecision(3)))} %`;
+const digits = (value, least, most) =>
+  value.toLocaleString("en", { minimumSignificantDigits: least, maximumSignificantDigits: most, useGrouping: false });
+const number = (value) => digits(value, 4, 4);
+const percent = (share) => `${digits(100 * share, 1, 3)}%`;
 const when = (iso) => new Date(iso).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
 
 /** An element with text and children in it; strings become text. */
@@ -94,39 +96,40 @@ function showCategory() {
   if (!category) return;
   $("about-name").textContent = category.category;
   const facts = {
-    "called": category.object_word,
-    "normal pictures": category.references,
-    "profile": category.profile,
+    "prompts say": category.object_word,
+    "references": category.references,
+    "calibrated on": `${category.calibration.length} good pictures`,
+    profile: category.profile,
   };
   $("facts").replaceChildren(...Object.entries(facts).map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, String(value)))));
-  const versions = [category.version, ...category.history.toReversed()];
-  $("history").replaceChildren(
-    ...versions.map((version) => {
-      const serves = version === category.version;
-      const back = make("button", { type: "button", onclick: trying(() => rollBack(version)) }, "Let it serve");
-      back.setAttribute("aria-label", `Let version ${version} serve`);
-      return make("li", { className: serves ? "serves" : "" }, make("code", {}, version), serves ? ` serves, since ${when(category.created)}` : back);
-    }),
-  );
+  $("history").replaceChildren(...category.versions.map(showVersion));
   showRate();
+}
+
+function showVersion({ version, created, feedback }) {
+  const serves = version === category.version;
+  const back = make("button", { type: "button", onclick: trying(() => rollBack(version)) }, "Let it serve");
+  back.setAttribute("aria-label", `Let version ${version} serve`);
+  const origin = feedback ? `a picture that ${feedback.by} said is normal` : "onboarded";
+  return make("li", { className: serves ? "serves" : "" },
+    make("div", {},
+      make("code", {}, version), serves ? make("strong", {}, " serves now") : null,
+      make("div", { className: "hint" }, `${when(created)}, ${origin}`),
+      feedback?.note ? make("q", {}, feedback.note) : null),
+    serves ? null : back);
 }
 
 async function rollBack(version) {
   if (!confirm(`Let version ${version} of ${category.category} serve everybody?`)) return;
-  await call(`${categoryPath()}/rollback`, jsonBody({ version }));
-  await loadCategory();
-  showCategory();
-  showList();
-  look(chosen);
+  await call(`${categoryPath()}/rollback?version=${version}`, { method: "POST" });
+  await renew();
   $("rolled").textContent = `Version ${category.version} serves now.`;
 }
 
-const jsonBody = (value) => ({ method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(value) });
-
 // ---------------------------------------------------------------- decisions
 
-/** The least rate that the serving version's good pictures can promise; null where it has no calibration. */
-const leastRate = () => (category?.calibration?.length ? 1 / (category.calibration.length + 1) : null);
+/** The least rate that the serving version's good pictures can promise. */
+const leastRate = () => (category ? 1 / (category.calibration.length + 1) : null);
 
 /** The decision on a scored picture, taken anew for the rate that is asked for now wherever the page can. */
 function decide(row) {
@@ -232,7 +235,7 @@ async function score(row) {
   if (!row.drawn) query.append("include", "overlay"); // a format that the browser does not show, TIFF for one
   if (rate !== null) query.append("false_positive_rate", rate);
   const body = new FormData();
-  body.append("pictures", row.file, row.file.name.slice(-200));
+  body.append("pictures", row.file, nameOf(row));
   try {
     const busy = () => become(row, "scoring", "busy, waiting");
     const answer = await callPatiently(`${categoryPath(row.category)}/score?${query}`, { method: "POST", body, signal }, busy);
@@ -254,16 +257,16 @@ function keep(row, { version, pictures: [{ anomaly_map, counterpart, reference, 
   row.urls = [row.counterpart, row.reference, row.picture].filter(Boolean);
   Object.assign(row, { answer, version, map: anomaly_map, verdict: undefined });
   become(row, "scored");
-  if (version !== category?.version && row.category === category?.category) newVersionSeen();
+  if (version !== category?.version && row.category === category?.category) trying(renew)(); // somebody published
 }
 
-/** Somebody published: the history and the calibration are those of another version now. */
-const newVersionSeen = trying(async () => {
+/** Another version serves: its history, its calibration, and what was scored by older ones. */
+async function renew() {
   await loadCategory();
   showCategory();
   showList();
   look(chosen);
-});
+}
 
 function become(row, state, words = { waiting: "waiting", scoring: "scoring…", refused: "refused", scored: "" }[state]) {
   row.state = state;
@@ -307,12 +310,15 @@ function showProgress() {
   const refused = list.filter((row) => row.state === "refused").length;
   $("progress").max = list.length || 1;
   $("progress").value = done.length;
-  const text = `${done.length} of ${list.length} scored${refused ? `, ${refused} refused` : ""}`;
+  const of = done.length < list.length ? ` of ${list.length}` : "";
+  const text = `${done.length - refused}${of} scored${refused ? `, ${refused} refused` : ""}`;
   if ($("progress-text").textContent === text) return;
   $("progress-text").textContent = text;
   $("progress").hidden = done.length === list.length;
   if (list.length && done.length === list.length) say(text);
 }
+
+const nameOf = (row) => row.file.name.slice(-200);
 
 function remove(gone) {
   const at = shown().indexOf(chosen);
@@ -361,7 +367,7 @@ function showVerdict(row, decision) {
   } else if (decision) {
     $("decision").textContent = decision.isAnomalous ? "Anomalous" : "Normal";
     $("reason").textContent =
-      `score ${number(score)}, threshold ${number(decision.threshold)} at ${percent(decision.rate)}, p = ${number(p_value)}`;
+      `score ${number(score)}, threshold ${number(decision.threshold)} at ${percent(decision.rate)}, p = ${digits(p_value, 1, 2)}`;
   } else {
     $("decision").textContent = `Score ${number(score)}`;
     $("reason").textContent = "this version has no calibration: no threshold and no decision";
@@ -430,8 +436,8 @@ function showScores(row) {
   const line = (className, name, what, weight, value, cell) =>
     make("tr", { className }, make("th", { scope: "row" }, name, make("span", { className: "hint" }, what)), make("td", {}, weight), make("td", {}, number(value)), cell);
 
-  $("scores").tBodies[0].replaceChildren(
-    ...parts.map(({ name, what, value, weight }) => line("", name, what, `× ${number(weight)}`, value, bar(value * weight))),
+  $("scores").querySelector("tbody").replaceChildren(
+    ...parts.map(({ name, what, value, weight }) => line("", name, what, `× ${weight}`, value, bar(value * weight))),
     line("total", "Score", "their sum", "", row.answer.score,
       bar(row.answer.score,
         ...normal.map((score) => mark(score, "tick", `a good picture: ${number(score)}`)),
@@ -443,12 +449,22 @@ async function sendFeedback(event) {
   event.preventDefault();
   const row = chosen;
   const verdict = event.submitter.value;
-  $("thanks").textContent = "sending…";
+  const body = new FormData();
+  body.append("picture", row.file, nameOf(row));
+  body.append("verdict", verdict);
+  if ($("remark").value.trim()) body.append("note", $("remark").value.trim());
+  const buttons = $("feedback").querySelectorAll("button");
+  buttons.forEach((button) => (button.disabled = true));
+  $("thanks").textContent = "Sending…";
+  let thanks = "";
   try {
-    await giveFeedback(row, verdict, $("remark").value.trim());
-  } catch (error) {
-    $("thanks").textContent = "";
-    throw error;
+    const { version, by } = await call(`${categoryPath(row.category)}/feedback`, { method: "POST", body });
+    thanks = verdict === "normal" ? `Learned as normal, by ${by}: version ${version} serves now.` : `Kept as anomalous, by ${by}.`;
+    if (row === chosen) $("remark").value = "";
+    await renew();
+  } finally {
+    buttons.forEach((button) => (button.disabled = false));
+    if (row === chosen) $("thanks").textContent = thanks;
   }
 }
 

@@ -18,6 +18,7 @@ from o2n.cli import main
 from o2n.images import read
 from o2n.onboard import onboard
 from o2n.store import CategoryStore
+from o2n.tokens import create_token, read_tokens
 from o2n.triplet import TripletScorer
 from tests.helpers import QUICK, checks, write
 
@@ -130,6 +131,31 @@ def test_categories(store: CategoryStore) -> None:
     assert fails_in_one_line(run("categories", "delete", "board", "--yes"), "is not in store")
 
 
+def test_tokens(store: CategoryStore) -> None:
+    assert "no tokens" in run("tokens", "list").stdout
+    created = run("tokens", "create", "line-3", "--scope", "score", "--scope", "feedback")
+    assert created.exit_code == 0, created.output
+    secret = created.stdout.strip()
+    found = read_tokens(store).find(secret)
+    assert found is not None
+    assert found.scopes == {"score", "feedback"}
+    listed = run("tokens", "list")
+    assert "line-3" in listed.stdout
+    assert secret not in listed.stdout
+    assert json.loads(run("tokens", "list", "--json").stdout)["scopes"] == ["feedback", "score"]
+    assert fails_in_one_line(run("tokens", "create", "line-3", "--scope", "score"), "line-3 exists")
+    assert run("tokens", "create", "other", "--scope", "all").exit_code == 2
+    assert run("tokens", "create", "other").exit_code == 2
+    assert "revoked" in run("tokens", "revoke", "line-3").stdout
+    assert fails_in_one_line(run("tokens", "revoke", "line-3"), "no token 'line-3'")
+    assert read_tokens(store).find(secret) is None
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "o2n.plant"])
+def test_insecure_is_refused_where_others_could_reach_it(store: CategoryStore, host: str) -> None:
+    assert fails_in_one_line(run("serve", "--insecure", "--host", host), f"refused on {host}")
+
+
 def test_doctor(store: CategoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     healthy = run("doctor")
@@ -153,6 +179,8 @@ def test_doctor(store: CategoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
         ("doctor",),
         ("categories",),
         *(("categories", name) for name in ("list", "show", "rollback", "delete")),
+        ("tokens",),
+        *(("tokens", name) for name in ("create", "list", "revoke")),
     ],
 )
 def test_every_command_has_help(command: tuple[str, ...]) -> None:
@@ -166,17 +194,20 @@ def test_serve_answers_until_interrupted(published: CategoryStore, quick_profile
     port = free_port()
     command = [str(Path(sys.executable).with_name("o2n")), "serve", f"--port={port}", f"--profile={quick_profile}"]
     process = subprocess.Popen([*command, f"--store={published.url}"], env={**os.environ, "RAY_ADDRESS": ""})
+    headers = {"Authorization": f"Bearer {create_token(published, 'o2n-serve', ['score'])}"}
     try:
         deadline = time.monotonic() + 120
         while True:
             try:
-                names = [entry["category"] for entry in httpx.get(f"http://127.0.0.1:{port}/v1/categories").json()]
+                listed = httpx.get(f"http://127.0.0.1:{port}/v1/categories", headers=headers).json()
+                names = [entry["category"] for entry in listed]
                 break
             except (httpx.HTTPError, ValueError, TypeError):
                 assert time.monotonic() < deadline
                 assert process.poll() is None
                 time.sleep(1)
         assert {"checks", "stripes"} <= set(names)
+        assert httpx.get(f"http://127.0.0.1:{port}/v1/categories").status_code == 401
     finally:
         process.send_signal(signal.SIGINT)
         status = process.wait(60)

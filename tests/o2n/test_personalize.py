@@ -132,8 +132,8 @@ def test_personalize_keeps_order_over_several_chunks(model: DiffusionModel) -> N
     torch.testing.assert_close(together[19], last[0], atol=1e-5, rtol=0)
 
 
-def test_noise_is_of_the_picture_and_the_version_alone() -> None:
-    version, shape = BlobRef.of(b"1").sha256[:16], (3, 8, 8)
-    assert torch.equal(noise_for(checks(0), version, shape), noise_for(checks(0).copy(), version, shape))
-    assert not torch.equal(noise_for(checks(0), version, shape), noise_for(checks(1), version, shape))
-    assert not torch.equal(noise_for(checks(0), version, shape), noise_for(checks(0), version[::-1], shape))
+def test_noise_is_of_the_picture_and_the_adapter_alone() -> None:
+    adapter, shape = BlobRef.of(b"1").sha256, (3, 8, 8)
+    assert torch.equal(noise_for(checks(0), adapter, shape), noise_for(checks(0).copy(), adapter, shape))
+    assert not torch.equal(noise_for(checks(0), adapter, shape), noise_for(checks(1), adapter, shape))
+    assert not torch.equal(noise_for(checks(0), adapter, shape), noise_for(checks(0), adapter[::-1], shape))

@@ -1,0 +1,127 @@
+"""What the branches say of a category's own normal pictures, each as if it were not in the bank: what scales and
+calibrations are made of."""
+
+import torch
+from torch import Tensor
+
+from o2n.bank import MemoryBank
+from o2n.calibration import Calibration, NormalPicture, Origin
+from o2n.category import Digest
+from o2n.features import patch_features, personal_distance
+from o2n.foundation import Foundation
+from o2n.fusion import fuse
+from o2n.images import Picture, digest
+from o2n.personalize import noise_for, personalize
+from o2n.profiles import Profile
+from o2n.prompts import personal_prompts
+from o2n.text import abnormal_probability
+
+BATCH = 16
+
+# What makes a reference one unlike the others: see `odd_reference`.
+ODD_RATIO = 2.0
+
+
+def encode(foundation: Foundation, pictures: list[Picture] | Tensor) -> Tensor:
+    """Patch features of any number of pictures, batch by batch: float32 (N, L, G, D), on the CPU."""
+    clip, levels = foundation.clip, foundation.profile.encoder.levels
+    parts = [pictures[start : start + BATCH] for start in range(0, len(pictures), BATCH)]
+    return torch.cat([patch_features(clip, part, levels).cpu() for part in parts])
+
+
+def leave_one_out(features: Tensor, origins: list[int | None], count: int) -> Tensor:
+    """S_N's inner term of the bank's first `count` pictures, each beside the bank without all that was made of its own
+    reference.
+
+    Args: features: float32 (N, L, G, D) of the bank. origins: of each of its pictures, the reference it was made of.
+    Returns: float32 (count, L, G), on the CPU.
+    """
+    distances = torch.empty((count, *features.shape[1:3]))
+    for reference in dict.fromkeys(origins[:count]):
+        rows = [row for row in range(count) if origins[row] == reference]
+        others = [row for row, origin in enumerate(origins) if origin != reference]
+        distances[rows] = MemoryBank(features[others]).distance(features[rows])
+    return distances
+
+
+def branch_scores(
+    foundation: Foundation,
+    adapter: str,
+    pictures: list[Picture],
+    noise: Tensor,
+    features: Tensor,
+    distances: Tensor,
+    text: Tensor,
+    object_word: str,
+) -> Tensor:
+    """S_P, S_N and S_text in the branches' own units (eq. 4-6).
+
+    Args:
+        adapter: name of the category's adapter in the UNet.
+        pictures: B, uint8 (R, R, 3) at the model's resolution. noise: float32 (B, C, h, w), of eq. (3).
+        features: float32 (B, L, G, D), the pictures'. distances: float32 (B, L, G), to the nearest patch of a bank.
+        text: float32 (2, E), the category's text features.
+
+    Returns: float32 (B, 3), on the CPU.
+    """
+    profile, model, device = foundation.profile, foundation.diffusion, foundation.clip.mean.device
+    prompts = model.embed(personal_prompts(object_word, profile.prompts))
+    counterparts = personalize(
+        model,
+        pictures,
+        [prompts] * len(pictures),
+        [adapter] * len(pictures),
+        noise.to(model.device),
+        t=profile.t,
+        steps=profile.diffusion.steps,
+        guidance=profile.diffusion.guidance,
+    )
+    personal = personal_distance(features, encode(foundation, counterparts))
+    read = [
+        abnormal_probability(foundation.clip, part.to(device), text.expand(len(part), -1, -1)).cpu()
+        for part in features.split(BATCH)
+    ]
+    return torch.stack([image_scores(local) for local in (personal, distances, torch.cat(read))], dim=1)
+
+
+def image_scores(local: Tensor) -> Tensor:
+    """The outer terms of eq. (4), (5), (6). float32 (B, L, G) -> (B,)."""
+    return local.amax(dim=-1).mean(dim=-1)
+
+
+def calibrate(
+    foundation: Foundation,
+    adapter: str,
+    adapter_digest: Digest,
+    references: list[Picture],
+    extras: list[Picture],
+    features: Tensor,
+    distances: Tensor,
+    text: Tensor,
+    scales: Tensor,
+    object_word: str,
+) -> Calibration:
+    """The references and the extra normal pictures with the very scores that a query gets, on the version's scales.
+
+    Args: as `branch_scores`, of the references and then of the extras; scales: float32 (3, 2), mean and deviation of
+    each branch.
+    """
+    pictures = references + extras
+    shape = foundation.diffusion.latent_shape
+    noise = torch.stack([noise_for(picture, adapter_digest, shape) for picture in pictures])
+    plain = branch_scores(foundation, adapter, pictures, noise, features, distances, text, object_word)
+    rows = ((plain - scales[:, 0]) / scales[:, 1]).tolist()
+    return Calibration.of(
+        normal_picture(
+            foundation.profile, digest(picture), "reference" if index < len(references) else "extra", *rows[index]
+        )
+        for index, picture in enumerate(pictures)
+    )
+
+
+def normal_picture(
+    profile: Profile, picture: Digest, origin: Origin, s_p: float, s_n: float, s_text: float
+) -> NormalPicture:
+    """The record of a normal picture, its branches fused as the profile fuses those of queries (eq. 7)."""
+    score = fuse(s_p, s_n, s_text, profile.alpha, profile.beta)
+    return NormalPicture(picture=picture, origin=origin, score=score, s_p=s_p, s_n=s_n, s_text=s_text)

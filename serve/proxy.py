@@ -1,0 +1,205 @@
+"""What happens to a request before Serve sees it, inside Serve's proxy: on every node, in front of every replica.
+
+Serve loads it where RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serve.proxy.middlewares is set for a cluster's processes.
+Without it the application still limits what it is sent, but Serve's proxy then takes in a whole body before anybody
+looks at it, a slow sender holds one of the gateway's places, and a request whose gateway was killed is lost.
+"""
+
+import asyncio
+import http
+import logging
+import re
+from typing import Any
+
+import uvicorn.config
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware import Middleware
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from o2n.errors import O2NError, OverloadedError
+from serve.errors import answer_to, error_answer
+from serve.limits import ID_HEADER, limited, request_id, seconds_allowed
+
+# All bodies that a proxy holds at once: what it may cost in memory, however many send.
+MAX_HELD_BYTES = 1 << 30
+ATTEMPTS = 4
+PAUSE_SECONDS = 0.25
+# Longer than `Intake` waits for a body, so that its 408 comes first.
+EXTRA_SECONDS = 2.0
+
+# Done twice they are the same as done once; a rollback is not.
+_REPEATABLE = re.compile(r"/v1/categories/[^/]+/(score|feedback)|/v2/models/.+/infer")
+
+logger = logging.getLogger("ray.serve")
+
+
+def middlewares() -> list[Middleware]:
+    """Serve calls this in each proxy before it listens."""
+    uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{__name__}:DeadlineProtocol"
+    return [Middleware(Intake)]
+
+
+class Intake:
+    """ASGI middleware: takes a request in whole, within the limits, and hands it on until somebody answers."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._held = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        # Serve takes any bytes for an id, and fails at some.
+        MutableHeaders(scope=scope)[ID_HEADER] = request_id(scope)
+        held = 0
+        try:
+            body = bytearray()
+            receive_limited = limited(scope, receive)
+            more = True
+            while more:
+                message = await receive_limited()
+                if message["type"] == "http.disconnect":
+                    return
+                body += message.get("body", b"")
+                more = message.get("more_body", False)
+                self._held += len(body) - held
+                held = len(body)
+                if more and self._held > MAX_HELD_BYTES:
+                    raise OverloadedError("the service is taking in as much as it can hold: try again later")
+            await self._hand_on(scope, bytes(body), receive, send)
+        except O2NError as error:
+            await _with_id(scope, answer_to(scope, error))(scope, receive, send)
+        finally:
+            self._held -= held
+
+    async def _hand_on(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+        """Until it is answered: Serve answers nothing when the replica that had the request is gone."""
+        repeatable = scope["method"] in ("GET", "HEAD") or _REPEATABLE.fullmatch(scope["path"])
+        for attempt in range(ATTEMPTS if repeatable else 1):
+            answer = _Answer(scope, send)
+            gone = await self._once(scope, body, receive, answer)
+            if answer.started or gone:
+                return
+            logger.warning("request %s was lost with its replica (attempt %d)", request_id(scope), attempt + 1)
+            await asyncio.sleep(PAUSE_SECONDS * 2**attempt)
+        message = "the part of the service that had this request was lost, and no other took it: send it again"
+        await _with_id(scope, error_answer(scope, 503, "unavailable", message))(scope, receive, send)
+
+    async def _once(self, scope: Scope, body: bytes, receive: Receive, answer: "_Answer") -> bool:
+        """Returns: whether the client went away meanwhile."""
+        handed, gone = False, False
+
+        async def receive_again() -> Message:
+            nonlocal handed, gone
+            if not handed:
+                handed = True
+                return {"type": "http.request", "body": body, "more_body": False}
+            message = await receive()
+            gone = message["type"] == "http.disconnect"
+            return message
+
+        # Serve writes into the scope, and every attempt starts from the same.
+        try:
+            await self._app({**scope, "headers": list(scope["headers"])}, receive_again, answer)
+        except Exception:  # whatever went wrong in Serve, it is not the client's to see
+            logger.exception("request %s: Serve's proxy failed", request_id(scope))
+            if answer.started:
+                raise
+        return gone
+
+
+class _Answer:
+    """An ASGI `send` that lets an answer out once it has a body, and Serve's own refusals in the service's shape."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self._scope, self._send = scope, send
+        self._start: Message | None = None
+        self.started = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._start = message
+            return
+        start, self._start = self._start, None
+        if start is not None:
+            self.started = True
+            if self._is_serves_own(start):
+                await self._reshape(start, message)
+                return
+            await self._send(start)
+        if self.started:
+            await self._send(message)
+
+    def _is_serves_own(self, start: Message) -> bool:
+        kind = Headers(raw=start["headers"]).get("content-type", "")
+        return start["status"] >= 400 and kind.startswith("text/plain") and not self._scope["path"].startswith("/-/")
+
+    async def _reshape(self, start: Message, message: Message) -> None:
+        status = start["status"]
+        sent = Headers(raw=start["headers"])
+        kept = {name: sent[name] for name in ("retry-after", ID_HEADER) if name in sent}
+        said = message.get("body", b"").decode(errors="replace")
+        logger.warning("request %s: Serve refused it: %d %s", request_id(self._scope), status, said)
+        code = "overloaded" if status in (429, 503) else http.HTTPStatus(status).phrase.lower().replace(" ", "_")
+        text = f"the service cannot take this request now ({http.HTTPStatus(status).phrase}): try again later"
+        answer = error_answer(self._scope, status, code, text, kept)
+        await answer(self._scope, _nothing, self._send)
+
+
+async def _nothing() -> Message:
+    return {"type": "http.disconnect"}
+
+
+def _with_id(scope: Scope, answer: JSONResponse) -> Response:
+    answer.headers[ID_HEADER] = request_id(scope)
+    return answer
+
+
+class DeadlineProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP protocol with what it lacks: a time by which a request must have arrived, its headers included."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._begun, self._received = 0.0, 0
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect_request()
+
+    def data_received(self, data: bytes) -> None:
+        self._received += len(data)
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._expect_nothing()
+        self._expect_request()
+
+    def on_message_complete(self) -> None:
+        self._expect_nothing()
+        super().on_message_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._expect_nothing()
+        super().connection_lost(exc)
+
+    def _expect_request(self) -> None:
+        self._begun, self._received = self.loop.time(), 0
+        self._check_deadline()
+
+    def _expect_nothing(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _check_deadline(self) -> None:
+        due = self._begun + seconds_allowed(self._received) + EXTRA_SECONDS
+        if self.loop.time() < due:
+            self._deadline = self.loop.call_at(due, self._check_deadline)
+        else:
+            self._deadline = None
+            self.transport.abort()

@@ -1,0 +1,76 @@
+"""The application without Ray: real routes, real tokens, real scores, in this process."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from o2n.category import VersionRef
+from o2n.features import patch_features
+from o2n.feedback import accept_normal
+from o2n.fusion import Score
+from o2n.images import Picture
+from o2n.store import CategoryStore
+from o2n.tokens import SCOPES, create_token
+from o2n.triplet import TripletScorer
+from serve.auth import Doorkeeper
+from serve.gateway import create_app
+from serve.service import Service
+from tests.helpers import QUICK
+
+
+class InProcess:
+    """What `serve.scoring.Branches` does with four deployments, done by the library's scorer in this process."""
+
+    def __init__(self, store: CategoryStore) -> None:
+        self._store, self._scorer = store, TripletScorer(QUICK, store)
+
+    async def score(self, query: Picture, ref: VersionRef, deadline: float) -> Score:
+        (score,) = await asyncio.to_thread(self._scorer.score, [query], [ref])
+        return score
+
+    async def accept_normal(
+        self, query: Picture, ref: VersionRef, score: Score, by: str, note: str | None, deadline: float
+    ) -> VersionRef:
+        foundation = self._scorer.foundation
+        (features,) = np.asarray(patch_features(foundation.clip, [query], QUICK.encoder.levels).cpu())
+        return await asyncio.to_thread(
+            accept_normal, self._store, foundation, ref, query, features, score.s_p, score.s_text, by, note
+        )
+
+    async def check_loads(self, ref: VersionRef) -> None:
+        await asyncio.to_thread(self._scorer.load, ref)
+
+    async def warm(self, ref: VersionRef) -> None:
+        await self.check_loads(ref)
+
+    def admitted(self, pictures: int) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    async def ready(self) -> dict[str, bool]:
+        return {"encoder": True, "personalizer": True, "normal": True, "text": True}
+
+
+@dataclass(frozen=True)
+class Local:
+    """The application, and a token for each scope."""
+
+    client: TestClient
+    store: CategoryStore
+    tokens: dict[str, str]
+
+    def allowed(self, scope: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.tokens[scope]}"}
+
+
+@pytest.fixture(scope="session")
+def local(published: CategoryStore) -> Iterator[Local]:
+    """The application with `checks` and `stripes`, tokens asked for."""
+    tokens = {scope: create_token(published, f"only-{scope}", [scope]) for scope in SCOPES}
+    app = create_app(Service(QUICK, published, InProcess(published), 60.0), Doorkeeper(published))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield Local(client, published, tokens)

@@ -1,0 +1,178 @@
+"""Every route with every kind of bad credential; revocation; a store that is asked rarely, whatever comes."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from fastapi.routing import APIRoute
+from starlette.testclient import TestClient
+
+from o2n.errors import StoreError, UnauthorizedError
+from o2n.store import CategoryStore
+from o2n.tokens import SCOPES, create_token, revoke_token
+from serve import auth
+from serve.auth import Doorkeeper
+from serve.gateway import create_app
+from serve.service import Service
+from tests.helpers import QUICK
+from tests.serve.conftest import InProcess, Local
+
+OPEN = {"/", "/page/{name}", "/healthz", "/readyz", "/openapi.json", "/docs", "/redoc", "/docs/oauth2-redirect"}
+SCOPE = {"/v1/categories/{name}/feedback": "feedback", "/v1/categories/{name}/rollback": "admin", "/metrics": "admin"}
+
+# No code of the doorkeeper is asked what a route should need: this is the table.
+ROUTES = sorted(
+    (method, path)
+    for path, operations in create_app(object(), object()).openapi()["paths"].items()  # type: ignore[arg-type]
+    for method in operations
+    if path not in OPEN
+)
+
+BAD = {
+    "none": {},
+    "empty": {"Authorization": ""},
+    "no token": {"Authorization": "Bearer"},
+    "blank": {"Authorization": "Bearer  "},
+    "unknown": {"Authorization": "Bearer o2n_" + "x" * 43},
+    "another scheme": {"Authorization": "Basic bGluZTM6c2VjcmV0"},
+    "no scheme": {"Authorization": "{secret}"},
+    "another header": {"X-Api-Key": "{secret}"},
+    "shortened": {"Authorization": "Bearer {shortened}"},
+    "prolonged": {"Authorization": "Bearer {secret}x"},
+    "in quotes": {"Authorization": 'Bearer "{secret}"'},
+    "not ASCII": {"Authorization": b"Bearer \xff\xfe"},
+    "a megabyte": {"Authorization": "Bearer " + "x" * (1 << 20)},
+    "the stored hash": {"Authorization": "Bearer {hash}"},
+}
+
+
+def ask(local: Local, method: str, path: str, headers: dict) -> tuple[int, dict, dict[str, str]]:
+    url = path.replace("{name}", "checks").replace("{version}", "f" * 16)
+    answer = local.client.request(method, url, headers=headers)
+    return answer.status_code, answer.json(), dict(answer.headers)
+
+
+def test_every_route_is_open_or_needs_a_token() -> None:
+    def paths(routes: list) -> Iterator[str]:
+        for route in routes:
+            if isinstance(route, APIRoute):
+                yield route.path
+            yield from paths(getattr(getattr(route, "original_router", None), "routes", []))
+
+    known = set(paths(create_app(object(), object()).routes))  # type: ignore[arg-type]
+    assert known - OPEN == {path for _, path in ROUTES}
+
+
+@pytest.mark.parametrize("kind", BAD)
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+def test_a_bad_credential_gets_nowhere(local: Local, method: str, path: str, kind: str) -> None:
+    secret = local.tokens[SCOPE.get(path, "score")]
+    known = next(token for token in auth.read_tokens(local.store).tokens if token.name == "only-score")
+    fill = {"secret": secret, "shortened": secret[:-1], "hash": known.sha256}
+    headers = {name: value if isinstance(value, bytes) else value.format(**fill) for name, value in BAD[kind].items()}
+    status, body, answered = ask(local, method, path, headers)
+    assert status == 401, body
+    assert answered["www-authenticate"].startswith("Bearer")
+    message = body["error"] if path.startswith("/v2") else body["error"]["message"]
+    assert "o2n tokens create" in message
+    assert secret not in str(body)
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+def test_a_token_opens_what_its_scope_says(local: Local, method: str, path: str, scope: str) -> None:
+    needed = SCOPE.get(path, "score")
+    status, body, answered = ask(local, method, path, local.allowed(scope))
+    if scope == needed:
+        assert status not in (401, 403), body
+        return
+    assert status == 403
+    assert needed in (body["error"] if path.startswith("/v2") else body["error"]["message"])
+    assert f'scope="{needed}"' in answered["www-authenticate"]
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/openapi.json", "/docs", "/"])
+def test_open_routes_need_none(local: Local, path: str) -> None:
+    assert local.client.get(path).status_code == 200
+
+
+def test_a_new_token_opens_at_once_and_a_revoked_one_closes_within_seconds(local: Local) -> None:
+    secret = create_token(local.store, "short-lived", ["score"])
+    headers = {"Authorization": f"Bearer {secret}"}
+    time.sleep(2 * auth.RECHECK_SECONDS)
+    assert local.client.get("/v1/categories", headers=headers).status_code == 200
+    revoke_token(local.store, "short-lived")
+    deadline = time.monotonic() + 10
+    while local.client.get("/v1/categories", headers=headers).status_code == 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_insecure_asks_nobody(published: CategoryStore) -> None:
+    app = create_app(
+        Service(QUICK, published, InProcess(published), 60.0),  # type: ignore[arg-type]
+        Doorkeeper(published, insecure=True),
+    )
+    client = TestClient(app)
+    assert client.get("/v1/categories").status_code == 200
+    assert client.get("/v1/categories", headers={"Authorization": "Bearer whatever"}).status_code == 200
+
+
+class Counting(CategoryStore):
+    """A real store that counts how often it is read, and can be made to fail."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.reads, self.broken, self._counting = 0, False, threading.Lock()
+        get = self.objects.get
+
+        def counted(key: str) -> tuple[bytes, str]:
+            with self._counting:
+                self.reads += 1
+            if self.broken:
+                raise StoreError(f"store {self.url} is broken")
+            return get(key)
+
+        self.objects.get = counted  # type: ignore[method-assign]
+
+
+def test_a_thousand_bad_tokens_do_not_reach_the_store(tmp_path) -> None:
+    store = Counting((tmp_path / "store").as_uri())
+    secret = create_token(store, "line-3", ["score"])
+    before = store.reads
+
+    async def storm() -> tuple[int, float]:
+        doorkeeper = Doorkeeper(store)
+        begun = time.monotonic()
+        refused = await asyncio.gather(
+            *(doorkeeper.identify(f"o2n_{index}") for index in range(1000)), return_exceptions=True
+        )
+        assert (await doorkeeper.identify(secret)).name == "line-3"
+        return sum(isinstance(error, UnauthorizedError) for error in refused), time.monotonic() - begun
+
+    refused, seconds = asyncio.run(storm())
+    assert refused == 1000
+    assert store.reads - before <= 2 + seconds / auth.RECHECK_SECONDS
+
+
+def test_known_tokens_outlive_a_store_that_cannot_be_read(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Counting((tmp_path / "store").as_uri())
+    secret = create_token(store, "line-3", ["score"])
+    monkeypatch.setattr(auth, "FRESH_SECONDS", 0.0)
+
+    async def outage() -> None:
+        doorkeeper = Doorkeeper(store)
+        assert (await doorkeeper.identify(secret)).name == "line-3"
+        store.broken = True
+        assert (await doorkeeper.identify(secret)).name == "line-3"
+        with pytest.raises(UnauthorizedError):
+            await doorkeeper.identify("o2n_unknown")
+        monkeypatch.setattr(auth, "STALE_SECONDS", 0.0)
+        with pytest.raises(StoreError, match="no token is known"):
+            await doorkeeper.identify(secret)
+        store.broken = False
+        assert (await doorkeeper.identify(secret)).name == "line-3"
+
+    asyncio.run(outage())
