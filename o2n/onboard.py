@@ -42,11 +42,13 @@ _LIBRARIES = ("o2n", "torch", "diffusers", "transformers", "open_clip_torch", "p
 
 @dataclass(frozen=True)
 class Onboarded:
-    """What an onboarding came to: the version now served, which stages were resumed, and seconds per stage."""
+    """What an onboarding came to: the version now served, which stages were resumed, seconds per stage, and what is
+    doubtful about the references, in words for their owner."""
 
     ref: VersionRef
     resumed: tuple[str, ...]
     seconds: dict[str, float]
+    warnings: tuple[str, ...] = ()
 
 
 def read_references(folder: Path) -> list[Picture]:

@@ -214,7 +214,7 @@ def test_credentials_come_from_secrets_that_the_readme_creates() -> None:
     readme = (ROOT / "infra" / "README.md").read_text()
     created = {
         (command[1], key)
-        for command in re.finditer(r"create secret generic (\S+)((?:.|\\\n)*)", readme)
+        for command in re.finditer(r"create secret generic (\S+)((?:\\\n|.)*)", readme)
         for key in re.findall(r"--from-(?:literal|file)=([a-z-]+)=", command[2])
     }
     assert wanted == created

@@ -6,21 +6,18 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Playwright, expect, sync_playwright
 
 from o2n.calibration import decide
-from o2n.category import VersionRef
+from o2n.features import patch_features
 from o2n.images import Picture, encode_png, resize
 from o2n.onboard import onboard
 from o2n.references import References
-from o2n.features import patch_features
 from o2n.store import CategoryStore
 from o2n.tokens import create_token
 from o2n.triplet import TripletScorer
