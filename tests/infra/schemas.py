@@ -181,7 +181,33 @@ class PodMonitor(Strict):
     spec: PodMonitorSpec
 
 
-CUSTOM: dict[str, type[BaseModel]] = {model.__name__: model for model in (RayCluster, RayJob, RayService, PodMonitor)}
+class Rule(Strict):
+    alert: str
+    expr: str
+    duration: str = Field("0s", alias="for", pattern=r"^\d+(s|m|h)$")
+    labels: dict[str, str]
+    annotations: dict[str, str]
+
+
+class RuleGroup(Strict):
+    name: str
+    rules: list[Rule]
+
+
+class PrometheusRuleSpec(Strict):
+    groups: list[RuleGroup]
+
+
+class PrometheusRule(Strict):
+    apiVersion: Literal["monitoring.coreos.com/v1"]  # noqa: N815
+    kind: Literal["PrometheusRule"]
+    metadata: Metadata
+    spec: PrometheusRuleSpec
+
+
+CUSTOM: dict[str, type[BaseModel]] = {
+    model.__name__: model for model in (RayCluster, RayJob, RayService, PodMonitor, PrometheusRule)
+}
 
 
 def check(resource: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 from ray.serve.schema import ServeDeploySchema
 
-from infra.kuberay.embed import CLUSTER, KUBERAY, SERVE_CONFIG, SERVICE, embedded
+from infra.kuberay.embed import ALERTS, CLUSTER, KUBERAY, RULES, SERVE_CONFIG, SERVICE, alerts, embedded
 from tests.infra.schemas import check
 
 ROOT = KUBERAY.parents[1]
@@ -101,6 +101,19 @@ def test_the_service_is_not_behind_its_sources() -> None:
     ServeDeploySchema.model_validate(configuration)
 
 
+def test_the_alerts_are_not_behind_their_rules() -> None:
+    assert ALERTS.read_text() == alerts(RULES.read_text()), "run: python -m infra.kuberay.embed"
+    assert one("PrometheusRule", "o2n")["spec"] == yaml.safe_load(RULES.read_text())
+
+
+def test_a_pod_that_ends_may_answer_what_it_has_taken_on() -> None:
+    (application,) = yaml.safe_load(SERVE_CONFIG.read_text())["applications"]
+    for group in CLUSTER_SPECS[1]["workerGroupSpecs"]:
+        spec = group["template"]["spec"]
+        pause = spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+        assert application["args"]["deadline_seconds"] < pause < spec["terminationGracePeriodSeconds"]
+
+
 def test_a_service_that_is_behind_is_mended() -> None:
     config = SERVE_CONFIG.read_text().replace("profile: tiny", "profile: paper")
     cluster = CLUSTER.read_text().replace("maxReplicas: 8", "maxReplicas: 80")
@@ -159,6 +172,12 @@ def test_ray_is_the_same_in_the_image_in_the_clusters_and_in_the_package() -> No
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     (wanted,) = [r for r in map(Requirement, project["dependencies"]) if r.name == "ray"]
     assert Version(in_image) in wanted.specifier
+
+
+def test_the_image_sets_what_the_local_cluster_sets_for_serve() -> None:
+    name = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
+    (value,) = re.findall(rf"{name}=(\S+)", (ROOT / "infra/docker/Dockerfile").read_text())
+    assert f'"{name}": "{value}"' in (ROOT / "infra/local/cluster.py").read_text()
 
 
 # ── closed ──

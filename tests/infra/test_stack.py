@@ -25,7 +25,7 @@ from infra.local.s3 import BUCKET
 from o2n.images import encode_png
 from tests.helpers import checks
 
-START_SECONDS = 300.0
+START_SECONDS = 600.0
 
 
 def sourced(file: Path) -> dict[str, str]:
@@ -58,6 +58,7 @@ def ask(url: str, **request: Any) -> httpx.Response:
 
 
 @pytest.mark.cluster
+@pytest.mark.timeout(1500)
 def test_one_command_serves_from_s3_until_it_is_interrupted(quick_profile: str, tmp_path: Path) -> None:
     port = free_port()
     command = [sys.executable, "-m", "infra.local.stack", "--port", str(port), "--profile", quick_profile]
