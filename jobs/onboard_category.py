@@ -19,6 +19,7 @@ from o2n.errors import CategoryError, O2NError
 from o2n.options import (
     OneLineErrorsCommand,
     connect_ray,
+    more_normal_option,
     object_option,
     print_json,
     profile_option,
@@ -38,6 +39,7 @@ from o2n.store import CategoryStore
     metavar="DIR",
     help="Onboard every folder NAME of DIR that has good pictures in NAME/train/good (MVTec layout) or in NAME itself.",
 )
+@more_normal_option
 @object_option
 @profile_option
 @store_option
@@ -47,6 +49,7 @@ def main(
     name: str | None,
     references: Path | None,
     tree: Path | None,
+    more_normal: Path | None,
     object_word: str | None,
     profile: Profile,
     store: CategoryStore,
@@ -55,10 +58,13 @@ def main(
 ) -> None:
     """Onboard category NAME from --references DIR, or all categories of --tree DIR side by side."""
     categories = _categories(name, references, tree)
+    if tree and more_normal:
+        raise click.UsageError("--more-normal is for one category: give it with NAME and --references")
     connect_ray()
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=3)(_onboard_one)
     waiting = {
-        task.remote(category, folder, object_word, profile, store): category for category, folder in categories.items()
+        task.remote(category, folder, more_normal, object_word, profile, store): category
+        for category, folder in categories.items()
     }
     begun = time.perf_counter()
     results: list[dict[str, Any]] = []
@@ -75,6 +81,8 @@ def main(
         results.append(result)
         outcome = f"error: {result['error']['message']}" if "error" in result else f"version {result['version']}"
         click.echo(f"[{len(results)}/{len(categories)}] {category}: {outcome}")
+        for warning in result.get("warnings", ()):
+            click.echo(f"{category}: warning: {warning}")
     failed = sum("error" in result for result in results)
     print_json(
         {
@@ -104,22 +112,29 @@ def _categories(name: str | None, references: Path | None, tree: Path | None) ->
 
 
 def _onboard_one(
-    category: str, folder: Path, object_word: str | None, profile: Profile, store: CategoryStore
+    category: str,
+    folder: Path,
+    more_normal: Path | None,
+    object_word: str | None,
+    profile: Profile,
+    store: CategoryStore,
 ) -> dict[str, Any]:
     """One category on a worker; what a user can mend comes back as data, so that it never sinks the others."""
-    from o2n.onboard import onboard, read_references
+    from o2n.onboard import onboard, read_more_normal, read_references
 
     def show(stage: str, done: float) -> None:
         if done in (0.0, 1.0):
             print(f"{category}: {stage} {'done' if done else 'started'}", flush=True)
 
     try:
-        result = onboard(category, read_references(folder), profile, store, object_word, show)
+        more = read_more_normal(more_normal, profile) if more_normal else []
+        result = onboard(category, read_references(folder), profile, store, object_word, show, more)
     except O2NError as error:
         return {"category": category, "error": {"code": error.code, "message": str(error)}}
     return {
         "category": category,
         "version": result.ref.version,
+        "warnings": result.warnings,
         "resumed": result.resumed,
         "seconds": result.seconds,
     }

@@ -15,8 +15,10 @@ import ray
 from ray.data.expressions import col
 
 from o2n import images
-from o2n.errors import PictureError
-from o2n.options import OneLineErrorsCommand, connect_ray, print_json, profile_option, store_option
+from o2n.calibration import shortfall
+from o2n.category import VersionRef
+from o2n.errors import O2NError, PictureError
+from o2n.options import OneLineErrorsCommand, connect_ray, print_json, profile_option, rate_option, store_option
 from o2n.profiles import Profile
 from o2n.store import CategoryStore
 
@@ -33,6 +35,7 @@ from o2n.store import CategoryStore
 @click.option("--output", required=True, metavar="DIR", help="Folder or s3:// prefix for the Parquet files.")
 @click.option("--workers", default=1, show_default=True, help="Scoring actors, each with the models loaded once.")
 @click.option("--gpus", default=0.0, show_default=True, help="GPUs per worker.")
+@rate_option
 @profile_option
 @store_option
 def main(
@@ -42,6 +45,7 @@ def main(
     output: str,
     workers: int,
     gpus: float,
+    rate: float,
     profile: Profile,
     store: CategoryStore,
 ) -> None:
@@ -51,22 +55,33 @@ def main(
     from o2n.offline import pin_versions, score_dataset
 
     pinned = pin_versions(store, sorted({row["category"] for row in rows}))
+    notes = {name: note for name, ref in pinned.items() if (note := _note(store, ref, rate))}
     begun = time.perf_counter()
     pictures = ray.data.from_items(rows)
-    scored = score_dataset(pictures, profile, store, pinned, workers=workers, gpus_per_worker=gpus)
+    scored = score_dataset(pictures, profile, store, pinned, rate=rate, workers=workers, gpus_per_worker=gpus)
     scored.write_parquet(output, mode="overwrite")
     seconds = time.perf_counter() - begun
     errors = ray.data.read_parquet(output).filter(expr=col("error").is_not_null()).count()
+    anomalous = ray.data.read_parquet(output).filter(expr=col("is_anomalous")).count()
     print_json(
         {
             "pictures": len(rows),
             "errors": errors,
+            "anomalous": anomalous,
             "versions": {name: ref.version for name, ref in pinned.items()},
+            "notes": notes,
             "output": output,
             "seconds": round(seconds, 1),
             "pictures_per_second": round(len(rows) / seconds, 2),
         }
     )
+
+
+def _note(store: CategoryStore, ref: VersionRef, rate: float) -> str | None:
+    try:
+        return shortfall(store.calibration(ref), rate)
+    except O2NError as error:  # its rows will say so too, and the other categories have theirs
+        return str(error)
 
 
 def _rows(folders: tuple[Path, ...], category: str | None, tree: Path | None) -> list[dict[str, str]]:

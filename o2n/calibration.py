@@ -82,6 +82,15 @@ class Decision:
     false_positive_rate: float
     note: str | None
 
+    def values(self) -> dict[str, float | bool]:
+        """What answers, tables and lines of JSON carry of it, by name."""
+        return {
+            "p_value": self.p_value,
+            "threshold": self.threshold,
+            "is_anomalous": self.is_anomalous,
+            "false_positive_rate": self.false_positive_rate,
+        }
+
 
 def p_value(score: float, calibration: Calibration) -> float:
     """The conformal p-value (1 + #{c >= score}) / (n + 1) of a picture, in [1/(n+1), 1]; small is anomalous."""
@@ -119,18 +128,43 @@ def missing(calibration: Calibration, rate: float) -> int:
     return needed - n
 
 
+def shortfall(calibration: Calibration, rate: float) -> str | None:
+    """One sentence where `rate` cannot be promised: what is promised instead, and what it takes; else None."""
+    more, n = missing(calibration, rate), len(calibration.scores)
+    if not more:
+        return None
+    return (
+        f"a false-positive rate of {100 * rate:g}% cannot be promised with {_counted(n)}: "
+        f"decided at {100 * least_rate(calibration):.3g}%; {more} more are needed"
+    )
+
+
+def describe(calibration: Calibration, rate: float) -> str:
+    """One line: how many normal pictures there are and from where, and what can be promised with them."""
+    origins = [picture.origin for picture in calibration.pictures]
+    counts = [
+        f"{origins.count(origin)} {word}{'s' * (origins.count(origin) != 1 and origin == 'reference')}"
+        for origin, word in (("reference", "reference"), ("extra", "extra"), ("feedback", "fed back"))
+        if origin in origins
+    ]
+    more, kinds = missing(calibration, rate), ", ".join(counts)
+    return (
+        f"calibrated on {_counted(len(calibration.scores))}{f' ({kinds})' if kinds else ''}: "
+        f"false-positive rates from {100 * least_rate(calibration):.3g}% can be promised"
+        f"{f'; for {100 * rate:g}%, {more} more are needed' if more else ''}"
+    )
+
+
 def decide(score: float, calibration: Calibration, rate: float) -> Decision:
     """Call a picture anomalous or not, at the false-positive rate asked for or the least that can be promised.
 
     Args: rate: in (0, 1).
     """
-    promised, note = rate, None
-    if more := missing(calibration, rate):
-        promised, n = least_rate(calibration), len(calibration.scores)
-        note = (
-            f"a false-positive rate of {100 * rate:g}% cannot be promised with {n} normal "
-            f"picture{'s' * (n != 1)}: decided at {100 * promised:.3g}%; {more} more are needed"
-        )
+    promised = max(rate, least_rate(calibration))
     limit = threshold(calibration, promised)
     assert limit is not None
-    return Decision(p_value(score, calibration), limit, score > limit, promised, note)
+    return Decision(p_value(score, calibration), limit, score > limit, promised, shortfall(calibration, rate))
+
+
+def _counted(n: int) -> str:
+    return f"{n} normal picture{'s' * (n != 1)}"

@@ -1,9 +1,9 @@
-"""The `o2n` command: onboard, score, serve, categories, tokens, doctor. Runs without a cluster, but for `serve`."""
+"""The `o2n` command: onboard, score, feedback, serve, categories, tokens, doctor. Only `serve` starts a cluster."""
 
 import ipaddress
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,24 +11,31 @@ import click
 from tqdm import tqdm
 
 from o2n import __version__, images
+from o2n.calibration import decide, describe, least_rate, shortfall
 from o2n.category import VersionRef
 from o2n.errors import O2NError, PictureError
 from o2n.options import (
     OneLineErrors,
+    more_normal_option,
     object_option,
     print_json,
     profile_option,
+    rate_option,
     references_option,
     store_option,
 )
 from o2n.profiles import Profile, get_profile
+from o2n.settings import get_settings
 from o2n.store import CategoryStore
 from o2n.tokens import SCOPES, Scope, create_token, read_tokens, revoke_token
 
-if TYPE_CHECKING:  # these import torch, which takes seconds that most commands need not spend
+if TYPE_CHECKING:  # most of these import torch, which takes seconds that most commands need not spend
+    from o2n.client import Client
     from o2n.fusion import Score
     from o2n.images import Picture
     from o2n.triplet import TripletScorer
+
+Outcome = tuple[Path, PictureError | dict[str, Any]]  # a picture, and what is shown of it or of its scores
 
 
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
@@ -39,6 +46,7 @@ def main() -> None:
     \b
     o2n onboard bolts --references pictures/good     make a category
     o2n score bolts pictures/new --json              score a folder, one JSON line per picture
+    o2n feedback bolts new.png --normal --by ada     a false alarm: add the picture to what is normal
     o2n serve                                        the same over HTTP
     o2n categories list                              what there is
     o2n doctor                                       does everything work here?
@@ -48,11 +56,17 @@ def main() -> None:
 @main.command()
 @click.argument("name")
 @references_option
+@more_normal_option
 @object_option
 @profile_option
 @store_option
 def onboard(
-    name: str, references: Path | None, object_word: str | None, profile: Profile, store: CategoryStore
+    name: str,
+    references: Path | None,
+    more_normal: Path | None,
+    object_word: str | None,
+    profile: Profile,
+    store: CategoryStore,
 ) -> None:
     """Make category NAME from pictures of good parts, and let it serve.
 
@@ -62,7 +76,7 @@ def onboard(
     if references is None:
         raise click.UsageError("--references DIR is required: a folder with 2 to 8 pictures of good parts")
     from o2n.onboard import onboard as run
-    from o2n.onboard import read_references
+    from o2n.onboard import read_more_normal, read_references
 
     with tqdm(total=1.0, desc=name, bar_format="{desc}: {percentage:3.0f}% |{bar}| {elapsed}", disable=None) as bar:
 
@@ -71,12 +85,20 @@ def onboard(
             bar.n = done
             bar.refresh()
 
-        result = run(name, read_references(references), profile, store, object_word, show)
+        good = read_references(references)
+        more = read_more_normal(more_normal, profile) if more_normal else []
+        result = run(name, good, profile, store, object_word, show, more)
+    for warning in result.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    calibration = store.calibration(result.ref)
     print_json(
         {
             "category": name,
             "version": result.ref.version,
             "store": store.url,
+            "normal_pictures": len(calibration.scores),
+            "least_false_positive_rate": least_rate(calibration),
+            "warnings": result.warnings,
             "resumed": result.resumed,
             "seconds": result.seconds,
         }
@@ -89,6 +111,9 @@ def onboard(
 @click.option("--version", metavar="ID", help="Score with this version instead of the one that serves now.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON line per picture instead of a table.")
 @click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help="Also write an HTML report.")
+@click.option("--url", metavar="URL", help="Let the service at this URL score, instead of this process.")
+@click.option("--token", envvar="O2N_TOKEN", show_envvar=True, help="Bearer token for --url.")
+@rate_option
 @store_option
 def score(
     name: str,
@@ -96,45 +121,112 @@ def score(
     version: str | None,
     as_json: bool,
     report: Path | None,
+    url: str | None,
+    token: str | None,
+    rate: float,
     store: CategoryStore,
 ) -> None:
-    """Score pictures, or all pictures of folders, with category NAME.
+    """Score pictures, or all pictures of folders, with category NAME, and decide which are anomalous.
 
-    Higher is more anomalous. Each line has path, score, s_p, s_n, s_text and version; a picture that cannot be read
-    has path and error instead, the others are scored all the same, and the exit status is 1.
+    Higher is more anomalous; above the threshold, at most the given share of good pictures is. Each line has path,
+    score, s_p, s_n, s_text, p_value, threshold, is_anomalous, false_positive_rate and version; a picture that cannot
+    be read has path and error instead, the others are scored all the same, and the exit status is 1.
     """
+    files = [file for path in paths for file in (images.find(path) if path.is_dir() else [path])]
+    if not files:
+        raise PictureError(f"no pictures in {', '.join(map(str, paths))}: give picture files or a folder of them")
+    if url is not None:
+        if version or report:
+            raise click.UsageError("--version and --report are for scoring in this process, without --url")
+        from o2n.client import Client
+
+        with Client(url, token) as client:
+            serving = client.category(name).version
+            failed = _print_outcomes(_score_over_http(client, name, files, rate), f"{name} version {serving}", as_json)
+    else:
+        failed = _score_here(name, files, version, as_json, report, rate, store)
+    if failed:
+        raise PictureError(f"{failed} of {len(files)} pictures could not be scored: see their lines above")
+
+
+def _score_here(
+    name: str,
+    files: list[Path],
+    version: str | None,
+    as_json: bool,
+    report: Path | None,
+    rate: float,
+    store: CategoryStore,
+) -> int:
     from o2n.report import Scored, write_report
     from o2n.triplet import TripletScorer
 
     ref = store.current(name) if version is None else VersionRef(name, version)
-    files = [file for path in paths for file in (images.find(path) if path.is_dir() else [path])]
-    if not files:
-        raise PictureError(f"no pictures in {', '.join(map(str, paths))}: give picture files or a folder of them")
     scorer = TripletScorer(store.manifest(ref).profile, store)
+    calibration = store.calibration(ref)
     shown: list[Scored] = []
+
+    def outcomes() -> "Iterator[Outcome]":
+        for path, outcome in _score_files(scorer, ref, files):
+            if isinstance(outcome, PictureError):
+                yield path, outcome
+                continue
+            picture, found = outcome
+            decision = decide(found.score, calibration, rate)
+            if report is not None:
+                shown.append(Scored(name, str(path), None, picture, found, decision))
+            scores = {"score": found.score, "s_p": found.s_p, "s_n": found.s_n, "s_text": found.s_text}
+            yield path, {**scores, **decision.values(), "version": ref.version, "note": decision.note}
+
+    failed = _print_outcomes(outcomes(), f"{name} version {ref.version}", as_json)
+    note = shortfall(calibration, rate)
+    if report is not None:
+        write_report(report, shown, title=f"{name}, version {ref.version}", notes=[note] if note else [])
+    return failed
+
+
+def _print_outcomes(outcomes: "Iterable[Outcome]", what: str, as_json: bool) -> int:
+    """One line per picture, as they come, and once what is to be noted; returns how many could not be scored."""
     if not as_json:
-        click.echo(f"{'score':>8} {'S_P':>8} {'S_N':>8} {'S_text':>8}  picture   ({name} version {ref.version})")
-    failed = 0
-    for path, outcome in _score_files(scorer, ref, files):
+        titles = f"{'score':>8} {'S_P':>8} {'S_N':>8} {'S_text':>8} {'p':>7}"
+        click.echo(f"{titles}  decision   picture   ({what})")
+    failed, noted = 0, None
+    for path, outcome in outcomes:
+        note = outcome.pop("note", None) if isinstance(outcome, dict) else None
+        if note and note != noted:
+            click.echo(f"note: {note}", err=True)
+            noted = note
         if isinstance(outcome, PictureError):
             failed += 1
             if as_json:
                 print_json({"path": str(path), "error": str(outcome)})
             else:
                 click.echo(f"error: {outcome}", err=True)
-            continue
-        picture, found = outcome
-        if as_json:
-            scores = {"score": found.score, "s_p": found.s_p, "s_n": found.s_n, "s_text": found.s_text}
-            print_json({"path": str(path), **scores, "version": ref.version})
+        elif as_json:
+            print_json({"path": str(path), **outcome})
         else:
-            click.echo(f"{found.score:8.4f} {found.s_p:8.4f} {found.s_n:8.4f} {found.s_text:8.4f}  {path}")
-        if report is not None:
-            shown.append(Scored(name, str(path), None, picture, found))
-    if report is not None:
-        write_report(report, shown, title=f"{name}, version {ref.version}")
-    if failed:
-        raise PictureError(f"{failed} of {len(files)} pictures could not be scored: see their lines above")
+            row = " ".join(f"{outcome[column]:8.4f}" for column in ("score", "s_p", "s_n", "s_text"))
+            decided = "anomalous" if outcome["is_anomalous"] else "normal"
+            click.echo(f"{row} {outcome['p_value']:7.4f}  {decided:9}  {path}")
+    return failed
+
+
+def _score_over_http(client: "Client", name: str, files: list[Path], rate: float) -> "Iterator[Outcome]":
+    """What the service finds, portion by portion; where it refuses one for a picture, each of its pictures alone."""
+    from o2n.client import INCLUDES, REQUEST_PICTURES
+
+    for paths in (files[start : start + REQUEST_PICTURES] for start in range(0, len(files), REQUEST_PICTURES)):
+        try:
+            found = client.score(name, paths, false_positive_rate=rate)
+        except PictureError as error:
+            if len(paths) == 1:
+                yield paths[0], error
+            else:
+                for path in paths:
+                    yield from _score_over_http(client, name, [path], rate)
+            continue
+        for path, scored in zip(paths, found, strict=True):
+            yield path, scored.model_dump(exclude={"name", *INCLUDES})
 
 
 def _score_files(
@@ -157,6 +249,49 @@ def _score_files(
             for path in paths:
                 bar.update()
                 yield path, refused[path] if path in refused else scored[path]
+
+
+@main.command()
+@click.argument("name")
+@click.argument("picture", type=click.Path(path_type=Path))
+@click.option(
+    "--normal/--anomalous",
+    "is_normal",
+    default=None,
+    required=True,
+    help="Normal: into the bank and the thresholds of a new version. Anomalous: kept for evaluation.",
+)
+@click.option("--by", required=True, metavar="WHO", help="Who says so.")
+@click.option("--note", metavar="TEXT")
+@store_option
+def feedback(name: str, picture: Path, is_normal: bool, by: str, note: str | None, store: CategoryStore) -> None:
+    """Tell category NAME that PICTURE is normal, or that it is anomalous.
+
+    Nothing is trained: a normal picture makes a new version at once, and `o2n categories rollback` undoes it.
+    """
+    from o2n.feedback import accept_normal, keep_anomalous
+
+    shown, ref = images.read(picture), store.current(name)
+    if not is_normal:
+        keep_anomalous(store, ref, shown, by, note)
+        click.echo(f"{picture} is kept as anomalous for {name}")
+        return
+    from o2n.normals import encode
+    from o2n.triplet import TripletScorer
+
+    scorer = TripletScorer(store.manifest(ref).profile, store)
+    query = images.resize(shown, scorer.profile.diffusion.resolution)
+    (found,) = scorer.score([query], [ref])
+    features = encode(scorer.foundation, [query])[0].numpy()
+    new = accept_normal(store, scorer.foundation, ref, query, features, found.s_p, found.s_text, by, note)
+    if new == ref:
+        click.echo(f"{picture} is among the normal pictures of {name} already: version {ref.version} serves on")
+    else:
+        click.echo(f"{name} now serves version {new.version}: {describe(store.calibration(new), _default_rate())}")
+
+
+def _default_rate() -> float:
+    return get_settings().false_positive_rate
 
 
 @main.command()
@@ -223,8 +358,15 @@ def show(name: str, as_json: bool, store: CategoryStore) -> None:
     """Every version of category NAME, newest first; `*` marks the one that serves."""
     current = store.current(name).version
     for manifest in store.versions(name):
+        calibration = store.calibration(manifest.ref)
         if as_json:
-            print_json({"version": manifest.version, "current": manifest.version == current} | manifest.model_dump())
+            row = {
+                "version": manifest.version,
+                "current": manifest.version == current,
+                "normal_pictures": len(calibration.scores),
+                "least_false_positive_rate": least_rate(calibration),
+            }
+            print_json(row | manifest.model_dump())
             continue
         size = sum(blob.size for blob in manifest.blobs.values())
         click.echo(
@@ -232,6 +374,13 @@ def show(name: str, as_json: bool, store: CategoryStore) -> None:
             f"{manifest.created.isoformat(timespec='seconds')}  object '{manifest.object_word}'  "
             f"{len(manifest.reference_digests)} references  {size / 1e6:.1f} MB  models {manifest.foundation}"
         )
+        click.echo(f"    {describe(calibration, _default_rate())}")
+        if manifest.parent:
+            last = manifest.feedback[-1]
+            said = f": {last.note}" if last.note else ""
+            click.echo(f"    version {manifest.parent} and a picture that {last.by} said is normal{said}")
+        for warning in manifest.warnings:
+            click.echo(f"    warning: {warning}")
 
 
 @categories.command()

@@ -1,5 +1,6 @@
 """Ray Data: a dataset of pictures -> a dataset of scores. The one module of the library that knows Ray."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,11 @@ import pyarrow as pa
 import ray
 
 from o2n import images
+from o2n.calibration import decide
 from o2n.category import VersionRef
 from o2n.errors import O2NError, PictureError
 from o2n.profiles import Profile
+from o2n.settings import get_settings
 from o2n.store import CategoryStore
 from o2n.triplet import BATCH, TripletScorer
 
@@ -23,6 +26,10 @@ SCHEMA = pa.schema(
         ("s_p", pa.float64()),
         ("s_n", pa.float64()),
         ("s_text", pa.float64()),
+        ("p_value", pa.float64()),
+        ("threshold", pa.float64()),
+        ("is_anomalous", pa.bool_()),
+        ("false_positive_rate", pa.float64()),
         ("error", pa.string()),
     ]
 )
@@ -43,6 +50,7 @@ def score_dataset(
     store: CategoryStore,
     pinned: dict[str, VersionRef],
     *,
+    rate: float | None = None,
     workers: int = 1,
     gpus_per_worker: float = 0,
 ) -> "ray.data.Dataset":
@@ -52,6 +60,8 @@ def score_dataset(
 
     Args:
         pinned: for each category that occurs, the version it is scored with.
+        rate: the false-positive rate to decide at; by default $O2N_FALSE_POSITIVE_RATE. Rows have the rate that was
+            promised, which is higher where a category has too few normal pictures.
         workers: scoring actors, each with the models loaded once.
 
     Returns: a dataset of rows as in `SCHEMA`.
@@ -59,7 +69,7 @@ def score_dataset(
     decoded = pictures.map(_read, fn_kwargs={"side": profile.diffusion.resolution})
     return decoded.map_batches(
         _Scorer,
-        fn_constructor_args=(profile, store, pinned),
+        fn_constructor_args=(profile, store, pinned, get_settings().false_positive_rate if rate is None else rate),
         batch_size=4 * BATCH,
         batch_format="numpy",
         compute=ray.data.ActorPoolStrategy(size=workers),
@@ -80,9 +90,10 @@ def _read(row: dict[str, Any], side: int) -> dict[str, Any]:
 class _Scorer:
     """One worker of the actor pool."""
 
-    def __init__(self, profile: Profile, store: CategoryStore, pinned: dict[str, VersionRef]) -> None:
+    def __init__(self, profile: Profile, store: CategoryStore, pinned: dict[str, VersionRef], rate: float) -> None:
         self._scorer = TripletScorer(profile, store)
-        self._pinned = pinned
+        self._pinned, self._rate = pinned, rate
+        self._calibration = functools.cache(store.calibration)
 
     def __call__(self, batch: dict[str, Any]) -> pa.Table:
         rows = [
@@ -104,9 +115,13 @@ class _Scorer:
         try:
             # Ray hands out read-only views of shared memory, and torch wants arrays of its own.
             scores = self._scorer.score([np.array(pictures[index]) for index in wanted], refs)
+            decisions = [decide(s.score, self._calibration(s.ref), self._rate).values() for s in scores]
         except O2NError as error:
             if len(wanted) == 1:
                 return [{"error": str(error)}]
             # One category's broken version must not take the others' rows with it.
             return [found for index in wanted for found in self._score(pictures, rows, [index])]
-        return [{"score": s.score, "s_p": s.s_p, "s_n": s.s_n, "s_text": s.s_text} for s in scores]
+        return [
+            {"score": s.score, "s_p": s.s_p, "s_n": s.s_n, "s_text": s.s_text, **decision}
+            for s, decision in zip(scores, decisions, strict=True)
+        ]

@@ -47,6 +47,26 @@ object_option = click.option(
     metavar="WORD",
     help="What prompts call the part, such as 'metal nut'. Default: the category's name.",
 )
+more_normal_option = click.option(
+    "--more-normal",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder of further good pictures, for thresholds alone: with 19, a false-positive rate of 5% can be promised.",
+)
+
+
+def _rate(context: click.Context, parameter: click.Parameter, rate: float | None) -> float:
+    return get_settings().false_positive_rate if rate is None else rate
+
+
+rate_option = click.option(
+    "--false-positive-rate",
+    "rate",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    callback=_rate,
+    metavar="RATE",
+    help="Share of good pictures that may be called anomalous. Default: $O2N_FALSE_POSITIVE_RATE, else 0.05.",
+)
 
 
 def connect_ray() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from o2n.calibration import Decision
 from o2n.errors import O2NError
 from o2n.fusion import Score, upsample
 from o2n.images import Picture, fit
@@ -35,13 +36,15 @@ _COLOURS = np.array(
 
 @dataclass(frozen=True)
 class Scored:
-    """One scored picture. label: 'good', the kind of its defect, or None where nobody knows."""
+    """One scored picture. label: 'good', the kind of its defect, or None where nobody knows; decision: None where none
+    was made."""
 
     category: str
     path: str
     label: str | None
     query: Picture
     score: Score
+    decision: Decision | None = None
 
 
 @dataclass(frozen=True)
@@ -177,6 +180,7 @@ def _section(category: str, scored: list[Scored]) -> dict[str, object]:
                 "path": s.path,
                 "label": s.label,
                 "score": s.score.score,
+                "decision": s.decision,
                 "bars": [
                     (title, getattr(s.score, name), (getattr(s.score, name) - span[name][0]) / span[name][1])
                     for title, name in (("S_P", "s_p"), ("S_N", "s_n"), ("S_text", "s_text"), ("fused", "score"))

@@ -10,6 +10,7 @@ A version is visible once its pointer names it, and the pointer moves last: whoe
 nobody sees.
 """
 
+import contextlib
 import random
 import re
 import time
@@ -197,9 +198,11 @@ class CategoryStore:
         return VersionRef(name, self._move(name, earlier))
 
     def keep_feedback(self, name: str, feedback: Feedback) -> None:
-        """Keep a verdict that makes no version; once, however often it is kept."""
-        data = _json(feedback)
-        self.objects.put(f"categories/{check_name(name)}/feedback/{BlobRef.of(data).sha256[:16]}.json", data)
+        """Keep a verdict that makes no version; once, however often and whenever it is given."""
+        said = BlobRef.of(feedback.model_dump_json(exclude={"at"}).encode())
+        with contextlib.suppress(ConflictError):
+            key = f"categories/{check_name(name)}/feedback/{said.sha256[:16]}.json"
+            self.objects.put_if(key, _json(feedback), None)
 
     def feedback(self, name: str) -> list[Feedback]:
         """Every verdict on pictures of a category, oldest first: the normal ones of all its versions, those that were

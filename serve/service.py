@@ -24,8 +24,7 @@ from serve.scoring import Branches
 OVERLAY_SIDE = 1024
 # Pictures decoded at once by a replica: a few kilobytes can become 50 million pixels, and a request may have 64 such.
 DECODERS = 2
-# Two inspectors who accept pictures at the same moment: the later one's is scored anew with the earlier one's version.
-FEEDBACK_ATTEMPTS = 5
+FEEDBACK_ATTEMPTS = 3
 # Each is a small file to read, and who goes back further knows the version by name.
 SHOWN_VERSIONS = 20
 
@@ -77,7 +76,7 @@ class Service:
         deadline = time.monotonic() + self._deadline_seconds
         calibration = await self.catalog.calibration(ref)
         with self._branches.admitted(len(uploads)):
-            pictures = await asyncio.gather(*(self._decode(upload) for upload in uploads))
+            pictures = await asyncio.gather(*(self._prepare(upload) for upload in uploads))
 
             async def reference_of(query: Picture) -> Picture | None:
                 return await self._branches.reference(query, ref, deadline) if with_reference else None
@@ -101,22 +100,25 @@ class Service:
         Raises:
             ConflictError: others change the category all the time. Else as `score`.
         """
-        query, _ = await self._decode(upload)
-        for attempt in range(FEEDBACK_ATTEMPTS):
-            ref = await self.catalog.current(name)
-            if verdict == "anomalous":
-                await asyncio.to_thread(keep_anomalous, self.store, ref, query, by, note)
-                return ref
-            deadline = time.monotonic() + self._deadline_seconds
-            score = await self._branches.score(query, ref, deadline)
-            try:
-                return await self._branches.accept_normal(query, ref, score, by, note, deadline)
-            except ConflictError:
-                if attempt == FEEDBACK_ATTEMPTS - 1:
-                    raise
-            finally:
-                self.catalog.forget(name)
-        raise AssertionError
+        picture = await self._decode(upload)
+        ref = await self.catalog.current(name)
+        if verdict == "anomalous":
+            await asyncio.to_thread(keep_anomalous, self.store, ref, picture, by, note)
+            return ref
+        query = images.resize(picture, self.profile.diffusion.resolution)
+        deadline = time.monotonic() + self._deadline_seconds
+        with self._branches.admitted(1):
+            for attempt in range(FEEDBACK_ATTEMPTS):
+                score = await self._branches.score(query, ref, deadline)
+                try:
+                    ref = await self._branches.accept_normal(query, ref, score, by, note, deadline)
+                    break
+                except ConflictError:  # the category was onboarded anew in between
+                    if attempt == FEEDBACK_ATTEMPTS - 1:
+                        raise
+                    ref = await asyncio.to_thread(self.store.current, name)
+        self.catalog.forget(name)
+        return ref
 
     async def feedback(self, name: str) -> list[Feedback]:
         """The verdicts given on a category, oldest first."""
@@ -192,13 +194,20 @@ class Service:
             ready["store"] = False
         return ready
 
-    async def _decode(self, upload: Upload) -> tuple[Picture, Picture]:
+    async def _prepare(self, upload: Upload) -> tuple[Picture, Picture]:
         """The query at the model's size, and the picture to lay a heat map over."""
 
         def run() -> tuple[Picture, Picture]:
-            data = upload.data
-            picture = images.decode(data, upload.name) if isinstance(data, bytes) else data
+            picture = _decoded(upload)
             return images.resize(picture, self.profile.diffusion.resolution), images.fit(picture, OVERLAY_SIDE)
 
         async with self._decoders:
             return await asyncio.to_thread(run)
+
+    async def _decode(self, upload: Upload) -> Picture:
+        async with self._decoders:
+            return await asyncio.to_thread(_decoded, upload)
+
+
+def _decoded(upload: Upload) -> Picture:
+    return images.decode(upload.data, upload.name) if isinstance(upload.data, bytes) else upload.data

@@ -14,6 +14,7 @@ from o2n.features import patch_features
 from o2n.feedback import accept_normal
 from o2n.fusion import Score
 from o2n.images import Picture
+from o2n.references import References
 from o2n.store import CategoryStore
 from o2n.tokens import SCOPES, create_token
 from o2n.triplet import TripletScorer
@@ -28,10 +29,15 @@ class InProcess:
 
     def __init__(self, store: CategoryStore) -> None:
         self._store, self._scorer = store, TripletScorer(QUICK, store)
+        self._references = References(self._scorer.foundation, store)
 
     async def score(self, query: Picture, ref: VersionRef, deadline: float) -> Score:
         (score,) = await asyncio.to_thread(self._scorer.score, [query], [ref])
         return score
+
+    async def reference(self, query: Picture, ref: VersionRef, deadline: float) -> Picture:
+        features = patch_features(self._scorer.foundation.clip, [query], QUICK.encoder.levels)
+        return await asyncio.to_thread(self._references.nearest, features[0], ref)
 
     async def accept_normal(
         self, query: Picture, ref: VersionRef, score: Score, by: str, note: str | None, deadline: float

@@ -1,0 +1,347 @@
+"""The routes of `/v1` without Ray: scores, decisions, verdicts, rollbacks, and one shape for every error."""
+
+import base64
+import io
+import json
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from o2n.calibration import decide
+from o2n.cli import main
+from o2n.client import Client
+from o2n.errors import ForbiddenError, NotFoundError, PictureError, UnauthorizedError
+from o2n.images import Picture, decode, encode_png
+from o2n.onboard import onboard
+from o2n.triplet import TripletScorer
+from tests.helpers import QUICK, checks, listening, stripes, write
+from tests.serve.conftest import Local
+
+SCORE = "/v1/categories/checks/score"
+
+
+def files(*pictures: Picture) -> list[tuple[str, tuple[str, bytes]]]:
+    return [("pictures", (f"{index}.png", encode_png(picture))) for index, picture in enumerate(pictures)]
+
+
+def is_error(answer: httpx.Response, status: int, code: str, said: str = "") -> bool:
+    body = answer.json()
+    assert answer.status_code == status, body
+    assert set(body) == {"error"}
+    assert set(body["error"]) == {"code", "message", "request_id"}
+    assert body["error"]["code"] == code
+    assert said in body["error"]["message"]
+    assert body["error"]["request_id"] == answer.headers["x-request-id"]
+    assert ("retry-after" in answer.headers) == (status in (429, 503))
+    return "\n" not in body["error"]["message"]
+
+
+def test_a_score_is_the_librarys_and_so_is_the_decision(local: Local) -> None:
+    pictures = [checks(30), stripes(1)]
+    answer = local.client.post(SCORE, headers=local.allowed("score"), files=files(*pictures))
+    assert answer.status_code == 200, answer.text
+    ref = local.store.current("checks")
+    body = answer.json()
+    assert (body["category"], body["version"]) == ref
+    expected = TripletScorer(QUICK, local.store).score(pictures, [ref] * 2)
+    for found, score in zip(body["pictures"], expected, strict=True):
+        assert found["score"] == pytest.approx(score.score, abs=1e-5)
+        decision = decide(score.score, local.store.calibration(ref), 0.05)
+        assert found["p_value"] == decision.p_value
+        assert found["threshold"] == decision.threshold
+        assert found["is_anomalous"] == decision.is_anomalous
+        assert found["false_positive_rate"] == decision.false_positive_rate
+        assert found.get("note") == decision.note
+    assert body["pictures"][1]["is_anomalous"]
+
+
+def test_the_rate_that_is_asked_for_is_kept_or_the_note_says_why_not(local: Local) -> None:
+    def ask(rate: float) -> dict:
+        query = {"false_positive_rate": rate}
+        answer = local.client.post(SCORE, params=query, headers=local.allowed("score"), files=files(checks(30)))
+        return answer.json()["pictures"][0]
+
+    kept = ask(0.5)
+    assert kept["false_positive_rate"] == 0.5
+    assert "note" not in kept
+    broken = ask(0.001)
+    assert broken["false_positive_rate"] > 0.001
+    assert "cannot be promised" in broken["note"]
+    for rate in (0, 1, -1, "nan", "x"):
+        answer = local.client.post(
+            SCORE, params={"false_positive_rate": rate}, headers=local.allowed("score"), files=files(checks(30))
+        )
+        assert is_error(answer, 422, "invalid_request", "false_positive_rate")
+
+
+def test_what_is_included_on_request(local: Local) -> None:
+    query = {"include": ["anomaly_map", "overlay", "counterpart", "reference"]}
+    answer = local.client.post(SCORE, params=query, headers=local.allowed("score"), files=files(checks(1, 500, 3000)))
+    (found,) = answer.json()["pictures"]
+    assert np.array(found["anomaly_map"]).ndim == 2
+    shapes = {name: decode(base64.b64decode(found[name])).shape for name in ("overlay", "counterpart", "reference")}
+    assert shapes == {"overlay": (171, 1024, 3), "counterpart": (64, 64, 3), "reference": (64, 64, 3)}
+
+
+@pytest.fixture
+def learning(local: Local) -> str:
+    """A category of its own, to be taught."""
+    onboard("taught", [checks(0), checks(1)], QUICK, local.store)
+    return "/v1/categories/taught"
+
+
+def test_a_normal_verdict_makes_a_version_that_knows_the_picture(local: Local, learning: str) -> None:
+    def score() -> dict:
+        answer = local.client.post(f"{learning}/score", headers=local.allowed("score"), files=files(checks(50)))
+        body = answer.json()
+        return body["pictures"][0] | {"version": body["version"]}
+
+    before = score()
+    answer = local.client.post(
+        f"{learning}/feedback",
+        headers=local.allowed("feedback"),
+        files={"picture": ("new.png", encode_png(checks(50)))},
+        data={"verdict": "normal", "note": "a shadow"},
+    )
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["by"] == "only-feedback"
+    after = score()
+    assert after["version"] == answer.json()["version"] != before["version"]
+    assert after["s_n"] == pytest.approx(0, abs=1e-4) < before["s_n"]
+    assert (after["s_p"], after["s_text"]) == pytest.approx((before["s_p"], before["s_text"]), abs=1e-5)
+
+    as_json = {
+        "picture": {"name": "new.png", "data": base64.b64encode(encode_png(checks(50))).decode()},
+        "verdict": "normal",
+    }
+    again = local.client.post(f"{learning}/feedback", headers=local.allowed("feedback"), json=as_json)
+    assert again.json()["version"] == after["version"]  # taken once
+
+    rolled = local.client.post(f"{learning}/rollback", headers=local.allowed("admin"))
+    assert rolled.json() == {"category": "taught", "version": before["version"]}
+    assert score() == before
+    query = {"version": after["version"]}
+    forward = local.client.post(f"{learning}/rollback", params=query, headers=local.allowed("admin"))
+    assert forward.json()["version"] == after["version"]
+    listed = local.client.get(f"{learning}/feedback", headers=local.allowed("feedback")).json()
+    assert [(entry["verdict"], entry["by"], entry["note"]) for entry in listed] == [
+        ("normal", "only-feedback", "a shadow")
+    ]
+
+
+def test_an_anomalous_verdict_changes_no_score_and_is_kept_once(local: Local, learning: str) -> None:
+    before = local.store.current("taught")
+    for _ in range(2):
+        answer = local.client.post(
+            f"{learning}/feedback",
+            headers=local.allowed("feedback"),
+            files={"picture": ("bad.png", encode_png(stripes(3)))},
+            data={"verdict": "anomalous"},
+        )
+        assert answer.json()["version"] == before.version, answer.text
+    assert local.store.current("taught") == before
+    listed = local.client.get(f"{learning}/feedback", headers=local.allowed("feedback")).json()
+    assert [entry["verdict"] for entry in listed].count("anomalous") == 1
+
+
+def test_bad_feedback(local: Local, learning: str) -> None:
+    def send(**body) -> httpx.Response:
+        return local.client.post(f"{learning}/feedback", headers=local.allowed("feedback"), **body)
+
+    picture = {"picture": ("new.png", encode_png(checks(50)))}
+    assert is_error(send(files=picture, data={"verdict": "fine"}), 422, "invalid_request", "verdict")
+    assert is_error(send(files=picture), 422, "invalid_request", "verdict")
+    assert is_error(send(files=picture, data={"verdict": "normal", "note": "x" * 1025}), 422, "invalid_request", "note")
+    assert is_error(send(data={"verdict": "normal"}, files={"other": b"x"}), 400, "bad_picture", "'picture'")
+    assert is_error(send(files={"picture": b"x"}, data={"verdict": "normal"}), 400, "bad_picture")
+    assert is_error(send(json={"picture": {"url": "http://x"}, "verdict": "normal"}), 422, "invalid_request")
+    assert is_error(send(content=b"x"), 422, "invalid_request", "content type")
+
+
+def test_categories_and_rollbacks_that_are_none(local: Local) -> None:
+    for name, status, code in (("nuts", 404, "not_found"), ("a.b", 400, "bad_category"), ("-x", 400, "bad_category")):
+        path = f"/v1/categories/{name}"
+        feedback = {"files": {"picture": encode_png(checks(0))}, "data": {"verdict": "normal"}}
+        assert is_error(local.client.get(path, headers=local.allowed("score")), status, code)
+        assert is_error(
+            local.client.post(f"{path}/score", headers=local.allowed("score"), files=files(checks(0))), status, code
+        )
+        assert is_error(
+            local.client.post(f"{path}/feedback", headers=local.allowed("feedback"), **feedback), status, code
+        )
+        assert is_error(local.client.get(f"{path}/feedback", headers=local.allowed("feedback")), status, code)
+        assert is_error(local.client.post(f"{path}/rollback", headers=local.allowed("admin")), status, code)
+    rollback = "/v1/categories/stripes/rollback"
+    assert is_error(local.client.post(rollback, headers=local.allowed("admin")), 404, "not_found", "no earlier version")
+    query = {"version": "f" * 16}
+    assert is_error(local.client.post(rollback, params=query, headers=local.allowed("admin")), 404, "not_found")
+    query = {"version": "../x"}
+    assert is_error(local.client.post(rollback, params=query, headers=local.allowed("admin")), 422, "invalid_request")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/elsewhere", 404, "not_found"),
+        ("GET", "/v1/categories/checks/score", 405, "method_not_allowed"),
+        ("DELETE", "/v1/categories/checks", 405, "method_not_allowed"),
+        ("GET", "/v1/categories/checks/score/", 404, "not_found"),
+        ("GET", "/v1/categories/a%2Fb", 404, "not_found"),
+    ],
+)
+def test_paths_and_methods_that_are_none(local: Local, method: str, path: str, status: int, code: str) -> None:
+    answer = local.client.request(method, path, headers=local.allowed("score"), follow_redirects=False)
+    assert is_error(answer, status, code)
+    assert ("allow" in answer.headers) == (status == 405)
+
+
+def large_png() -> bytes:
+    file = io.BytesIO()
+    Image.new("1", (20_000, 20_000)).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("data", [b"", b"no picture", large_png(), encode_png(np.zeros((1, 1, 3), np.uint8))])
+def test_a_bad_picture_is_named(local: Local, data: bytes) -> None:
+    uploads = [*files(checks(0)), ("pictures", ("bad.png", data))]
+    answer = local.client.post(SCORE, headers=local.allowed("score"), files=uploads)
+    assert is_error(answer, 400, "bad_picture", "bad.png")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[]", b'{"pictures": []}', b'{"pictures": [{"data": "%%%"}]}', b'{"pictures": [{"url": "http://x"}]}'],
+)
+def test_a_bad_json_body(local: Local, body: bytes) -> None:
+    headers = local.allowed("score") | {"content-type": "application/json"}
+    assert is_error(local.client.post(SCORE, content=body, headers=headers), 422, "invalid_request")
+
+
+def test_other_bad_requests(local: Local) -> None:
+    def send(**request) -> httpx.Response:
+        request["headers"] = local.allowed("score") | request.get("headers", {})
+        return local.client.post(SCORE, **request)
+
+    assert is_error(send(content=b"x", headers={"content-type": "text/plain"}), 422, "invalid_request", "text/plain")
+    assert is_error(send(), 422, "invalid_request", "none")
+    assert is_error(send(files={"other": b"x"}), 400, "bad_picture", "'pictures'")
+    assert is_error(send(params={"include": "all"}, files=files(checks(0))), 422, "invalid_request", "include")
+
+
+def test_too_many_pictures(local: Local) -> None:
+    answer = local.client.post(SCORE, headers=local.allowed("score"), files=[("pictures", b"x")] * 65)
+    assert is_error(answer, 400, "bad_picture", "64")
+    pictures = [{"data": ""}] * 65
+    answer = local.client.post(SCORE, headers=local.allowed("score"), json={"pictures": pictures})
+    assert is_error(answer, 422, "invalid_request", "pictures")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "multipart/form-data",
+        "multipart/form-data; boundary=",
+        "multipart/form-data; boundary=ü",
+        "multipart/form-data; boundary=x; charset=none-such",
+        "multipart/form-data; boundary=" + "x" * 5000,
+    ],
+)
+@pytest.mark.parametrize(
+    "body", [b"", b"--x", b"--x\r\n\r\n", b"--x\r\nContent-Disposition: form-data\r\n\r\nv\r\n--x--"]
+)
+def test_forms_that_are_none(local: Local, kind: str, body: bytes) -> None:
+    headers = local.allowed("score") | {"content-type": kind.encode("latin-1")}
+    answer = local.client.post(SCORE, headers=headers, content=body)
+    assert is_error(answer, 400, "bad_picture")
+
+
+def test_two_hundred_mutated_files_are_scored_or_refused(local: Local) -> None:
+    rng = np.random.default_rng(7)
+    seeds = []
+    for form in ("PNG", "JPEG", "WEBP", "GIF"):
+        file = io.BytesIO()
+        Image.fromarray(checks(0)).save(file, form)
+        seeds.append(file.getvalue())
+    statuses = []
+    for index in range(200):
+        data = bytearray(seeds[index % len(seeds)])
+        for place in rng.integers(len(data), size=rng.integers(1, 12)):
+            data[place] = rng.integers(256)
+        cut = bytes(data[: rng.integers(1, len(data) + 1)]) if index % 3 else bytes(data)
+        answer = local.client.post(SCORE, headers=local.allowed("score"), files={"pictures": ("m", cut)})
+        statuses.append(answer.status_code)
+        assert answer.status_code == 200 or is_error(answer, 400, "bad_picture")
+    assert {200, 400} == set(statuses)
+
+
+def test_a_damaged_version_is_the_services_fault_and_says_so(local: Local) -> None:
+    ref = onboard("damaged", [checks(8), checks(9)], QUICK, local.store).ref
+    blob = local.store.manifest(ref).blobs["features"]
+    data = bytearray(local.store.get_blob(blob))
+    data[-1] ^= 1
+    local.store.objects.put(f"blobs/sha256/{blob.sha256}", bytes(data))
+    answer = local.client.post("/v1/categories/damaged/score", headers=local.allowed("score"), files=files(checks(1)))
+    assert is_error(answer, 500, "integrity", "altered")
+    local.store.delete("damaged")
+
+
+def test_the_client_speaks_with_it(local: Local, learning: str, tmp_path: Path) -> None:
+    folder = write(tmp_path, [checks(60), checks(61)])
+    paths = sorted(folder.iterdir())
+    with listening(local.client.app) as url:
+        with Client(url, local.tokens["score"]) as client:
+            found = client.score("checks", paths, include=["overlay"], false_positive_rate=0.5)
+            assert [one.name for one in found] == [str(path) for path in paths]
+            assert decode(base64.b64decode(found[0].overlay)).shape == checks(0).shape
+            assert {"checks", "taught"} <= {one.category for one in client.categories()}
+            (tmp_path / "bad.png").write_bytes(b"x")
+            with pytest.raises(PictureError, match=r"bad\.png: is no picture"):
+                client.score("checks", [tmp_path / "bad.png"])
+            with pytest.raises(NotFoundError, match="nuts"):
+                client.score("nuts", paths)
+            with pytest.raises(ForbiddenError, match="feedback"):
+                client.feedback("taught", paths[0], "normal")
+        with Client(url, local.tokens["feedback"]) as client:
+            learnt = client.feedback("taught", paths[0], "normal", "a shadow")
+            assert learnt.version == local.store.current("taught").version
+        with Client(url, local.tokens["admin"]) as client:
+            assert client.rollback("taught").version != learnt.version
+        with Client(url) as client, pytest.raises(UnauthorizedError, match="o2n tokens create"):
+            client.categories()
+
+
+def test_scoring_by_url_prints_the_same_lines(local: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write(tmp_path / "new", [checks(60), stripes(1)])
+    (folder / "bad.png").write_text("no picture")
+    monkeypatch.setenv("O2N_STORE", local.store.url)
+    monkeypatch.setenv("O2N_TOKEN", local.tokens["score"])
+
+    def lines(*options: str) -> tuple[list, str]:
+        found = CliRunner().invoke(main, ["score", "checks", str(folder), "--json", *options])
+        assert found.exit_code == 1, found.output  # for the bad picture
+        return [json.loads(line) for line in found.stdout.splitlines()], found.stderr
+
+    with listening(local.client.app) as url:
+        over_http, said = lines("--url", url)
+        table = CliRunner().invoke(main, ["score", "checks", str(folder), "--url", url]).stdout.splitlines()
+    in_process, said_here = lines()
+    assert said == said_here
+    for found, expected in zip(over_http, in_process, strict=True):
+        assert found.keys() == expected.keys()
+        assert found == {
+            name: pytest.approx(value, abs=1e-5) if isinstance(value, float) else value
+            for name, value in expected.items()
+        }
+    here = CliRunner().invoke(main, ["score", "checks", str(folder)]).stdout.splitlines()
+    assert table[0] == here[0]
+    assert [line.split()[-1] for line in table] == [line.split()[-1] for line in here]
+
+
+def test_answers_are_plain_json(local: Local) -> None:
+    answer = local.client.post(SCORE, headers=local.allowed("score"), files=files(checks(0)))
+    assert answer.headers["content-type"] == "application/json"
+    assert json.loads(answer.text) == answer.json()
