@@ -23,8 +23,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 DEADLINE = 4.0
 CLIENTS = 64
 CATEGORIES = 200
-# Of either some ten fit.
-ADAPTER_MEMORY, BANK_MEMORY = 2 << 20, 8 << 20
+# Ten adapters or five banks.
+ADAPTER_MEMORY, BANK_MEMORY = 2 << 20, 40 << 20
 
 
 @pytest.fixture(scope="module")
