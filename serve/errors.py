@@ -28,6 +28,7 @@ from o2n.errors import (
     TooLargeError,
     TooSlowError,
     UnauthorizedError,
+    UnavailableError,
 )
 from serve.limits import request_id
 from serve.protocol import ErrorAnswer, ErrorBody
@@ -45,6 +46,7 @@ STATUS: dict[type[O2NError], int] = {
     RequestError: 422,
     OverloadedError: 429,
     StoreError: 503,
+    UnavailableError: 503,
     DeadlineError: 503,
 }
 """What is not here is a fault of the service: 500."""
@@ -79,7 +81,7 @@ def answer_to(scope: Scope, error: O2NError) -> JSONResponse:
         headers["www-authenticate"] = 'Bearer realm="o2n"'
     if isinstance(error, ForbiddenError):
         headers["www-authenticate"] = f'Bearer realm="o2n", error="insufficient_scope", scope="{error.scope}"'
-    if isinstance(error, OverloadedError):
+    if isinstance(error, OverloadedError | UnavailableError):
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after)))
     if isinstance(error, TooSlowError):
         headers["connection"] = "close"  # what the sender still drips is nobody's request

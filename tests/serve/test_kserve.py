@@ -82,9 +82,7 @@ def test_files_in_binary_give_the_librarys_scores(
 
 
 @pytest.mark.parametrize("binary", [True, False])
-def test_pixels_give_the_same_as_their_file(
-    local: Local, foreign: triton.InferenceServerClient, binary: bool
-) -> None:
+def test_pixels_give_the_same_as_their_file(local: Local, foreign: triton.InferenceServerClient, binary: bool) -> None:
     pixels = tensor("pixels", checks(30)[None], "UINT8", binary)
     headers = local.allowed("score")
     found = foreign.infer("checks", [pixels], headers=headers).as_numpy("pred_score")
