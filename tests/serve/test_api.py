@@ -262,7 +262,7 @@ def test_forms_that_are_none(local: Local, kind: str, body: bytes) -> None:
 def test_two_hundred_mutated_files_are_scored_or_refused(local: Local) -> None:
     rng = np.random.default_rng(7)
     seeds = []
-    for form in ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF"):
+    for form in ("PNG", "JPEG", "WEBP", "GIF"):
         file = io.BytesIO()
         Image.fromarray(checks(0)).save(file, form)
         seeds.append(file.getvalue())
@@ -271,7 +271,7 @@ def test_two_hundred_mutated_files_are_scored_or_refused(local: Local) -> None:
         data = bytearray(seeds[index % len(seeds)])
         for place in rng.integers(len(data), size=rng.integers(1, 12)):
             data[place] = rng.integers(256)
-        cut = bytes(data[: rng.integers(1, len(data) + 1)]) if index % 3 == 0 else bytes(data)
+        cut = bytes(data[: rng.integers(1, len(data) + 1)]) if index % 3 else bytes(data)
         answer = local.client.post(SCORE, headers=local.allowed("score"), files={"pictures": ("m", cut)})
         statuses.append(answer.status_code)
         assert answer.status_code == 200 or is_error(answer, 400, "bad_picture")
