@@ -1,4 +1,4 @@
-"""The `o2n` command: onboard, score, feedback, serve, categories, tokens, doctor; without a cluster, but for `serve`."""
+"""The `o2n` command: onboard, score, feedback, serve, categories, tokens, doctor; no cluster, but for `serve`."""
 
 import ipaddress
 import os
@@ -379,6 +379,9 @@ def show(name: str, as_json: bool, store: CategoryStore) -> None:
             click.echo(f"    version {manifest.parent} and a picture that {last.by} said is normal{said}")
         for warning in manifest.warnings:
             click.echo(f"    warning: {warning}")
+    if not as_json:
+        kept = sum(said.verdict == "anomalous" for said in store.feedback(name))
+        click.echo(f"  {kept} picture{'s' * (kept != 1)} kept as anomalous, for evaluation")
 
 
 @categories.command()
