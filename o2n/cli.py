@@ -13,7 +13,7 @@ from tqdm import tqdm
 from o2n import __version__, images
 from o2n.calibration import decide, describe, least_rate, shortfall
 from o2n.category import VersionRef
-from o2n.errors import O2NError, PictureError
+from o2n.errors import IntegrityError, O2NError, PictureError
 from o2n.options import (
     OneLineErrors,
     more_normal_option,
@@ -358,15 +358,18 @@ def show(name: str, as_json: bool, store: CategoryStore) -> None:
     """Every version of category NAME, newest first; `*` marks the one that serves."""
     current = store.current(name).version
     for manifest in store.versions(name):
-        calibration = store.calibration(manifest.ref)
-        if as_json:
-            row = {
-                "version": manifest.version,
-                "current": manifest.version == current,
+        try:
+            calibration = store.calibration(manifest.ref)
+            promise = describe(calibration, _default_rate())
+            figures: dict[str, Any] = {
                 "normal_pictures": len(calibration.scores),
                 "least_false_positive_rate": least_rate(calibration),
             }
-            print_json(row | manifest.model_dump())
+        except IntegrityError as error:  # the other versions are to be seen all the same
+            promise, figures = f"error: {error}", {"error": str(error)}
+        if as_json:
+            row = {"version": manifest.version, "current": manifest.version == current}
+            print_json(row | figures | manifest.model_dump())
             continue
         size = sum(blob.size for blob in manifest.blobs.values())
         click.echo(
@@ -374,13 +377,16 @@ def show(name: str, as_json: bool, store: CategoryStore) -> None:
             f"{manifest.created.isoformat(timespec='seconds')}  object '{manifest.object_word}'  "
             f"{len(manifest.reference_digests)} references  {size / 1e6:.1f} MB  models {manifest.foundation}"
         )
-        click.echo(f"    {describe(calibration, _default_rate())}")
+        click.echo(f"    {promise}")
         if manifest.parent:
             last = manifest.feedback[-1]
             said = f": {last.note}" if last.note else ""
             click.echo(f"    version {manifest.parent} and a picture that {last.by} said is normal{said}")
         for warning in manifest.warnings:
             click.echo(f"    warning: {warning}")
+    if not as_json:
+        kept = sum(said.verdict == "anomalous" for said in store.feedback(name))
+        click.echo(f"  {kept} picture{'s' * (kept != 1)} kept as anomalous, for evaluation")
 
 
 @categories.command()
