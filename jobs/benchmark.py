@@ -102,18 +102,24 @@ def serving(
 
 
 @main.command()
-@click.option("--batches", default="1,2,4,8,16,32", show_default=True, metavar="LIST", help="Batches that are tried.")
+@click.option(
+    "--batches",
+    default="1,2,4,8,16,32",
+    show_default=True,
+    callback=lambda context, parameter, text: _sizes(text),
+    metavar="LIST",
+    help="Batches that are tried.",
+)
 @click.option("--rounds", default=5, show_default=True, help="Runs of every stage; the median counts.")
 @json_option
 @profile_option
-def scoring(batches: str, rounds: int, json_file: Path | None, profile: Profile) -> None:
+def scoring(batches: list[int], rounds: int, json_file: Path | None, profile: Profile) -> None:
     """Time and memory of every stage of onboarding and scoring, alone and in the best batch."""
-    sizes = sorted({1, *(int(size) for size in batches.split(","))})
     foundation = load_foundation(profile)
-    task = _task(EVALUATION[0], sizes[-1], profile)
+    task = _task(EVALUATION[0], batches[-1], profile)
     with (
         tempfile.TemporaryDirectory() as folder,
-        tqdm(total=6 + len(sizes), unit="stage", bar_format="{desc:32} {n_fmt}/{total_fmt} {elapsed}") as bar,
+        tqdm(total=6 + len(batches), unit="stage", bar_format="{desc:32} {n_fmt}/{total_fmt} {elapsed}") as bar,
     ):
 
         def step(what: str) -> None:
@@ -126,10 +132,10 @@ def scoring(batches: str, rounds: int, json_file: Path | None, profile: Profile)
         step("onboarding a category to score")
         ref = onboard(task.name, task.references, profile, store, task.object_word).ref
         whole: dict[int, Stage] = {}
-        for size in sizes:
+        for size in batches:
             step(f"whole score, batch of {size}")
             whole[size] = whole_score(profile, store, task.queries[:size], [ref] * size, rounds)
-        best = min(sizes, key=lambda size: whole[size].seconds / size)
+        best = min(batches, key=lambda size: whole[size].seconds / size)
         at: dict[int, list[Stage]] = {}
         for size in sorted({1, best}):
             queries = task.queries[:size]
@@ -149,6 +155,17 @@ def scoring(batches: str, rounds: int, json_file: Path | None, profile: Profile)
     }
     click.echo(_scoring_table(report))
     _keep(json_file, report)
+
+
+def _sizes(text: str) -> list[int]:
+    """Batch sizes in ascending order, 1 always among them."""
+    try:
+        sizes = {1, *map(int, text.split(","))}
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is no list of numbers such as 1,4,16") from None
+    if min(sizes) < 1:
+        raise click.BadParameter(f"{min(sizes)} pictures are no batch")
+    return sorted(sizes)
 
 
 def _task(family: str, pictures: int, profile: Profile) -> Task:

@@ -1,4 +1,4 @@
-"""The `o2n` command: onboard, score, feedback, serve, categories, tokens, doctor; no cluster, but for `serve`."""
+"""The `o2n` command: onboard, score, feedback, serve, categories, tokens, doctor. Only `serve` starts a cluster."""
 
 import ipaddress
 import os
@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # most of these import torch, which takes seconds that most c
     from o2n.images import Picture
     from o2n.triplet import TripletScorer
 
-Outcome = tuple[Path, PictureError | dict[str, Any]]  # a picture, and its scores, decision and version
+Outcome = tuple[Path, PictureError | dict[str, Any]]  # a picture, and what is shown of it or of its scores
 
 
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
@@ -176,24 +176,26 @@ def _score_here(
             if report is not None:
                 shown.append(Scored(name, str(path), None, picture, found, decision))
             scores = {"score": found.score, "s_p": found.s_p, "s_n": found.s_n, "s_text": found.s_text}
-            yield path, {**scores, **decision.values(), "version": ref.version}
+            yield path, {**scores, **decision.values(), "version": ref.version, "note": decision.note}
 
+    failed = _print_outcomes(outcomes(), f"{name} version {ref.version}", as_json)
     note = shortfall(calibration, rate)
-    failed = _print_outcomes(outcomes(), f"{name} version {ref.version}", as_json, note)
     if report is not None:
         write_report(report, shown, title=f"{name}, version {ref.version}", notes=[note] if note else [])
     return failed
 
 
-def _print_outcomes(outcomes: "Iterable[Outcome]", what: str, as_json: bool, note: str | None = None) -> int:
-    """One line per picture, as they come; returns how many could not be scored."""
+def _print_outcomes(outcomes: "Iterable[Outcome]", what: str, as_json: bool) -> int:
+    """One line per picture, as they come, and once what is to be noted; returns how many could not be scored."""
     if not as_json:
         titles = f"{'score':>8} {'S_P':>8} {'S_N':>8} {'S_text':>8} {'p':>7}"
         click.echo(f"{titles}  decision   picture   ({what})")
-    if note:
-        click.echo(f"note: {note}", err=True)
-    failed = 0
+    failed, noted = 0, None
     for path, outcome in outcomes:
+        note = outcome.pop("note", None) if isinstance(outcome, dict) else None
+        if note and note != noted:
+            click.echo(f"note: {note}", err=True)
+            noted = note
         if isinstance(outcome, PictureError):
             failed += 1
             if as_json:
@@ -211,7 +213,7 @@ def _print_outcomes(outcomes: "Iterable[Outcome]", what: str, as_json: bool, not
 
 def _score_over_http(client: "Client", name: str, files: list[Path], rate: float) -> "Iterator[Outcome]":
     """What the service finds, portion by portion; where it refuses one for a picture, each of its pictures alone."""
-    from o2n.client import REQUEST_PICTURES
+    from o2n.client import INCLUDES, REQUEST_PICTURES
 
     for paths in (files[start : start + REQUEST_PICTURES] for start in range(0, len(files), REQUEST_PICTURES)):
         try:
@@ -224,7 +226,7 @@ def _score_over_http(client: "Client", name: str, files: list[Path], rate: float
                     yield from _score_over_http(client, name, [path], rate)
             continue
         for path, scored in zip(paths, found, strict=True):
-            yield path, scored.model_dump(exclude={"name"}, exclude_none=True)
+            yield path, scored.model_dump(exclude={"name", *INCLUDES})
 
 
 def _score_files(

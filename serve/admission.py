@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from o2n.errors import OverloadedError, UnavailableError
+from serve import metrics
 
 # A queue may take this share of a request's time: pictures differ in cost, and the pace is an estimate.
 SHARE = 0.5
@@ -58,6 +59,7 @@ class Admission:
         if self.in_flight == 0:
             self._since = self._clock()
         self.in_flight += pictures
+        metrics.IN_FLIGHT.set(self.in_flight)
         try:
             yield
             self._answered.append((self._busy_seconds(), pictures))
@@ -67,6 +69,7 @@ class Admission:
             self._busy = self._busy_seconds()
             self._since = self._clock()
             self.in_flight -= pictures
+            metrics.IN_FLIGHT.set(self.in_flight)
 
     def seconds_per_picture(self) -> float:
         """The pace of the last pictures, over the time that there were any; 0 before the first is answered."""

@@ -5,7 +5,7 @@ import base64
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import BaseModel
 
 from o2n import images
@@ -14,6 +14,7 @@ from o2n.category import VersionId
 from o2n.images import Picture
 from o2n.report import overlay
 from o2n.tokens import Token
+from serve import metrics
 from serve.auth import needs
 from serve.bodies import read_feedback, read_pictures
 from serve.observer import note_scored
@@ -172,6 +173,20 @@ async def readyz(service: TheService) -> JSONResponse:
     ready = await service.ready()
     whole = all(ready.values())
     return JSONResponse(ready, status_code=200 if whole else 503, headers=None if whole else {"retry-after": "1"})
+
+
+@probes.get(
+    "/metrics",
+    dependencies=[needs("score")],
+    response_class=PlainTextResponse,
+    responses={
+        200: {"content": {"text/plain": {"example": 'ray_o2n_requests_total{route="/readyz",status="200"} 3.0'}}},
+        **responses(401, 403, 503),
+    },
+)
+async def read_metrics() -> PlainTextResponse:
+    """Metrics of O2N and of Ray Serve, of all nodes, in Prometheus' text format; some ten seconds old."""
+    return PlainTextResponse(await metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def _answer(scored: Scored, include: list[Include]) -> PictureScore:

@@ -26,6 +26,7 @@ from o2n.images import Picture
 from o2n.profiles import Profile
 from o2n.references import References
 from o2n.store import CategoryStore
+from serve import metrics
 
 Features = NDArray[np.float32]  # (L, G, D)
 Counterpart = NDArray[np.float32]  # (3, R, R), in [0, 1]
@@ -74,10 +75,16 @@ class _Replica:
 class _Branch(_Replica, Generic[B]):
     """A replica that loads what versions need, each before its requests join a batch: nobody else waits for it."""
 
-    def __init__(self, branch: B) -> None:
+    def __init__(self, name: str, branch: B) -> None:
         self._branch = branch
+        self._cache = metrics.Cache(name, branch.loaded)
         self._loading: dict[VersionRef, asyncio.Task[object]] = {}
         self._turn = asyncio.Semaphore(LOADERS)
+
+    async def check_health(self) -> None:
+        """As every replica; Serve asks often enough for the cache's counts to be told along."""
+        self._cache.tell()
+        await super().check_health()
 
     async def warm(self, ref: VersionRef) -> None:
         """Load a version, if it is not; requests that want the same wait for one loading.
@@ -112,7 +119,8 @@ class Encoder(_Replica):
     async def encode(self, pictures: list[Picture | Counterpart]) -> list[Features]:
         """Queries and counterparts, as they come -> float32 (L, G, D)."""
         x = torch.cat([_unit(picture) for picture in pictures])
-        features = await self._run(patch_features, self._clip, x, self._levels)
+        with metrics.batch("encoder", len(pictures)):
+            features = await self._run(patch_features, self._clip, x, self._levels)
         return list(features.cpu().numpy())
 
     def _check(self) -> None:
@@ -123,7 +131,7 @@ class Personalizer(_Branch[PersonalBranch]):
     """Query -> its normal counterpart and its distance to it (eq. 2-4), one UNet batch for all categories."""
 
     def __init__(self, profile: Profile, store: CategoryStore, encoder: DeploymentHandle, budget: int) -> None:
-        super().__init__(PersonalBranch(load_foundation(profile), store, budget))
+        super().__init__("personal", PersonalBranch(load_foundation(profile), store, budget))
         self._encoder = encoder
 
     async def compare(self, picture: Picture, features: Features, ref: VersionRef) -> tuple[Local, Picture]:
@@ -141,7 +149,8 @@ class Personalizer(_Branch[PersonalBranch]):
             pictures, refs = zip(*part, strict=True)
             return list(self._branch.counterparts(list(pictures), list(refs)).numpy())
 
-        return await self._run(_isolated, redraw, items)
+        with metrics.batch("personal", len(items)):
+            return await self._run(_isolated, redraw, items)
 
 
 class NormalScorer(_Branch[NormalBranch]):
@@ -149,7 +158,7 @@ class NormalScorer(_Branch[NormalBranch]):
 
     def __init__(self, profile: Profile, store: CategoryStore, budget: int) -> None:
         self._foundation, self._store = load_foundation(profile), store
-        super().__init__(NormalBranch(self._foundation, store, budget))
+        super().__init__("normal", NormalBranch(self._foundation, store, budget))
         self._references = References(self._foundation, store)
 
     async def compare(self, features: Features, ref: VersionRef) -> Local:
@@ -163,7 +172,8 @@ class NormalScorer(_Branch[NormalBranch]):
 
     @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=BATCH_WAIT_SECONDS)
     async def _distances(self, items: list[tuple[Features, VersionRef]]) -> list[Local | O2NError]:
-        return await self._run(_isolated, lambda part: _compare(self._branch.distances, part), items)
+        with metrics.batch("normal", len(items)):
+            return await self._run(_isolated, lambda part: _compare(self._branch.distances, part), items)
 
     async def accept(
         self,
@@ -194,7 +204,7 @@ class TextScorer(_Branch[TextBranch]):
     """Features -> how abnormal they read (eq. 6)."""
 
     def __init__(self, profile: Profile, store: CategoryStore, budget: int) -> None:
-        super().__init__(TextBranch(load_foundation(profile), store, budget))
+        super().__init__("text", TextBranch(load_foundation(profile), store, budget))
 
     async def compare(self, features: Features, ref: VersionRef) -> Local:
         """Returns: float32 (L, G)."""
@@ -203,7 +213,8 @@ class TextScorer(_Branch[TextBranch]):
 
     @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=BATCH_WAIT_SECONDS)
     async def _probabilities(self, items: list[tuple[Features, VersionRef]]) -> list[Local | O2NError]:
-        return await self._run(_isolated, lambda part: _compare(self._branch.probabilities, part), items)
+        with metrics.batch("text", len(items)):
+            return await self._run(_isolated, lambda part: _compare(self._branch.probabilities, part), items)
 
 
 def _compare(

@@ -16,6 +16,7 @@ from o2n.calibration import Calibration
 from o2n.category import Manifest, Pointer, VersionRef
 from o2n.errors import FoundationError, IntegrityError, NotFoundError, O2NError
 from o2n.store import CategoryStore
+from serve import metrics
 
 # A pointer is read again after this many seconds, if anybody asks.
 FRESH_SECONDS = 1.0
@@ -136,10 +137,12 @@ class Catalog:
         if entry.refused == wanted and time.monotonic() < entry.retry:
             return
         try:
+            await self.calibration(wanted)
             await (self._check_loads if entry.serving is None else self._warm)(wanted)
         except REFUSED as error:
             if entry.refused != wanted:
                 logger.warning("%s version %s is refused: %s", wanted.category, wanted.version, error)
+                metrics.REFUSED_VERSIONS.inc()
             entry.refused, entry.why, entry.retry = wanted, error, time.monotonic() + RETRY_SECONDS
             if entry.serving is None:
                 entry.serving = await self._newest_that_loads(pointer, wanted.category)
@@ -155,6 +158,7 @@ class Catalog:
         for version in reversed(pointer.history):
             ref = VersionRef(name, version)
             try:
+                await self.calibration(ref)
                 await self._check_loads(ref)
             except REFUSED:
                 continue

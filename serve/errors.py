@@ -63,6 +63,7 @@ def error_answer(
 
     Args: scope: the request's; code: what a program can tell errors apart by; message: one line for people.
     """
+    scope.setdefault("state", {})["error_code"] = code  # `Observer` counts and logs it
     headers = dict(headers or {})
     if status in (429, 503):
         headers.setdefault("retry-after", str(math.ceil(RETRY_SECONDS)))

@@ -12,10 +12,13 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
+from typing import Any
 
 import httpx
 import ray
 from ray.util.metrics import Counter, Gauge, Histogram
+
+from o2n.loaded import Loaded
 
 SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0]
 # Ray takes no bound that is not positive: what is below the mean of the good pictures shares the first bucket with it.
@@ -34,15 +37,15 @@ REQUESTS = Counter(
 REQUEST_SECONDS = Histogram(
     "o2n_request_seconds", "From a request's first byte to its answer's last.", SECONDS, ("route",)
 )
-REQUEST_PICTURES = Histogram("o2n_request_pictures", "Pictures of a scored request.", PICTURES)
-IN_FLIGHT = Gauge("o2n_pictures_in_flight", "Pictures between their decoding and their score, per gateway.")
+IN_FLIGHT = Gauge("o2n_pictures_in_flight", "Pictures admitted and not yet answered, per gateway.")
+RETRIES = Counter("o2n_retries", "Pictures sent round again because a replica was lost under them.")
 
 # Branches: encoder, personal, normal, text. With the waiting before: ray_serve_deployment_processing_latency_ms.
 BATCH_SECONDS = Histogram("o2n_batch_seconds", "A branch's work on one batch.", SECONDS, ("branch",))
 BATCH_PICTURES = Histogram("o2n_batch_pictures", "Pictures in a branch's batch.", PICTURES, ("branch",))
 
 # What a branch keeps of the versions it was asked for: adapters, banks, text features.
-CACHE_HITS = Counter("o2n_cache_hits", "Versions that were there when asked for.", ("branch",))
+CACHE_HITS = Counter("o2n_cache_hits", "Look-ups of a version that was there.", ("branch",))
 CACHE_LOADS = Counter("o2n_cache_loads", "Versions loaded from the store.", ("branch",))
 CACHE_EVICTIONS = Counter("o2n_cache_evictions", "Versions given up for others.", ("branch",))
 CACHE_BYTES = Gauge("o2n_cache_bytes", "Memory of the versions kept, per replica.", ("branch",))
@@ -57,8 +60,8 @@ DECISIONS = Counter("o2n_decisions", "Pictures called normal or anomalous, by ca
 METRICS: tuple[Counter | Gauge | Histogram, ...] = (
     REQUESTS,
     REQUEST_SECONDS,
-    REQUEST_PICTURES,
     IN_FLIGHT,
+    RETRIES,
     BATCH_SECONDS,
     BATCH_PICTURES,
     CACHE_HITS,
@@ -80,24 +83,6 @@ EXPORTED = ("ray_o2n_", "ray_serve_")
 AGENT_TIMEOUT_SECONDS = 5.0
 
 _named: set[str] = set()
-
-
-class _InFlight:
-    """Counts whom it is entered for; a replica's requests share one event loop, so no two enter at once."""
-
-    def __init__(self, gauge: Gauge) -> None:
-        self._gauge, self._count = gauge, 0
-
-    def __enter__(self) -> None:
-        self._count += 1
-        self._gauge.set(self._count)
-
-    def __exit__(self, *error: object) -> None:
-        self._count -= 1
-        self._gauge.set(self._count)
-
-
-pictures_in_flight = _InFlight(IN_FLIGHT)
 
 
 def record_score(category: str, score: float, p_value: float, is_anomalous: bool) -> None:
@@ -124,6 +109,24 @@ def batch(branch: str, pictures: int) -> Iterator[None]:
     finally:
         BATCH_SECONDS.observe(perf_counter() - begun, {"branch": branch})
         BATCH_PICTURES.observe(pictures, {"branch": branch})
+
+
+class Cache:
+    """Tells the counts of what a branch keeps: how much each has grown since it was told last."""
+
+    def __init__(self, branch: str, loaded: Loaded[Any]) -> None:
+        self._branch, self._loaded = {"branch": branch}, loaded
+        self._told: dict[Counter, int] = {}
+
+    def tell(self) -> None:
+        """Once every few seconds is enough."""
+        kept = self._loaded
+        counts = {CACHE_HITS: kept.hits, CACHE_LOADS: kept.loads, CACHE_EVICTIONS: kept.evictions}
+        for counter, count in counts.items():
+            if grown := count - self._told.get(counter, 0):
+                counter.inc(grown, self._branch)
+        self._told = counts
+        CACHE_BYTES.set(kept.nbytes, self._branch)
 
 
 async def exposition() -> str:

@@ -4,7 +4,7 @@ A line of the log has what happened and how long it took, never a picture, a hea
 id, and with `encoding: JSON` in serve/config.yaml every value below is a field of its own.
 """
 
-import json
+import asyncio
 import logging
 from time import perf_counter
 from typing import Any
@@ -16,6 +16,7 @@ from o2n.category import VersionRef
 from serve import metrics
 
 UNKNOWN_ROUTE = "(none)"
+CLIENT_GONE = 499  # nginx's number for a client that did not wait for the answer
 
 logger = logging.getLogger("ray.serve")
 
@@ -35,31 +36,34 @@ class Observer:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         begun = perf_counter()
-        # What Starlette answers outside of this where nothing inside does.
-        status, code = 500, "internal"
+        state = scope.setdefault("state", {})
+        status = 500
 
         async def watched(message: Message) -> None:
-            nonlocal status, code
+            nonlocal status
             if message["type"] == "http.response.start":
-                status, code = message["status"], ""
-            elif status >= 400:
-                code = code or _error_code(message.get("body", b""))
+                status = message["status"]
             await send(message)
 
         try:
             return await self._app(scope, receive, watched)
+        except Exception:
+            state["error_code"] = "internal"  # Starlette answers it, further out
+            raise
+        except asyncio.CancelledError:
+            status, state["error_code"] = CLIENT_GONE, "client_gone"
+            raise
         finally:
-            _record(scope, status, code, perf_counter() - begun)
+            _record(scope, status, perf_counter() - begun)
 
 
-def _record(scope: Scope, status: int, code: str, seconds: float) -> None:
+def _record(scope: Scope, status: int, seconds: float) -> None:
     # The route's pattern, not the path: a path is whatever a client makes up.
     route = getattr(scope.get("route"), "path", UNKNOWN_ROUTE)
-    scored: dict[str, Any] = scope.get("state", {}).get("scored", {})
+    code: str = scope["state"].get("error_code", "")
+    scored: dict[str, Any] = scope["state"].get("scored", {})
     metrics.REQUESTS.inc(tags={"route": route, "status": str(status), "code": code})
     metrics.REQUEST_SECONDS.observe(seconds, {"route": route})
-    if status == 200 and scored:
-        metrics.REQUEST_PICTURES.observe(scored["pictures"])
     milliseconds = round(1000 * seconds, 1)
     logger.info(
         "%s %s %d %s %.1fms",
@@ -70,11 +74,3 @@ def _record(scope: Scope, status: int, code: str, seconds: float) -> None:
         milliseconds,
         extra={"status": status, "code": code, "milliseconds": milliseconds, **scored},
     )
-
-
-def _error_code(body: bytes) -> str:
-    """The code of an answer in the service's one shape of errors."""
-    try:
-        return str(json.loads(body)["error"]["code"])
-    except (ValueError, KeyError, TypeError):
-        return ""

@@ -27,6 +27,7 @@ from o2n.errors import DeadlineError, O2NError, OverloadedError, UnavailableErro
 from o2n.fusion import Score, fuse_maps
 from o2n.images import Picture
 from o2n.profiles import Profile
+from serve import metrics
 from serve.admission import Admission
 
 # A picture meets a dead replica once for each that died; a router that knows of the death waits for another by itself.
@@ -122,6 +123,7 @@ class Branches:
                             raise _told(error) from None
                         logger.warning("%s lost its replica and goes round again: %s", what, type(error).__name__)
                         self.retries += 1
+                        metrics.RETRIES.inc()
                     await asyncio.sleep(random.uniform(0, RETRY_SECONDS * 2**attempt))
         except TimeoutError:
             raise DeadlineError(f"{what} was not done in time: send it again, or fewer at once") from None

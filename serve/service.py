@@ -16,6 +16,7 @@ from o2n.images import Picture
 from o2n.profiles import Profile
 from o2n.settings import get_settings
 from o2n.store import CategoryStore
+from serve import metrics
 from serve.catalog import Catalog
 from serve.protocol import CategoryAnswer, CategoryDetails, FeedbackEntry, Verdict, VersionEntry
 from serve.scoring import Branches
@@ -84,10 +85,14 @@ class Service:
                 asyncio.gather(*(self._branches.score(query, ref, deadline) for query, _ in pictures)),
                 asyncio.gather(*(reference_of(query) for query, _ in pictures)),
             )
-        return [
+        found = [
             Scored(upload.name, picture, score, decide(score.score, calibration, rate or self._rate), reference)
             for upload, (_, picture), score, reference in zip(uploads, pictures, scores, references, strict=True)
         ]
+        for scored in found:
+            decision = scored.decision
+            metrics.record_score(ref.category, scored.score.score, decision.p_value, decision.is_anomalous)
+        return found
 
     async def learn(self, name: str, upload: Upload, verdict: Verdict, note: str | None, by: str) -> VersionRef:
         """Take an inspector's verdict on a picture; returns the version that serves after it.

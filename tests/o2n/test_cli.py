@@ -207,6 +207,16 @@ def test_tokens(store: CategoryStore) -> None:
     assert read_tokens(store).find(secret) is None
 
 
+def test_score_by_url_errors(store: CategoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("o2n.client.ATTEMPTS", 1)
+    picture = str(write(tmp_path / "new", [checks(0)]) / "000.png")
+    nobody = f"http://127.0.0.1:{free_port()}"
+    assert fails_in_one_line(run("score", "board", picture, "--url", nobody), "cannot be reached")
+    assert fails_in_one_line(run("score", "board", picture, "--url", "nonsense"), "'nonsense' is refused")
+    assert fails_in_one_line(run("score", "a/b", picture, "--url", nobody), "'a/b' is refused")
+    assert run("score", "board", picture, "--url", nobody, "--version", "f" * 16).exit_code == 2
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "o2n.plant"])
 def test_insecure_is_refused_where_others_could_reach_it(store: CategoryStore, host: str) -> None:
     assert fails_in_one_line(run("serve", "--insecure", "--host", host), f"refused on {host}")

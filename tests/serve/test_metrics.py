@@ -1,8 +1,11 @@
 """The table of metrics, the bound on categories, and texts of several nodes made one."""
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from ray.util.metrics import Metric
+from ray.util.metrics import Counter, Metric
 
+from o2n.category import VersionRef
+from o2n.loaded import Loaded
 from serve import metrics
 
 TEXT = """\
@@ -36,7 +39,7 @@ def test_the_middle_of_a_bucket_of_pictures_is_their_number() -> None:
     ]
 
 
-def test_ten_thousand_categories_have_few_names(monkeypatch) -> None:
+def test_ten_thousand_categories_have_few_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "_named", set())
     labels = [metrics.category_label(f"category-{number % 10_000}") for number in range(20_000)]
     assert len(set(labels)) == metrics.NAMED_CATEGORIES + 1
@@ -54,17 +57,18 @@ def test_texts_of_two_nodes_become_one_that_prometheus_reads() -> None:
     assert len(families["ray_o2n_scores"].samples) == 8
 
 
-def test_pictures_in_flight_are_counted_down_after_an_error() -> None:
-    seen: list[float] = []
-
-    class Seen:
-        def set(self, value: float) -> None:
-            seen.append(value)
-
-    flight = metrics._InFlight(Seen())
-    try:
-        with flight, flight:
-            raise RuntimeError
-    except RuntimeError:
-        pass
-    assert seen == [1, 2, 1, 0]
+def test_the_counts_of_a_cache_are_told_as_they_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[str, float]] = []
+    monkeypatch.setattr(Counter, "inc", lambda self, value, tags: told.append((self.info["name"], value)))
+    kept = Loaded(lambda ref: 600, lambda value: value, budget=1000)
+    cache = metrics.Cache("normal", kept)
+    first, second = VersionRef("a", "1"), VersionRef("b", "1")
+    kept.get(first)
+    kept.get(first)
+    cache.tell()
+    assert told == [("o2n_cache_hits", 1), ("o2n_cache_loads", 1)]
+    kept.get(second)
+    told.clear()
+    cache.tell()
+    cache.tell()
+    assert told == [("o2n_cache_loads", 1), ("o2n_cache_evictions", 1)]

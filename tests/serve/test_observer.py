@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from o2n.category import VersionRef
+from serve.errors import error_answer
 from serve.observer import Observer, note_scored
 
 ROUTE = "/v1/categories/{name}/score"
@@ -20,7 +21,9 @@ app.add_middleware(Observer)
 @app.post(ROUTE)
 async def score(name: str, request: Request) -> JSONResponse:
     if name == "nuts":
-        return JSONResponse({"error": {"code": "not_found", "message": "no nuts"}}, status_code=404)
+        return error_answer(request.scope, 404, "not_found", "no nuts")
+    if name == "slow":
+        await asyncio.sleep(60)
     if name == "broken":
         raise ZeroDivisionError
     note_scored(request, VersionRef(name, "v1"), pictures=2)
@@ -58,3 +61,10 @@ def test_every_request_has_one_line(
     assert "secret-token" not in str(vars(record))
     assert "picture bytes" not in str(vars(record))
     assert "made" not in str(vars(record).get("message"))
+
+
+def test_a_client_that_does_not_wait_is_no_fault_of_the_service(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="ray.serve"), pytest.raises(TimeoutError):
+        asyncio.run(asyncio.wait_for(post("/v1/categories/slow/score"), 0.5))
+    (record,) = [record for record in caplog.records if record.name == "ray.serve"]
+    assert (record.status, record.code) == (499, "client_gone")
