@@ -13,7 +13,7 @@ from tqdm import tqdm
 from o2n import __version__, images
 from o2n.calibration import decide, describe, least_rate, shortfall
 from o2n.category import VersionRef
-from o2n.errors import O2NError, PictureError
+from o2n.errors import IntegrityError, O2NError, PictureError
 from o2n.options import (
     OneLineErrors,
     more_normal_option,
@@ -254,25 +254,22 @@ def _score_files(
 @main.command()
 @click.argument("name")
 @click.argument("picture", type=click.Path(path_type=Path))
-@click.option(
-    "--normal/--anomalous",
-    "is_normal",
-    default=None,
-    required=True,
-    help="Normal: into the bank and the thresholds of a new version. Anomalous: kept for evaluation.",
-)
+@click.option("--normal", "verdict", flag_value="normal", help="It goes into bank and thresholds of a new version.")
+@click.option("--anomalous", "verdict", flag_value="anomalous", help="It is kept for evaluation.")
 @click.option("--by", required=True, metavar="WHO", help="Who says so.")
 @click.option("--note", metavar="TEXT")
 @store_option
-def feedback(name: str, picture: Path, is_normal: bool, by: str, note: str | None, store: CategoryStore) -> None:
+def feedback(name: str, picture: Path, verdict: str | None, by: str, note: str | None, store: CategoryStore) -> None:
     """Tell category NAME that PICTURE is normal, or that it is anomalous.
 
     Nothing is trained: a normal picture makes a new version at once, and `o2n categories rollback` undoes it.
     """
+    if verdict is None:
+        raise click.UsageError("say what the picture is: --normal or --anomalous")
     from o2n.feedback import accept_normal, keep_anomalous
 
     shown, ref = images.read(picture), store.current(name)
-    if not is_normal:
+    if verdict == "anomalous":
         keep_anomalous(store, ref, shown, by, note)
         click.echo(f"{picture} is kept as anomalous for {name}")
         return
@@ -358,15 +355,18 @@ def show(name: str, as_json: bool, store: CategoryStore) -> None:
     """Every version of category NAME, newest first; `*` marks the one that serves."""
     current = store.current(name).version
     for manifest in store.versions(name):
-        calibration = store.calibration(manifest.ref)
-        if as_json:
-            row = {
-                "version": manifest.version,
-                "current": manifest.version == current,
+        try:
+            calibration = store.calibration(manifest.ref)
+            promise = describe(calibration, _default_rate())
+            figures: dict[str, Any] = {
                 "normal_pictures": len(calibration.scores),
                 "least_false_positive_rate": least_rate(calibration),
             }
-            print_json(row | manifest.model_dump())
+        except IntegrityError as error:  # the other versions are to be seen all the same
+            promise, figures = f"error: {error}", {"error": str(error)}
+        if as_json:
+            row = {"version": manifest.version, "current": manifest.version == current}
+            print_json(row | figures | manifest.model_dump())
             continue
         size = sum(blob.size for blob in manifest.blobs.values())
         click.echo(
@@ -374,13 +374,16 @@ def show(name: str, as_json: bool, store: CategoryStore) -> None:
             f"{manifest.created.isoformat(timespec='seconds')}  object '{manifest.object_word}'  "
             f"{len(manifest.reference_digests)} references  {size / 1e6:.1f} MB  models {manifest.foundation}"
         )
-        click.echo(f"    {describe(calibration, _default_rate())}")
+        click.echo(f"    {promise}")
         if manifest.parent:
             last = manifest.feedback[-1]
             said = f": {last.note}" if last.note else ""
             click.echo(f"    version {manifest.parent} and a picture that {last.by} said is normal{said}")
         for warning in manifest.warnings:
             click.echo(f"    warning: {warning}")
+    kept = 0 if as_json else sum(said.verdict == "anomalous" for said in store.feedback(name))
+    if kept:
+        click.echo(f"  {kept} picture{'s' * (kept != 1)} kept as anomalous, for evaluation")
 
 
 @categories.command()

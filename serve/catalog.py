@@ -137,6 +137,7 @@ class Catalog:
         if entry.refused == wanted and time.monotonic() < entry.retry:
             return
         try:
+            await self.calibration(wanted)
             await (self._check_loads if entry.serving is None else self._warm)(wanted)
         except REFUSED as error:
             if entry.refused != wanted:
@@ -157,6 +158,7 @@ class Catalog:
         for version in reversed(pointer.history):
             ref = VersionRef(name, version)
             try:
+                await self.calibration(ref)
                 await self._check_loads(ref)
             except REFUSED:
                 continue

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import httpx
@@ -185,17 +186,25 @@ def submit(cluster: Cluster, job: str, *arguments: str) -> None:
         raise DemoError(f"{job} failed; its log ends with: {' | '.join(tail)}")
 
 
-def deploy(cluster: Cluster, port: int | None = None, replicas: int | None = None, **arguments: str | bool) -> str:
+def deploy(
+    cluster: Cluster,
+    port: int | None = None,
+    replicas: int | None = None,
+    options: dict[str, dict[str, Any]] | None = None,
+    **arguments: str | bool | float,
+) -> str:
     """`serve deploy serve/config.yaml` on loopback, at `port` or a free one; the service's URL once it is ready.
 
-    No tokens are asked for. `arguments` are put in place of those in the file. With `replicas` every deployment has
-    just so many.
+    No tokens are asked for. `arguments` are put in place of those in the file, and so are `options` of a deployment, by
+    its name. With `replicas` every deployment has just so many.
     """
     config = yaml.safe_load((ROOT / "serve" / "config.yaml").read_text())
     config["applications"][0]["args"] |= {"insecure": True, **arguments}
     for deployment in config["applications"][0]["deployments"] if replicas else ():
         deployment["num_replicas"] = replicas
         del deployment["autoscaling_config"]
+    for deployment in config["applications"][0]["deployments"]:
+        deployment |= (options or {}).get(deployment["name"], {})
     config["http_options"] = {"host": "127.0.0.1", "port": port or free_port()}
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         yaml.safe_dump(config, file)

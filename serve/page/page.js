@@ -273,7 +273,8 @@ function become(row, state, words = { waiting: "waiting", scoring: "scoring…",
   row.words = words;
   showRow(row);
   showProgress();
-  if ($("sort").value === "score" && state === "scored") showList();
+  if (state === "scored" && $("sort").value === "score") showList();
+  if (state === "scored") showRate();
   if (row === chosen) look(row);
 }
 
@@ -287,7 +288,9 @@ function scoreAgain(again) {
 function showList() {
   const list = shown();
   if ($("sort").value === "score") list.sort((a, b) => (b.answer?.score ?? -Infinity) - (a.answer?.score ?? -Infinity));
+  const focused = document.activeElement; // which a row that is moved would lose
   $("list").replaceChildren(...list.map((row) => row.element));
+  if (focused.parentElement === $("list")) focused.focus();
   $("list").hidden = $("tools").hidden = !list.length;
   $("welcome").hidden = list.length > 0;
   list.forEach(showRow);

@@ -13,7 +13,7 @@ from o2n import images
 from o2n.bank import MemoryBank
 from o2n.branches import unpack
 from o2n.category import VersionRef
-from o2n.errors import ConflictError, FoundationError, NotFoundError
+from o2n.errors import ConflictError, FoundationError, NotFoundError, RequestError
 from o2n.feedback import accept_normal, keep_anomalous
 from o2n.foundation import load_foundation
 from o2n.images import Picture
@@ -196,5 +196,9 @@ def test_an_anomalous_picture_is_kept_and_nothing_else_changes(store: CategorySt
     assert (said.verdict, said.by, said.note, said.version) == ("anomalous", "ada", "a scratch", ref.version)
     assert said.blob is not None
     assert np.array_equal(images.decode(store.get_blob(said.blob)), stripes(5))
+    for by, note in (("", None), ("x" * 129, None), ("ada", "x" * 1025)):
+        with pytest.raises(RequestError, match=r"feedback on board: (by|note): "):
+            keep_anomalous(store, ref, stripes(5), by, note)
+    assert store.feedback("board") == [said]
     with pytest.raises(NotFoundError):
         keep_anomalous(store, VersionRef("board", "0" * 16), stripes(5), "ada")
