@@ -254,25 +254,22 @@ def _score_files(
 @main.command()
 @click.argument("name")
 @click.argument("picture", type=click.Path(path_type=Path))
-@click.option(
-    "--normal/--anomalous",
-    "is_normal",
-    default=None,
-    required=True,
-    help="Normal: into the bank and the thresholds of a new version. Anomalous: kept for evaluation.",
-)
+@click.option("--normal", "verdict", flag_value="normal", help="It goes into bank and thresholds of a new version.")
+@click.option("--anomalous", "verdict", flag_value="anomalous", help="It is kept for evaluation.")
 @click.option("--by", required=True, metavar="WHO", help="Who says so.")
 @click.option("--note", metavar="TEXT")
 @store_option
-def feedback(name: str, picture: Path, is_normal: bool, by: str, note: str | None, store: CategoryStore) -> None:
+def feedback(name: str, picture: Path, verdict: str | None, by: str, note: str | None, store: CategoryStore) -> None:
     """Tell category NAME that PICTURE is normal, or that it is anomalous.
 
     Nothing is trained: a normal picture makes a new version at once, and `o2n categories rollback` undoes it.
     """
+    if verdict is None:
+        raise click.UsageError("say what the picture is: --normal or --anomalous")
     from o2n.feedback import accept_normal, keep_anomalous
 
     shown, ref = images.read(picture), store.current(name)
-    if not is_normal:
+    if verdict == "anomalous":
         keep_anomalous(store, ref, shown, by, note)
         click.echo(f"{picture} is kept as anomalous for {name}")
         return
@@ -384,8 +381,8 @@ def show(name: str, as_json: bool, store: CategoryStore) -> None:
             click.echo(f"    version {manifest.parent} and a picture that {last.by} said is normal{said}")
         for warning in manifest.warnings:
             click.echo(f"    warning: {warning}")
-    if not as_json:
-        kept = sum(said.verdict == "anomalous" for said in store.feedback(name))
+    kept = 0 if as_json else sum(said.verdict == "anomalous" for said in store.feedback(name))
+    if kept:
         click.echo(f"  {kept} picture{'s' * (kept != 1)} kept as anomalous, for evaluation")
 
 

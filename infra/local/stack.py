@@ -8,7 +8,7 @@ import os
 import shlex
 import signal
 import sys
-import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,7 +20,7 @@ import psutil
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infra.local.cluster import local_cluster
+from infra.local.cluster import Cluster, local_cluster
 from infra.local.demo import deploy, step
 from infra.local.s3 import BUCKET, private_s3, s3_environment
 from o2n.errors import ConflictError, O2NError, StoreError
@@ -63,7 +63,7 @@ def run(port: int, profile: str, s3: str | None, output: Path) -> None:
         make_bucket()
         token = make_token()
         step("starting a Ray cluster")
-        with local_cluster(cpus=max(6, psutil.cpu_count() or 1), store=STORE) as cluster:
+        with local_cluster(cpus=max(6, psutil.cpu_count() or 1), store=STORE) as cluster, watched(cluster):
             step("deploying serve/config.yaml (serve deploy)")
             url = deploy(cluster, port=port, profile=profile, insecure=False)
             ray = ("RAY_ADDRESS", "RAY_DASHBOARD_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
@@ -89,7 +89,9 @@ def run(port: int, profile: str, s3: str | None, output: Path) -> None:
             )
             click.echo("\nCtrl-C stops all of it")
             try:
-                threading.Event().wait()
+                while runs(cluster):
+                    time.sleep(1)
+                raise O2NError("the Ray cluster is gone")
             finally:
                 file.unlink()
 
@@ -106,6 +108,26 @@ def running_s3(url: str | None) -> Iterator[dict[str, str]]:
     except KeyError as missing:
         raise O2NError(f"{missing.args[0]} is not set: set it to a key of the S3 server at {url}") from None
     yield s3_environment(url, *keys)
+
+
+@contextmanager
+def watched(cluster: Cluster) -> Iterator[None]:
+    """Where the cluster has ended by itself, say so and why, in place of what that led to."""
+    try:
+        yield
+    except O2NError:
+        if runs(cluster):
+            raise
+        log = (cluster.logs / "ray-start.log").read_text()
+        raise RuntimeError(f"the Ray cluster has ended by itself; its log ends with: {log[-1000:]}") from None
+
+
+def runs(cluster: Cluster) -> bool:
+    """Whether its head is alive."""
+    try:
+        return psutil.Process(cluster.head).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def make_bucket() -> None:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -87,7 +88,7 @@ def test_onboard_then_score_a_folder(store: CategoryStore, quick_profile: str, t
 
 
 def test_a_reference_unlike_the_others_is_told(store: CategoryStore, quick_profile: str, tmp_path: Path) -> None:
-    good = write(tmp_path / "good", [checks(0), checks(1), stripes(0)])
+    good = write(tmp_path / "good", [checks(0), np.roll(checks(0), 1, axis=0), stripes(0)])
     done = run("onboard", "board", "--references", str(good), "--profile", quick_profile)
     assert done.exit_code == 0, done.output
     assert "warning: reference 3 of 3" in done.stderr
