@@ -34,7 +34,6 @@ from serve.admission import Admission
 ATTEMPTS = 6
 RETRY_SECONDS = 0.1
 READY_TIMEOUT_SECONDS = 5.0
-WARM_TIMEOUT_SECONDS = 60.0
 
 # What a caller sees of a replica that died, or that took the result it was to hand on with it.
 LOST = (RayActorError, ObjectLostError, WorkerCrashedError, NodeDiedError, TaskCancelledError)
@@ -159,7 +158,7 @@ class Branches:
         """
         handles = (self._personalizer, self._normal, self._text)
         try:
-            async with asyncio.timeout(WARM_TIMEOUT_SECONDS):
+            async with asyncio.timeout(self.deadline_seconds):
                 await asyncio.gather(*(_answer(handle.warm.remote(ref)) for handle in handles))
         except TimeoutError:
             raise DeadlineError(f"{ref.category} version {ref.version} did not load in time") from None
@@ -172,7 +171,10 @@ class Branches:
         A replica that is starting or dying just now loads it when it is first asked for it.
         """
         found = await asyncio.gather(
-            *(_everywhere(handle, "warm", ref) for handle in (self._personalizer, self._normal, self._text))
+            *(
+                _everywhere(self.deadline_seconds, handle, "warm", ref)
+                for handle in (self._personalizer, self._normal, self._text)
+            )
         )
         for results in found:
             for error in results:
@@ -192,7 +194,7 @@ class Branches:
 
         async def is_ready(handle: DeploymentHandle) -> bool:
             # Asked of the replicas directly: a service is no less ready for having a queue.
-            results = await _everywhere(handle, "ready", timeout=READY_TIMEOUT_SECONDS)
+            results = await _everywhere(READY_TIMEOUT_SECONDS, handle, "ready")
             errors = [result for result in results if isinstance(result, BaseException)]
             if len(errors) == len(results):
                 logger.warning("not ready: %s: %r", handle.deployment_name, errors[:1])
@@ -212,13 +214,11 @@ async def _answer(response: Any) -> Any:
     return await response
 
 
-async def _everywhere(
-    handle: DeploymentHandle, method: str, *arguments: object, timeout: float = WARM_TIMEOUT_SECONDS
-) -> list[Any]:
+async def _everywhere(seconds: float, handle: DeploymentHandle, method: str, *arguments: object) -> list[Any]:
     """What every replica answers, or the error instead."""
     try:
         response = handle.broadcast(method, *arguments)
-        return await response.results_async(timeout_s=timeout, return_exceptions=True)
+        return await response.results_async(timeout_s=seconds, return_exceptions=True)
     except (Exception, asyncio.CancelledError) as error:
         if _cancelled_by_caller():
             raise
