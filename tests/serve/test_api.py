@@ -199,6 +199,12 @@ def test_paths_and_methods_that_are_none(local: Local, method: str, path: str, s
     assert ("allow" in answer.headers) == (status == 405)
 
 
+def test_hostile_paths_and_hosts_change_no_shape(local: Local) -> None:
+    assert is_error(local.client.get("/a%0Ab%00c"), 404, "not_found")
+    assert is_error(local.client.get("/" + "x" * 10_000), 404, "not_found")
+    assert is_error(local.client.get("/elsewhere", headers={"host": "[::1"}), 404, "not_found")
+
+
 def large_png() -> bytes:
     file = io.BytesIO()
     Image.new("1", (20_000, 20_000)).save(file, "PNG")
