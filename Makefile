@@ -6,7 +6,7 @@ VENV ?= .venv
 # FAISS comes in a GPU and a CPU wheel that exclude each other: take what the machine has.
 EXTRA := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 
-.PHONY: demo stack test lint clean
+.PHONY: demo stack test lint clean chromium
 
 demo: $(VENV)/installed-demo
 	$(VENV)/bin/python -m infra.local.demo $(ARGS)
@@ -14,13 +14,19 @@ demo: $(VENV)/installed-demo
 stack: $(VENV)/installed-stack
 	$(VENV)/bin/python -m infra.local.stack $(ARGS)
 
-test: $(VENV)/installed-test
+test: $(VENV)/installed-test chromium
 	$(VENV)/bin/python -m pytest $(ARGS)
 
 lint: $(VENV)/installed-test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+# The page is tested in a real browser, Debian's.
+chromium:
+	@command -v chromium >/dev/null \
+	  || { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -qq --no-install-recommends chromium >/dev/null; } \
+	  || echo "Chromium is not there and cannot be installed: the tests of the page are skipped"
 
 clean:
 	rm -rf $(VENV) o2n-demo o2n-stack

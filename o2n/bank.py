@@ -25,13 +25,13 @@ class MemoryBank:
         Args: features: float32 (B, L, G, D) of the queries.
         Returns: float32 (B, L, G) in [0, 2], on the CPU.
         """
-        batch, _, patches, width = features.shape
-        distances = []
+        queries = np.ascontiguousarray(features.cpu().numpy())
+        distances = np.empty(queries.shape[:3], np.float32)
         for level, index in enumerate(self._indexes):
-            query = np.ascontiguousarray(features[:, level].reshape(-1, width).cpu().numpy())
-            similarity, _ = index.search(query, 1)
-            distances.append(torch.from_numpy(1.0 - similarity).reshape(batch, patches))
-        return torch.stack(distances, dim=1).clamp_min(0)
+            for row, query in enumerate(queries):  # one by one, so that a distance is the same bits in any company
+                similarity, _ = index.search(np.ascontiguousarray(query[level]), 1)
+                distances[row, level] = 1 - similarity[:, 0]
+        return torch.from_numpy(distances).clamp_min(0)
 
 
 def picture_distance(features: Tensor, normal: Tensor) -> Tensor:

@@ -26,11 +26,13 @@ Rate = Annotated[float, Field(gt=0, lt=1, description="share of normal pictures 
 class NormalPicture(BaseModel):
     """One real normal picture and what it scored while it was not in the bank.
 
-    Extra pictures were never seen by anything that was trained: they are exchangeable with every later normal picture
-    exactly. References are so only nearly: the adapter was trained to redraw them, so their S_P is too small, while
-    S_N leaves them out of the bank, which is then smaller than the one that serves, so their S_N is too large. Pictures
-    that an inspector fed back are chosen, mostly among the highest scores: they raise thresholds, and false alarms
-    become rarer than promised.
+    Extra pictures were never seen by anything that was trained: they are exchangeable with every later normal picture,
+    and calibrated on m of them alone, a rate is kept exactly. References are not quite: the adapter was trained to
+    redraw them, so their S_P is too small, and S_N leaves them out of the bank, which is then smaller than the one that
+    serves, so their S_N is too large. Among m extra pictures, r references make no rate worse than (m+r+1)/(m+1) times
+    itself, however low they score; alone they promise nothing exactly (`jobs/evaluate_promise.py` measures what comes
+    of it). Pictures that an inspector fed back are chosen, mostly among the highest scores: they raise thresholds, and
+    false alarms become rarer than promised.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -148,9 +150,10 @@ def describe(calibration: Calibration, rate: float) -> str:
         if origin in origins
     ]
     more, kinds = missing(calibration, rate), ", ".join(counts)
+    only = "; roughly, because the models have seen the references" if set(origins) == {"reference"} else ""
     return (
         f"calibrated on {_counted(len(calibration.scores))}{f' ({kinds})' if kinds else ''}: "
-        f"false-positive rates from {100 * least_rate(calibration):.3g}% can be promised"
+        f"false-positive rates from {100 * least_rate(calibration):.3g}% can be promised{only}"
         f"{f'; for {100 * rate:g}%, {more} more are needed' if more else ''}"
     )
 

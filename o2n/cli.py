@@ -1,9 +1,9 @@
-"""The `o2n` command: onboard, score, feedback, serve, categories, tokens, doctor; without a cluster, but for `serve`."""
+"""The `o2n` command: onboard, score, feedback, serve, categories, tokens, doctor. Only `serve` starts a cluster."""
 
 import ipaddress
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from tqdm import tqdm
 from o2n import __version__, images
 from o2n.calibration import decide, describe, least_rate, shortfall
 from o2n.category import VersionRef
-from o2n.errors import O2NError, PictureError
+from o2n.errors import IntegrityError, O2NError, PictureError
 from o2n.options import (
     OneLineErrors,
     more_normal_option,
@@ -29,10 +29,13 @@ from o2n.settings import get_settings
 from o2n.store import CategoryStore
 from o2n.tokens import SCOPES, Scope, create_token, read_tokens, revoke_token
 
-if TYPE_CHECKING:  # these import torch, which takes seconds that most commands need not spend
+if TYPE_CHECKING:  # most of these import torch, which takes seconds that most commands need not spend
+    from o2n.client import Client
     from o2n.fusion import Score
     from o2n.images import Picture
     from o2n.triplet import TripletScorer
+
+Outcome = tuple[Path, PictureError | dict[str, Any]]  # a picture, and what is shown of it or of its scores
 
 
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
@@ -108,6 +111,8 @@ def onboard(
 @click.option("--version", metavar="ID", help="Score with this version instead of the one that serves now.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON line per picture instead of a table.")
 @click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help="Also write an HTML report.")
+@click.option("--url", metavar="URL", help="Let the service at this URL score, instead of this process.")
+@click.option("--token", envvar="O2N_TOKEN", show_envvar=True, help="Bearer token for --url.")
 @rate_option
 @store_option
 def score(
@@ -116,6 +121,8 @@ def score(
     version: str | None,
     as_json: bool,
     report: Path | None,
+    url: str | None,
+    token: str | None,
     rate: float,
     store: CategoryStore,
 ) -> None:
@@ -125,47 +132,101 @@ def score(
     score, s_p, s_n, s_text, p_value, threshold, is_anomalous, false_positive_rate and version; a picture that cannot
     be read has path and error instead, the others are scored all the same, and the exit status is 1.
     """
+    files = [file for path in paths for file in (images.find(path) if path.is_dir() else [path])]
+    if not files:
+        raise PictureError(f"no pictures in {', '.join(map(str, paths))}: give picture files or a folder of them")
+    if url is not None:
+        if version or report:
+            raise click.UsageError("--version and --report are for scoring in this process, without --url")
+        from o2n.client import Client
+
+        with Client(url, token) as client:
+            serving = client.category(name).version
+            failed = _print_outcomes(_score_over_http(client, name, files, rate), f"{name} version {serving}", as_json)
+    else:
+        failed = _score_here(name, files, version, as_json, report, rate, store)
+    if failed:
+        raise PictureError(f"{failed} of {len(files)} pictures could not be scored: see their lines above")
+
+
+def _score_here(
+    name: str,
+    files: list[Path],
+    version: str | None,
+    as_json: bool,
+    report: Path | None,
+    rate: float,
+    store: CategoryStore,
+) -> int:
     from o2n.report import Scored, write_report
     from o2n.triplet import TripletScorer
 
     ref = store.current(name) if version is None else VersionRef(name, version)
-    files = [file for path in paths for file in (images.find(path) if path.is_dir() else [path])]
-    if not files:
-        raise PictureError(f"no pictures in {', '.join(map(str, paths))}: give picture files or a folder of them")
     scorer = TripletScorer(store.manifest(ref).profile, store)
     calibration = store.calibration(ref)
-    note = shortfall(calibration, rate)
     shown: list[Scored] = []
+
+    def outcomes() -> "Iterator[Outcome]":
+        for path, outcome in _score_files(scorer, ref, files):
+            if isinstance(outcome, PictureError):
+                yield path, outcome
+                continue
+            picture, found = outcome
+            decision = decide(found.score, calibration, rate)
+            if report is not None:
+                shown.append(Scored(name, str(path), None, picture, found, decision))
+            scores = {"score": found.score, "s_p": found.s_p, "s_n": found.s_n, "s_text": found.s_text}
+            yield path, {**scores, **decision.values(), "version": ref.version, "note": decision.note}
+
+    failed = _print_outcomes(outcomes(), f"{name} version {ref.version}", as_json)
+    note = shortfall(calibration, rate)
+    if report is not None:
+        write_report(report, shown, title=f"{name}, version {ref.version}", notes=[note] if note else [])
+    return failed
+
+
+def _print_outcomes(outcomes: "Iterable[Outcome]", what: str, as_json: bool) -> int:
+    """One line per picture, as they come, and once what is to be noted; returns how many could not be scored."""
     if not as_json:
         titles = f"{'score':>8} {'S_P':>8} {'S_N':>8} {'S_text':>8} {'p':>7}"
-        click.echo(f"{titles}  decision   picture   ({name} version {ref.version})")
-    if note:
-        click.echo(f"note: {note}", err=True)
-    failed = 0
-    for path, outcome in _score_files(scorer, ref, files):
+        click.echo(f"{titles}  decision   picture   ({what})")
+    failed, noted = 0, None
+    for path, outcome in outcomes:
+        note = outcome.pop("note", None) if isinstance(outcome, dict) else None
+        if note and note != noted:
+            click.echo(f"note: {note}", err=True)
+            noted = note
         if isinstance(outcome, PictureError):
             failed += 1
             if as_json:
                 print_json({"path": str(path), "error": str(outcome)})
             else:
                 click.echo(f"error: {outcome}", err=True)
-            continue
-        picture, found = outcome
-        decision = decide(found.score, calibration, rate)
-        if as_json:
-            scores = {"score": found.score, "s_p": found.s_p, "s_n": found.s_n, "s_text": found.s_text}
-            print_json({"path": str(path), **scores, **decision.values(), "version": ref.version})
+        elif as_json:
+            print_json({"path": str(path), **outcome})
         else:
-            columns = (found.score, found.s_p, found.s_n, found.s_text)
-            row = " ".join(f"{value:8.4f}" for value in columns)
-            decided = "anomalous" if decision.is_anomalous else "normal"
-            click.echo(f"{row} {decision.p_value:7.4f}  {decided:9}  {path}")
-        if report is not None:
-            shown.append(Scored(name, str(path), None, picture, found, decision))
-    if report is not None:
-        write_report(report, shown, title=f"{name}, version {ref.version}", notes=[note] if note else [])
-    if failed:
-        raise PictureError(f"{failed} of {len(files)} pictures could not be scored: see their lines above")
+            row = " ".join(f"{outcome[column]:8.4f}" for column in ("score", "s_p", "s_n", "s_text"))
+            decided = "anomalous" if outcome["is_anomalous"] else "normal"
+            click.echo(f"{row} {outcome['p_value']:7.4f}  {decided:9}  {path}")
+    return failed
+
+
+def _score_over_http(client: "Client", name: str, files: list[Path], rate: float) -> "Iterator[Outcome]":
+    """What the service finds, portion by portion; where it refuses one for a picture, each of its pictures alone."""
+    from o2n.client import INCLUDES, REQUEST_PICTURES
+
+    for paths in (files[start : start + REQUEST_PICTURES] for start in range(0, len(files), REQUEST_PICTURES)):
+        try:
+            found = client.score(name, paths, false_positive_rate=rate)
+        except PictureError as error:
+            if len(paths) == 1:
+                yield paths[0], error
+            else:
+                for path in paths:
+                    yield from _score_over_http(client, name, [path], rate)
+            continue
+        for path, scored in zip(paths, found, strict=True):
+            yield path, scored.model_dump(exclude={"name", *INCLUDES})
 
 
 def _score_files(
@@ -193,25 +254,22 @@ def _score_files(
 @main.command()
 @click.argument("name")
 @click.argument("picture", type=click.Path(path_type=Path))
-@click.option(
-    "--normal/--anomalous",
-    "is_normal",
-    default=None,
-    required=True,
-    help="Normal: into the bank and the thresholds of a new version. Anomalous: kept for evaluation.",
-)
+@click.option("--normal", "verdict", flag_value="normal", help="It goes into bank and thresholds of a new version.")
+@click.option("--anomalous", "verdict", flag_value="anomalous", help="It is kept for evaluation.")
 @click.option("--by", required=True, metavar="WHO", help="Who says so.")
 @click.option("--note", metavar="TEXT")
 @store_option
-def feedback(name: str, picture: Path, is_normal: bool, by: str, note: str | None, store: CategoryStore) -> None:
+def feedback(name: str, picture: Path, verdict: str | None, by: str, note: str | None, store: CategoryStore) -> None:
     """Tell category NAME that PICTURE is normal, or that it is anomalous.
 
     Nothing is trained: a normal picture makes a new version at once, and `o2n categories rollback` undoes it.
     """
+    if verdict is None:
+        raise click.UsageError("say what the picture is: --normal or --anomalous")
     from o2n.feedback import accept_normal, keep_anomalous
 
     shown, ref = images.read(picture), store.current(name)
-    if not is_normal:
+    if verdict == "anomalous":
         keep_anomalous(store, ref, shown, by, note)
         click.echo(f"{picture} is kept as anomalous for {name}")
         return
@@ -297,15 +355,18 @@ def show(name: str, as_json: bool, store: CategoryStore) -> None:
     """Every version of category NAME, newest first; `*` marks the one that serves."""
     current = store.current(name).version
     for manifest in store.versions(name):
-        calibration = store.calibration(manifest.ref)
-        if as_json:
-            row = {
-                "version": manifest.version,
-                "current": manifest.version == current,
+        try:
+            calibration = store.calibration(manifest.ref)
+            promise = describe(calibration, _default_rate())
+            figures: dict[str, Any] = {
                 "normal_pictures": len(calibration.scores),
                 "least_false_positive_rate": least_rate(calibration),
             }
-            print_json(row | manifest.model_dump())
+        except IntegrityError as error:  # the other versions are to be seen all the same
+            promise, figures = f"error: {error}", {"error": str(error)}
+        if as_json:
+            row = {"version": manifest.version, "current": manifest.version == current}
+            print_json(row | figures | manifest.model_dump())
             continue
         size = sum(blob.size for blob in manifest.blobs.values())
         click.echo(
@@ -313,13 +374,16 @@ def show(name: str, as_json: bool, store: CategoryStore) -> None:
             f"{manifest.created.isoformat(timespec='seconds')}  object '{manifest.object_word}'  "
             f"{len(manifest.reference_digests)} references  {size / 1e6:.1f} MB  models {manifest.foundation}"
         )
-        click.echo(f"    {describe(calibration, _default_rate())}")
+        click.echo(f"    {promise}")
         if manifest.parent:
             last = manifest.feedback[-1]
             said = f": {last.note}" if last.note else ""
             click.echo(f"    version {manifest.parent} and a picture that {last.by} said is normal{said}")
         for warning in manifest.warnings:
             click.echo(f"    warning: {warning}")
+    kept = 0 if as_json else sum(said.verdict == "anomalous" for said in store.feedback(name))
+    if kept:
+        click.echo(f"  {kept} picture{'s' * (kept != 1)} kept as anomalous, for evaluation")
 
 
 @categories.command()

@@ -13,14 +13,14 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import httpx
 from pydantic import AwareDatetime, BaseModel, TypeAdapter, ValidationError
 
 from o2n import errors, images
 from o2n.category import check_name
-from o2n.errors import O2NError, OverloadedError, RequestError
+from o2n.errors import O2NError, OverloadedError, RequestError, UnavailableError
 
 ATTEMPTS = 6
 TIMEOUT_SECONDS = 60.0
@@ -31,6 +31,7 @@ REQUEST_BYTES = 32 << 20
 
 Picture = Path | str | bytes  # a file, its path, or the bytes of one
 Include = Literal["anomaly_map", "overlay", "counterpart", "reference"]
+INCLUDES: tuple[Include, ...] = get_args(Include)
 
 Answer = TypeVar("Answer")
 
@@ -49,7 +50,6 @@ class Scored(BaseModel):
     """One picture's answer; see the service's API for the fields. Pictures in it are PNG files in base64."""
 
     name: str
-    version: str
     score: float
     s_p: float
     s_n: float
@@ -58,6 +58,7 @@ class Scored(BaseModel):
     threshold: float
     is_anomalous: bool
     false_positive_rate: float
+    version: str
     note: str | None = None
     anomaly_map: list[list[float]] | None = None
     overlay: str | None = None
@@ -209,8 +210,8 @@ def _error(answer: httpx.Response) -> O2NError:
             f"{answer.url} answered {answer.status_code} {answer.reason_phrase}, as no O2N service does: check the URL"
         )
     kind = _BY_CODE.get(code, ServiceError)
-    if kind is OverloadedError:
-        return OverloadedError(message, _retry_after(answer))
+    if issubclass(kind, OverloadedError | UnavailableError):
+        return kind(message, _retry_after(answer))
     return kind(message)
 
 

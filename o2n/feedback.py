@@ -6,15 +6,16 @@ Nothing is trained, and undoing it is a rollback. Onboarding the category anew b
 import random
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from o2n import images
 from o2n.calibration import Calibration, NormalPicture
 from o2n.category import BlobRef, Feedback, Manifest, VersionRef
-from o2n.errors import ConflictError, IntegrityError
+from o2n.errors import ConflictError, IntegrityError, RequestError
 from o2n.images import Picture
 from o2n.store import SWAP_ATTEMPTS, CategoryStore
 
@@ -54,19 +55,13 @@ def accept_normal(
         ConflictError: the category was onboarded anew since `ref`: score the picture again.
         CategoryError, NotFoundError, IntegrityError, StoreError: a version or a store that cannot be used.
         FoundationError: the version was made with other models.
+        RequestError: `by` or `note` that is too long, or nobody.
     """
     from o2n.branches import checked_manifest
 
     query = images.resize(picture, foundation.profile.diffusion.resolution)
     judged = checked_manifest(store, ref, foundation)
-    feedback = Feedback(
-        verdict="normal",
-        by=by,
-        note=note,
-        at=datetime.now(UTC),
-        picture=images.digest(query),
-        version=ref.version,
-    )
+    feedback = _verdict("normal", query, ref, by, note)
     for attempt in range(SWAP_ATTEMPTS):
         base = checked_manifest(store, store.current(ref.category), foundation)
         if any(base.blobs[blob] != judged.blobs[blob] for blob in _SCORED_WITH):  # type: ignore[index]
@@ -100,18 +95,29 @@ def keep_anomalous(store: CategoryStore, ref: VersionRef, picture: Picture, by: 
 
     Raises:
         CategoryError, NotFoundError, IntegrityError, StoreError: a version or a store that cannot be used.
+        RequestError: as `accept_normal`.
     """
     query = images.resize(picture, store.manifest(ref).profile.diffusion.resolution)
-    feedback = Feedback(
-        verdict="anomalous",
-        by=by,
-        note=note,
-        at=datetime.now(UTC),
-        picture=images.digest(query),
-        version=ref.version,
-        blob=store.put_blob(images.encode_png(picture)),
-    )
-    store.keep_feedback(ref.category, feedback)
+    feedback = _verdict("anomalous", query, ref, by, note)
+    blob = store.put_blob(images.encode_png(picture))
+    store.keep_feedback(ref.category, feedback.model_copy(update={"blob": blob}))
+
+
+def _verdict(
+    verdict: Literal["normal", "anomalous"], query: Picture, ref: VersionRef, by: str, note: str | None
+) -> Feedback:
+    try:
+        return Feedback(
+            verdict=verdict,
+            by=by,
+            note=note,
+            at=datetime.now(UTC),
+            picture=images.digest(query),
+            version=ref.version,
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise RequestError(f"feedback on {ref.category}: {first['loc'][0]}: {first['msg']}") from None
 
 
 def _enlarged(

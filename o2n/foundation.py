@@ -263,6 +263,8 @@ def _load_diffusion(settings: DiffusionSettings, device: torch.device, weights: 
                 vae = _frozen(load(AutoencoderKL, "vae"), device)
     except Exception as error:  # diffusers, transformers and the hub each raise their own kinds
         raise _cannot_load("diffusion model", source, error) from error
+    if device.type == "cpu":
+        _pointwise_as_products(unet)
     return DiffusionModel(
         unet=_frozen(unet, device),
         text_encoder=_frozen(text_encoder, device),
@@ -308,6 +310,28 @@ def _embedded(build: Callable[[], Any], weights: Path | None, name: str) -> Any:
     if weights is not None:
         model.load_state_dict(safetensors.torch.load_file(weights / f"{name}.safetensors"))
     return model
+
+
+class _PointwiseConv(nn.Conv2d):
+    """A convolution of 1 × 1 as the matrix product it is: torch's CPU kernel for it sums in an order that depends on
+    the number of threads, and a score must not."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            return super().forward(x)
+        product = self.weight.flatten(1) @ x.flatten(2)
+        return (product if self.bias is None else product + self.bias[:, None]).unflatten(2, x.shape[2:])
+
+
+def _pointwise_as_products(model: nn.Module) -> None:
+    for module in model.modules():
+        if (
+            type(module) is nn.Conv2d
+            and module.kernel_size == (1, 1)
+            and module.stride == (1, 1)
+            and module.groups == 1
+        ):
+            module.__class__ = _PointwiseConv
 
 
 def _frozen(model: Any, device: torch.device) -> Any:

@@ -25,7 +25,7 @@ from o2n.customize import customize, load_adapter, unload_adapter
 from o2n.errors import CategoryError
 from o2n.foundation import load_foundation
 from o2n.images import Picture
-from o2n.normals import calibrate, encode, leave_one_out
+from o2n.normals import calibrate, encode, leave_one_out, odd_reference
 from o2n.pool import bank_origins, draw_pool, draw_prior, warped
 from o2n.profiles import Profile
 from o2n.scales import UNSCALED, branch_scales
@@ -111,14 +111,14 @@ def onboard(
     check_name(name)
     _check_references(references, name)
     # A copy of a reference brings nothing, and would stay in the bank from which that reference is left out.
-    references = list({images.digest(reference): reference for reference in references}.values())
+    distinct = {images.digest(reference): reference for reference in references}
     word = object_word or name.replace("-", " ").replace("_", " ").lower()
     foundation = load_foundation(profile)
     model = foundation.diffusion
     stages = _Stages(store, on_progress)
 
     resolution = profile.diffusion.resolution
-    resized = [images.resize(reference, resolution) for reference in references]
+    resized = [images.resize(reference, resolution) for reference in distinct.values()]
     references_blob = store.put_blob(pack(torch.from_numpy(np.stack(resized))))
     base = [foundation.identity, profile.model_dump_json(exclude={"name"}), word]
 
@@ -172,9 +172,9 @@ def onboard(
 
     scales_blob = stages.run("scales", [*base, adapter_blob.sha256, features_blob.sha256], make_scales)
 
-    known = {images.digest(picture): picture for picture in resized}
     extras = {images.digest(picture): picture for picture in (images.resize(p, resolution) for p in more_normal)}
-    extras = {digest: picture for digest, picture in extras.items() if digest not in known}
+    for reference in resized:
+        extras.pop(images.digest(reference), None)
 
     def make_normals() -> bytes:
         own = unpack(store.get_blob(features_blob), "features")[: len(resized)]
@@ -212,6 +212,15 @@ def onboard(
         make_calibration,
     )
 
+    warnings = []
+    if odd := odd_reference(unpack(store.get_blob(distances_blob), "distances")[: len(resized)]):
+        digests = [images.digest(reference) for reference in references]
+        number = digests.index(list(distinct)[odd[0]]) + 1
+        warnings.append(
+            f"reference {number} of {len(references)} is {odd[1]:.1f} times as far from the others as any of those: if "
+            "it is a good part and its picture is well taken, add more like it, or results hang on which are chosen"
+        )
+
     manifest = Manifest(
         category=name,
         object_word=word,
@@ -228,13 +237,14 @@ def onboard(
             "normals": normals_blob,
             "distances": distances_blob,
         },
-        reference_digests=[images.digest(reference) for reference in references],
+        reference_digests=list(distinct),
         created=datetime.now(UTC),
         libraries={library: metadata.version(library) for library in _LIBRARIES},
+        warnings=warnings,
     )
     ref = store.publish(manifest)
     on_progress("published", 1.0)
-    return Onboarded(ref, tuple(stages.resumed), stages.seconds)
+    return Onboarded(ref, tuple(stages.resumed), stages.seconds, tuple(warnings))
 
 
 class _Stages:

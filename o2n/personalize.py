@@ -49,7 +49,9 @@ def personalize(
         return to_unit(pictures, torch.device("cpu"))
     counterparts = []
     prompts = len(texts[0])
-    chunk = max(1, MAX_BATCH // prompts)
+    # A CPU's products sum in an order that depends on the number of rows. Picture by picture, which costs it less than
+    # a tenth of its speed, a counterpart is the same to the last bit in any company.
+    chunk = 1 if model.device.type == "cpu" else max(1, MAX_BATCH // prompts)
     for start in range(0, len(pictures), chunk):
         part = slice(start, start + chunk)
         queries = pictures[part]

@@ -129,8 +129,8 @@ class CategoryStore:
             ) from None
         if manifest.ref != ref:
             raise IntegrityError(
-                f"the manifest of {ref.category} version {ref.version} was altered: onboard the category again, "
-                "or roll back to another version"
+                f"the manifest of {ref.category} version {ref.version} was altered, or written by another release of "
+                "O2N: onboard the category again, or roll back to another version"
             )
         return manifest
 

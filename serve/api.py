@@ -179,7 +179,10 @@ async def readyz(service: TheService) -> JSONResponse:
     "/metrics",
     dependencies=[needs("score")],
     response_class=PlainTextResponse,
-    responses=responses(401, 403),
+    responses={
+        200: {"content": {"text/plain": {"example": 'ray_o2n_requests_total{route="/readyz",status="200"} 3.0'}}},
+        **responses(401, 403, 503),
+    },
 )
 async def read_metrics() -> PlainTextResponse:
     """Metrics of O2N and of Ray Serve, of all nodes, in Prometheus' text format; some ten seconds old."""

@@ -12,7 +12,6 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from o2n.branches import NormalBranch, PersonalBranch, TextBranch, check_numbers
@@ -27,6 +26,7 @@ from o2n.profiles import Profile
 from o2n.references import References
 from o2n.store import CategoryStore
 from serve import metrics
+from serve.batching import Batcher
 
 Features = NDArray[np.float32]  # (L, G, D)
 Counterpart = NDArray[np.float32]  # (3, R, R), in [0, 1]
@@ -34,8 +34,6 @@ Counterpart = NDArray[np.float32]  # (3, R, R), in [0, 1]
 CPU = torch.device("cpu")
 
 MAX_BATCH = 8
-# Waiting longer than an encoder's forward pass for company costs more than the company brings.
-BATCH_WAIT_SECONDS = 0.005
 # Versions that a replica loads at once: the threads that load are those that compute.
 LOADERS = 2
 # For so long what was computed last is proof that the model computes.
@@ -114,10 +112,13 @@ class Encoder(_Replica):
         self._clip = load_foundation(profile).clip
         self._levels = profile.encoder.levels
         self._blank = torch.zeros(1, 3, profile.encoder.resolution, profile.encoder.resolution)
+        self._features = Batcher(self._encode, MAX_BATCH)
 
-    @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=BATCH_WAIT_SECONDS)
-    async def encode(self, pictures: list[Picture | Counterpart]) -> list[Features]:
-        """Queries and counterparts, as they come -> float32 (L, G, D)."""
+    async def encode(self, picture: Picture | Counterpart) -> Features:
+        """A query or a counterpart -> float32 (L, G, D)."""
+        return await self._features(picture)
+
+    async def _encode(self, pictures: list[Picture | Counterpart]) -> list[Features]:
         x = torch.cat([_unit(picture) for picture in pictures])
         with metrics.batch("encoder", len(pictures)):
             features = await self._run(patch_features, self._clip, x, self._levels)
@@ -133,6 +134,7 @@ class Personalizer(_Branch[PersonalBranch]):
     def __init__(self, profile: Profile, store: CategoryStore, encoder: DeploymentHandle, budget: int) -> None:
         super().__init__("personal", PersonalBranch(load_foundation(profile), store, budget))
         self._encoder = encoder
+        self._counterparts = Batcher(self._redraw, MAX_BATCH)
 
     async def compare(self, picture: Picture, features: Features, ref: VersionRef) -> tuple[Local, Picture]:
         """Returns: float32 (L, G) distances, and the counterpart, uint8 (R, R, 3)."""
@@ -143,8 +145,7 @@ class Personalizer(_Branch[PersonalBranch]):
         distances = await asyncio.to_thread(self._branch.distances, _tensor([features]), _tensor([other]), [ref])
         return distances[0].numpy(), shown
 
-    @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=BATCH_WAIT_SECONDS)
-    async def _counterparts(self, items: list[tuple[Picture, VersionRef]]) -> list[Counterpart | O2NError]:
+    async def _redraw(self, items: list[tuple[Picture, VersionRef]]) -> list[Counterpart | O2NError]:
         def redraw(part: list[tuple[Picture, VersionRef]]) -> list[Counterpart]:
             pictures, refs = zip(*part, strict=True)
             return list(self._branch.counterparts(list(pictures), list(refs)).numpy())
@@ -160,6 +161,7 @@ class NormalScorer(_Branch[NormalBranch]):
         self._foundation, self._store = load_foundation(profile), store
         super().__init__("normal", NormalBranch(self._foundation, store, budget))
         self._references = References(self._foundation, store)
+        self._distances = Batcher(self._measure, MAX_BATCH)
 
     async def compare(self, features: Features, ref: VersionRef) -> Local:
         """Returns: float32 (L, G)."""
@@ -170,8 +172,7 @@ class NormalScorer(_Branch[NormalBranch]):
         """Returns: the normal picture nearest to the query, uint8 (R, R, 3)."""
         return await asyncio.to_thread(self._references.nearest, torch.tensor(features), ref)
 
-    @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=BATCH_WAIT_SECONDS)
-    async def _distances(self, items: list[tuple[Features, VersionRef]]) -> list[Local | O2NError]:
+    async def _measure(self, items: list[tuple[Features, VersionRef]]) -> list[Local | O2NError]:
         with metrics.batch("normal", len(items)):
             return await self._run(_isolated, lambda part: _compare(self._branch.distances, part), items)
 
@@ -205,14 +206,14 @@ class TextScorer(_Branch[TextBranch]):
 
     def __init__(self, profile: Profile, store: CategoryStore, budget: int) -> None:
         super().__init__("text", TextBranch(load_foundation(profile), store, budget))
+        self._probabilities = Batcher(self._read, MAX_BATCH)
 
     async def compare(self, features: Features, ref: VersionRef) -> Local:
         """Returns: float32 (L, G)."""
         await self.warm(ref)
         return _or_raise(await self._probabilities((features, ref)))
 
-    @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=BATCH_WAIT_SECONDS)
-    async def _probabilities(self, items: list[tuple[Features, VersionRef]]) -> list[Local | O2NError]:
+    async def _read(self, items: list[tuple[Features, VersionRef]]) -> list[Local | O2NError]:
         with metrics.batch("text", len(items)):
             return await self._run(_isolated, lambda part: _compare(self._branch.probabilities, part), items)
 

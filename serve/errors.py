@@ -28,6 +28,7 @@ from o2n.errors import (
     TooLargeError,
     TooSlowError,
     UnauthorizedError,
+    UnavailableError,
 )
 from serve.limits import request_id
 from serve.protocol import ErrorAnswer, ErrorBody
@@ -45,6 +46,7 @@ STATUS: dict[type[O2NError], int] = {
     RequestError: 422,
     OverloadedError: 429,
     StoreError: 503,
+    UnavailableError: 503,
     DeadlineError: 503,
 }
 """What is not here is a fault of the service: 500."""
@@ -62,6 +64,7 @@ def error_answer(
     Args: scope: the request's; code: what a program can tell errors apart by; message: one line for people.
     """
     scope.setdefault("state", {})["error_code"] = code  # `Observer` counts and logs it
+    message = " ".join(message.split())  # paths and field names come from the client
     headers = dict(headers or {})
     if status in (429, 503):
         headers.setdefault("retry-after", str(math.ceil(RETRY_SECONDS)))
@@ -79,7 +82,7 @@ def answer_to(scope: Scope, error: O2NError) -> JSONResponse:
         headers["www-authenticate"] = 'Bearer realm="o2n"'
     if isinstance(error, ForbiddenError):
         headers["www-authenticate"] = f'Bearer realm="o2n", error="insufficient_scope", scope="{error.scope}"'
-    if isinstance(error, OverloadedError):
+    if isinstance(error, OverloadedError | UnavailableError):
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after)))
     if isinstance(error, TooSlowError):
         headers["connection"] = "close"  # what the sender still drips is nobody's request
@@ -114,13 +117,14 @@ def handle_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def on_http_error(request: Request, error: HTTPException) -> JSONResponse:
         code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
-        message = f"{request.method} {request.url.path}: {error.detail}: see /docs for what there is"
+        # Not `request.url`, which is put together with the client's `host` and may be none.
+        message = f"{request.method} {request.scope['path'][:200]}: {error.detail}: see /docs for what there is"
         return error_answer(request.scope, error.status_code, code, message, dict(error.headers or {}))
 
     @app.exception_handler(Exception)
     async def on_unexpected(request: Request, error: Exception) -> JSONResponse:
         incident = request_id(request.scope)
-        logger.exception("request %s: %s %s failed", incident, request.method, request.url.path, exc_info=error)
+        logger.exception("request %s: %s %s failed", incident, request.method, request.scope["path"], exc_info=error)
         message = f"the service failed at this request; its log has it under {incident}"
         return error_answer(request.scope, 500, "internal", message)
 

@@ -53,6 +53,7 @@ def create_app(service: Service, doorkeeper: Doorkeeper) -> FastAPI:
         version=__version__,
         summary="Few-shot visual anomaly scores for hundreds of categories",
         description=DESCRIPTION,
+        redirect_slashes=False,  # a path that is almost one of these is an error like any other
     )
     app.state.service, app.state.doorkeeper = service, doorkeeper
     for router in (api.router, api.probes, kserve.router, page.router):

@@ -106,16 +106,17 @@ class Service:
             await asyncio.to_thread(keep_anomalous, self.store, ref, picture, by, note)
             return ref
         query = images.resize(picture, self.profile.diffusion.resolution)
-        for attempt in range(FEEDBACK_ATTEMPTS):
-            deadline = time.monotonic() + self._deadline_seconds
-            score = await self._branches.score(query, ref, deadline)
-            try:
-                ref = await self._branches.accept_normal(query, ref, score, by, note, deadline)
-                break
-            except ConflictError:  # the category was onboarded anew in between
-                if attempt == FEEDBACK_ATTEMPTS - 1:
-                    raise
-                ref = await asyncio.to_thread(self.store.current, name)
+        deadline = time.monotonic() + self._deadline_seconds
+        with self._branches.admitted(1):
+            for attempt in range(FEEDBACK_ATTEMPTS):
+                score = await self._branches.score(query, ref, deadline)
+                try:
+                    ref = await self._branches.accept_normal(query, ref, score, by, note, deadline)
+                    break
+                except ConflictError:  # the category was onboarded anew in between
+                    if attempt == FEEDBACK_ATTEMPTS - 1:
+                        raise
+                    ref = await asyncio.to_thread(self.store.current, name)
         self.catalog.forget(name)
         return ref
 

@@ -1,9 +1,10 @@
-"""Writes what service.yaml takes from elsewhere: serve/config.yaml, and the Ray cluster of cluster.yaml.
+"""Writes what service.yaml and alerts.yaml take from elsewhere: Serve's configuration, a Ray cluster, alerting rules.
 
     python -m infra.kuberay.embed
 
-KubeRay wants the Serve configuration as text inside the RayService, and the cluster's specification once more. Change
-either at its source and run this; a test fails while service.yaml is behind.
+KubeRay wants the Serve configuration as text inside the RayService, and the cluster's specification once more;
+Prometheus's operator wants the rules inside a resource. Change them at their source and run this; a test fails while a
+manifest is behind.
 """
 
 import copy
@@ -16,6 +17,8 @@ KUBERAY = Path(__file__).parent
 SERVE_CONFIG = KUBERAY.parents[1] / "serve" / "config.yaml"
 CLUSTER = KUBERAY / "cluster.yaml"
 SERVICE = KUBERAY / "service.yaml"
+RULES = KUBERAY.parent / "observability" / "rules.yaml"
+ALERTS = KUBERAY / "alerts.yaml"
 
 # Everything below this line of service.yaml is written here.
 MARK = "  # Written by `python -m infra.kuberay.embed`.\n"
@@ -39,12 +42,22 @@ def embedded(service: str, serve_config: str, cluster: str) -> str:
         raise ValueError(
             f"service.yaml has lost its line {MARK.strip()!r}: put it back where the generated part begins"
         )
-    configuration = "".join(f"    {line}".rstrip() + "\n" for line in serve_config.splitlines())
     specification = yaml.dump(
         {"rayClusterConfig": serving(yaml.safe_load(cluster)["spec"])}, Dumper=_Plain, sort_keys=False, width=120
     )
-    indented = "".join(f"  {line}\n" for line in specification.splitlines())
-    return f"{own}{mark}  serveConfigV2: |\n{configuration}{indented}"
+    return f"{own}{mark}  serveConfigV2: |\n{_indented(serve_config, 4)}{_indented(specification, 2)}"
+
+
+def alerts(rules: str) -> str:
+    """The text of alerts.yaml: a file of Prometheus's rules as a resource of its operator."""
+    return f"""# Written by `python -m infra.kuberay.embed` from infra/observability/rules.yaml.
+apiVersion: monitoring.coreos.com/v1
+kind: PrometheusRule
+metadata:
+  name: o2n
+  namespace: o2n
+spec:
+{_indented(rules, 2)}"""
 
 
 def serving(jobs: dict[str, Any]) -> dict[str, Any]:
@@ -54,9 +67,11 @@ def serving(jobs: dict[str, Any]) -> dict[str, Any]:
         group["template"]["metadata"]["labels"][COMPONENT] = "serving"
     for group in spec["workerGroupSpecs"]:
         (ray,) = group["template"]["spec"]["containers"]
-        # Requests go to pods whose own HTTP proxy answers, and no longer to one that is about to end.
+        # Requests go to pods whose own HTTP proxy answers.
         ray["readinessProbe"] = {"httpGet": {"path": "/-/healthz", "port": "serve"}, "periodSeconds": 5}
-        ray["lifecycle"] = {"preStop": {"sleep": {"seconds": 15}}}
+        # A pod that ends gets no more of them, and has the time that a request may take to answer those it has.
+        ray["lifecycle"] = {"preStop": {"sleep": {"seconds": 40}}}
+        group["template"]["spec"]["terminationGracePeriodSeconds"] = 60
         if group["groupName"] == "cpu":
             # So that one machine can be lost, or drained, without an outage.
             group["replicas"] = group["minReplicas"] = 2
@@ -75,8 +90,13 @@ class _Plain(yaml.SafeDumper):
         super().increase_indent(flow, False)
 
 
+def _indented(text: str, width: int) -> str:
+    return "".join(f"{' ' * width}{line}".rstrip() + "\n" for line in text.splitlines())
+
+
 def main() -> None:
-    """Renew service.yaml."""
+    """Renew service.yaml and alerts.yaml."""
+    ALERTS.write_text(alerts(RULES.read_text()))
     SERVICE.write_text(embedded(SERVICE.read_text(), SERVE_CONFIG.read_text(), CLUSTER.read_text()))
 
 

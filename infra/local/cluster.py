@@ -97,6 +97,8 @@ def local_cluster(*, cpus: int, store: str, object_store_bytes: int = 512 << 20)
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
+        # By default Ray puts its workers, and so every replica, behind whatever else the machine does.
+        "RAY_worker_niceness": "0",
         "RAY_SERVE_LOG_TO_STDERR": "0",
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.proxy.middlewares",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",

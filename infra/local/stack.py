@@ -8,7 +8,7 @@ import os
 import shlex
 import signal
 import sys
-import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,10 +17,11 @@ from types import FrameType
 import boto3
 import click
 import psutil
+from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infra.local.cluster import local_cluster
-from infra.local.demo import deploy
+from infra.local.cluster import Cluster, local_cluster
+from infra.local.demo import deploy, step
 from infra.local.s3 import BUCKET, private_s3, s3_environment
 from o2n.errors import ConflictError, O2NError, StoreError
 from o2n.profiles import get_profile
@@ -58,9 +59,12 @@ def run(port: int, profile: str, s3: str | None, output: Path) -> None:
         for variable in [name for name in os.environ if name.startswith("AWS_")]:
             del os.environ[variable]
         os.environ.update(environment)
+        step("making a bucket and a token on S3")
         make_bucket()
         token = make_token()
-        with local_cluster(cpus=max(6, psutil.cpu_count() or 1), store=STORE) as cluster:
+        step("starting a Ray cluster")
+        with local_cluster(cpus=max(6, psutil.cpu_count() or 1), store=STORE) as cluster, watched(cluster):
+            step("deploying serve/config.yaml (serve deploy)")
             url = deploy(cluster, port=port, profile=profile, insecure=False)
             ray = ("RAY_ADDRESS", "RAY_DASHBOARD_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
             file = write_environment(
@@ -74,6 +78,7 @@ def run(port: int, profile: str, s3: str | None, output: Path) -> None:
                 },
             )
             kept = "" if s3 else ", in memory: what it holds is gone when it stops"
+            step("serving")
             click.echo(f"S3         {environment['O2N_S3_ENDPOINT']}, bucket {BUCKET}{kept}")
             click.echo(f"dashboard  {cluster.dashboard}, with $RAY_AUTH_TOKEN")
             click.echo(f"service    {url}\n\nin another terminal:\n")
@@ -84,7 +89,9 @@ def run(port: int, profile: str, s3: str | None, output: Path) -> None:
             )
             click.echo("\nCtrl-C stops all of it")
             try:
-                threading.Event().wait()
+                while runs(cluster):
+                    time.sleep(1)
+                raise O2NError("the Ray cluster is gone")
             finally:
                 file.unlink()
 
@@ -103,6 +110,26 @@ def running_s3(url: str | None) -> Iterator[dict[str, str]]:
     yield s3_environment(url, *keys)
 
 
+@contextmanager
+def watched(cluster: Cluster) -> Iterator[None]:
+    """Where the cluster has ended by itself, say so and why, in place of what that led to."""
+    try:
+        yield
+    except O2NError:
+        if runs(cluster):
+            raise
+        log = (cluster.logs / "ray-start.log").read_text()
+        raise RuntimeError(f"the Ray cluster has ended by itself; its log ends with: {log[-1000:]}") from None
+
+
+def runs(cluster: Cluster) -> bool:
+    """Whether its head is alive."""
+    try:
+        return psutil.Process(cluster.head).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def make_bucket() -> None:
     """Create the bucket, if it is not there.
 
@@ -110,7 +137,8 @@ def make_bucket() -> None:
         StoreError: the S3 server does not let us.
     """
     try:
-        boto3.client("s3", endpoint_url=os.environ["O2N_S3_ENDPOINT"]).create_bucket(Bucket=BUCKET)
+        once = Config(connect_timeout=10, retries={"total_max_attempts": 1})
+        boto3.client("s3", endpoint_url=os.environ["O2N_S3_ENDPOINT"], config=once).create_bucket(Bucket=BUCKET)
     except (BotoCoreError, ClientError) as error:
         code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
         if code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):

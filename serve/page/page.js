@@ -64,8 +64,7 @@ async function loadCategories() {
     ...names.map((name) => make("option", { value: name }, name)),
   );
   $("category").disabled = !names.length;
-  if (!names.length) $("hint").textContent = "There are no categories yet. Make one: o2n onboard NAME --references FOLDER";
-  const wanted = decodeURIComponent(location.hash.slice(1));
+  const wanted = location.hash.slice(1); // so that a line's own page can be bookmarked
   $("category").value = names.includes(wanted) ? wanted : names.length === 1 ? names[0] : "";
   await chooseCategory();
 }
@@ -76,7 +75,7 @@ async function chooseCategory() {
   rate = null;
   look(null);
   if (name) {
-    history.replaceState(null, "", `#${encodeURIComponent(name)}`);
+    history.replaceState(null, "", `#${name}`);
     await loadCategory(name);
   }
   showCategory();
@@ -91,17 +90,21 @@ async function loadCategory(name = category.category) {
 
 function showCategory() {
   $("about").hidden = !category;
-  $("hint").textContent = category ? `Drop pictures of ${category.object_word}.` : "Choose a category, then drop pictures of its parts.";
+  $("hint").textContent = category
+    ? `Drop pictures of ${category.object_word}.`
+    : $("category").disabled
+      ? "There are no categories yet. Make one: o2n onboard NAME --references FOLDER"
+      : "Choose a category, then drop pictures of its parts.";
   $("serving").textContent = category ? `version ${category.version}` : "";
   if (!category) return;
   $("about-name").textContent = category.category;
-  const facts = {
-    "prompts say": category.object_word,
-    "references": category.references,
-    "calibrated on": `${category.calibration.length} good pictures`,
-    profile: category.profile,
-  };
-  $("facts").replaceChildren(...Object.entries(facts).map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, String(value)))));
+  const fact = (name, value) => make("div", {}, make("dt", {}, name), make("dd", {}, String(value)));
+  $("facts").replaceChildren(
+    fact("prompts say", category.object_word),
+    fact("references", category.references),
+    fact("calibrated on", `${category.calibration.length} good pictures`),
+    fact("profile", category.profile),
+  );
   $("history").replaceChildren(...category.versions.map(showVersion));
   showRate();
 }
@@ -122,20 +125,19 @@ function showVersion({ version, created, feedback }) {
 async function rollBack(version) {
   if (!confirm(`Let version ${version} of ${category.category} serve everybody?`)) return;
   await call(`${categoryPath()}/rollback?version=${version}`, { method: "POST" });
-  await renew();
+  await renew(version);
   $("rolled").textContent = `Version ${category.version} serves now.`;
 }
 
 // ---------------------------------------------------------------- decisions
 
 /** The least rate that the serving version's good pictures can promise. */
-const leastRate = () => (category ? 1 / (category.calibration.length + 1) : null);
+const leastRate = () => 1 / (category.calibration.length + 1);
 
-/** The decision on a scored picture, taken anew for the rate that is asked for now wherever the page can. */
+/** The decision on a scored picture, taken anew for the rate that is asked for now if the serving version scored it. */
 function decide(row) {
   const { p_value, threshold, is_anomalous, false_positive_rate } = row.answer;
-  if (is_anomalous === undefined) return null;
-  if (rate === null || leastRate() === null || row.version !== category.version) {
+  if (rate === null || row.version !== category?.version) {
     return { isAnomalous: is_anomalous, threshold, rate: false_positive_rate };
   }
   const promised = Math.max(rate, leastRate());
@@ -152,19 +154,20 @@ function thresholdFor(promised) {
 
 // The slider is logarithmic: from a tenth of a percent, or what can be promised, to one half.
 const HIGHEST = 0.5;
-const lowest = () => Math.min(Math.max(leastRate() ?? 0.001, 0.001), HIGHEST);
+const lowest = () => Math.min(Math.max(leastRate(), 0.001), HIGHEST);
 const toRate = (place) => Number((lowest() * (HIGHEST / lowest()) ** (place / 100)).toPrecision(2));
-const toPlace = (share) => 100 * Math.log(share / lowest()) / Math.log(HIGHEST / lowest());
+const toPlace = (share) => (100 * Math.log(share / lowest())) / Math.log(HIGHEST / lowest()) || 0;
 
 function showRate() {
-  const asked = rate ?? shown().find((row) => row.answer?.false_positive_rate)?.answer.false_positive_rate;
-  $("rating").hidden = asked === undefined || leastRate() === null;
-  if ($("rating").hidden) return;
+  const asked = rate ?? shown().find((row) => row.answer)?.answer.false_positive_rate;
+  $("rating").hidden = asked === undefined;
+  if (asked === undefined) return;
   const promised = Math.max(asked, leastRate());
   $("rate").value = toPlace(promised);
   $("rate").setAttribute("aria-valuetext", percent(promised));
   $("rate-value").textContent = percent(promised);
-  $("rate-note").textContent = `${category.calibration.length} good pictures can promise ${percent(leastRate())} and above.`;
+  const count = category.calibration.length;
+  $("rate-note").textContent = `${count} good pictures can promise ${percent(leastRate())} and above.`;
 }
 
 // ---------------------------------------------------------------- pictures come in
@@ -186,7 +189,7 @@ function newRow(file) {
   row.thumbnail = make("canvas", { width: 56, height: 56 });
   row.value = make("span", { className: "value" });
   row.badge = make("span", { className: "badge" });
-  row.element = make("li", { id: `row-${crypto.getRandomValues(new Uint32Array(2)).join("")}`, onclick: () => look(row) },
+  row.element = make("li", { onclick: () => look(row) },
     row.thumbnail, make("bdi", { className: "name", title: file.name }, file.name), row.value, row.badge);
   row.element.setAttribute("role", "option");
   return row;
@@ -195,7 +198,7 @@ function newRow(file) {
 /** The files of what was dropped, those in folders among it too. */
 async function dropped(transfer) {
   const entries = Array.from(transfer.items, (item) => item.webkitGetAsEntry?.()).filter(Boolean);
-  if (!entries.some((entry) => entry.isDirectory)) return transfer.files;
+  if (!entries.some((entry) => entry.isDirectory)) return [...transfer.files];
   const files = [];
   const walk = async (entry) => {
     if (entry.isFile) return files.push(await new Promise((resolve, reject) => entry.file(resolve, reject)));
@@ -238,7 +241,8 @@ async function score(row) {
   body.append("pictures", row.file, nameOf(row));
   try {
     const busy = () => become(row, "scoring", "busy, waiting");
-    const answer = await callPatiently(`${categoryPath(row.category)}/score?${query}`, { method: "POST", body, signal }, busy);
+    const path = `${categoryPath(row.category)}/score?${query}`;
+    const answer = await callPatiently(path, { method: "POST", body, signal }, busy);
     signal.throwIfAborted();
     keep(row, answer);
   } catch (error) {
@@ -255,25 +259,34 @@ function keep(row, { version, pictures: [{ anomaly_map, counterpart, reference, 
   row.reference = reference && pngUrl(reference);
   row.picture = row.drawn ? URL.createObjectURL(row.file) : pngUrl(overlay);
   row.urls = [row.counterpart, row.reference, row.picture].filter(Boolean);
-  Object.assign(row, { answer, version, map: anomaly_map, verdict: undefined });
+  Object.assign(row, { answer, version, map: anomaly_map });
   become(row, "scored");
-  if (version !== category?.version && row.category === category?.category) trying(renew)(); // somebody published
+  // Somebody published.
+  if (row.category === category?.category && version !== category.version) trying(() => renew())();
 }
 
-/** Another version serves: its history, its calibration, and what was scored by older ones. */
-async function renew() {
+/** Another version serves: show its history and calibration, and which pictures older ones scored. */
+async function renew(expected) {
   await loadCategory();
+  // Every gateway looks for itself which version serves, and has it loaded before it does.
+  for (let patience = 20; expected && category.version !== expected && patience; patience--) {
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    await loadCategory();
+  }
   showCategory();
   showList();
   look(chosen);
 }
 
-function become(row, state, words = { waiting: "waiting", scoring: "scoring…", refused: "refused", scored: "" }[state]) {
+const WORDS = { waiting: "waiting", scoring: "scoring…", refused: "refused", scored: "" };
+
+function become(row, state, words = WORDS[state]) {
   row.state = state;
   row.words = words;
   showRow(row);
   showProgress();
-  if ($("sort").value === "score" && state === "scored") showList();
+  if (state === "scored" && $("sort").value === "score") showList();
+  if (state === "scored") showRate();
   if (row === chosen) look(row);
 }
 
@@ -287,7 +300,9 @@ function scoreAgain(again) {
 function showList() {
   const list = shown();
   if ($("sort").value === "score") list.sort((a, b) => (b.answer?.score ?? -Infinity) - (a.answer?.score ?? -Infinity));
+  const focused = document.activeElement; // which a row that is moved would lose
   $("list").replaceChildren(...list.map((row) => row.element));
+  if (focused.parentElement === $("list")) focused.focus();
   $("list").hidden = $("tools").hidden = !list.length;
   $("welcome").hidden = list.length > 0;
   list.forEach(showRow);
@@ -297,9 +312,10 @@ function showList() {
 
 function showRow(row) {
   const decision = row.state === "scored" ? decide(row) : null;
+  const verdict = decision && (decision.isAnomalous ? "anomalous" : "normal");
   row.value.textContent = row.state === "scored" ? number(row.answer.score) : row.words;
-  row.badge.textContent = decision ? (decision.isAnomalous ? "anomalous" : "normal") : "";
-  row.element.className = [row.state, decision && (decision.isAnomalous ? "is-anomalous" : "is-normal")].filter(Boolean).join(" ");
+  row.badge.textContent = verdict ?? "";
+  row.element.className = verdict ? `${row.state} is-${verdict}` : row.state;
   row.element.setAttribute("aria-selected", String(row === chosen));
   row.element.tabIndex = row === chosen ? 0 : -1;
 }
@@ -312,9 +328,9 @@ function showProgress() {
   $("progress").value = done.length;
   const of = done.length < list.length ? ` of ${list.length}` : "";
   const text = `${done.length - refused}${of} scored${refused ? `, ${refused} refused` : ""}`;
+  $("progress").hidden = done.length === list.length;
   if ($("progress-text").textContent === text) return;
   $("progress-text").textContent = text;
-  $("progress").hidden = done.length === list.length;
   if (list.length && done.length === list.length) say(text);
 }
 
@@ -360,22 +376,19 @@ function look(row) {
 
 function showVerdict(row, decision) {
   const { p_value, score, note } = row.answer ?? {};
-  $("verdict").className = `verdict ${decision ? (decision.isAnomalous ? "is-anomalous" : "is-normal") : ""}`;
-  if (row.state !== "scored") {
-    $("decision").textContent = row.state === "refused" ? "Not scored" : row.words;
-    $("reason").textContent = "";
-  } else if (decision) {
-    $("decision").textContent = decision.isAnomalous ? "Anomalous" : "Normal";
-    $("reason").textContent =
-      `score ${number(score)}, threshold ${number(decision.threshold)} at ${percent(decision.rate)}, p = ${digits(p_value, 1, 2)}`;
-  } else {
-    $("decision").textContent = `Score ${number(score)}`;
-    $("reason").textContent = "this version has no calibration: no threshold and no decision";
-  }
-  $("note").textContent = (row.state === "scored" && rate === null && note) || "";
-  const outdated = row.state === "scored" && row.version !== category.version;
+  const verdict = decision && (decision.isAnomalous ? "Anomalous" : "Normal");
+  $("verdict").className = verdict ? `verdict is-${verdict.toLowerCase()}` : "verdict";
+  $("decision").textContent = verdict ?? (row.state === "refused" ? "Not scored" : row.words);
+  $("reason").textContent = decision
+    ? `score ${number(score)}, threshold ${number(decision.threshold)} at ${percent(decision.rate)}, ` +
+      `p = ${digits(p_value, 1, 2)}`
+    : "";
+  $("note").textContent = (decision && rate === null && note) || "";
+  const outdated = decision && row.version !== category.version;
   $("outdated").hidden = !outdated;
-  $("outdated").textContent = outdated ? `Scored by version ${row.version}; ${category.version} serves now. Score it again to compare.` : "";
+  $("outdated").textContent = outdated
+    ? `Scored by version ${row.version}; ${category.version} serves now. Score it again to compare.`
+    : "";
 }
 
 function showFigures(row) {
@@ -386,7 +399,7 @@ function showFigures(row) {
   if (row.map !== $("heat").map) {
     const values = row.map.flat();
     // A picture is as hot as the threshold is far: the hottest patch of a normal one stays below the top of the scale.
-    drawHeatMap($("heat"), row.map, Math.min(...values), Math.max(...values, threshold ?? -Infinity));
+    drawHeatMap($("heat"), row.map, Math.min(...values), Math.max(...values, threshold));
     $("heat").map = row.map;
   }
 }
@@ -415,10 +428,11 @@ function showSwipe() {
 function showScores(row) {
   const decision = decide(row);
   const current = row.version === category.version;
-  const weights = category.weights;
+  const { weights } = category;
   const parts = BRANCHES.map(([key, name, what]) => ({ name, what, value: row.answer[key], weight: weights[key] }));
-  const normal = (current && category.calibration) || [];
-  const ends = [0, row.answer.score, ...parts.map(({ value, weight }) => value * weight), decision?.threshold ?? 0, ...normal];
+  const normal = current ? category.calibration : [];
+  const added = parts.map(({ value, weight }) => value * weight);
+  const ends = [0, row.answer.score, decision.threshold, ...added, ...normal];
   const [low, high] = [Math.min(...ends), Math.max(...ends)];
   const place = (value) => (100 * (value - low)) / (high - low || 1);
 
@@ -434,36 +448,43 @@ function showScores(row) {
     return line;
   };
   const line = (className, name, what, weight, value, cell) =>
-    make("tr", { className }, make("th", { scope: "row" }, name, make("span", { className: "hint" }, what)), make("td", {}, weight), make("td", {}, number(value)), cell);
+    make("tr", { className },
+      make("th", { scope: "row" }, name, make("span", { className: "hint" }, what)),
+      make("td", {}, weight),
+      make("td", {}, number(value)),
+      cell);
 
   $("scores").querySelector("tbody").replaceChildren(
     ...parts.map(({ name, what, value, weight }) => line("", name, what, `× ${weight}`, value, bar(value * weight))),
     line("total", "Score", "their sum", "", row.answer.score,
       bar(row.answer.score,
         ...normal.map((score) => mark(score, "tick", `a good picture: ${number(score)}`)),
-        ...(decision ? [mark(decision.threshold, "threshold", `threshold: ${number(decision.threshold)}`)] : []))),
+        mark(decision.threshold, "threshold", `threshold: ${number(decision.threshold)}`))),
   );
 }
 
-async function sendFeedback(event) {
-  event.preventDefault();
+async function sendFeedback(verdict) {
   const row = chosen;
-  const verdict = event.submitter.value;
+  const note = $("remark").value.trim();
   const body = new FormData();
   body.append("picture", row.file, nameOf(row));
   body.append("verdict", verdict);
-  if ($("remark").value.trim()) body.append("note", $("remark").value.trim());
-  const buttons = $("feedback").querySelectorAll("button");
-  buttons.forEach((button) => (button.disabled = true));
+  if (note) body.append("note", note);
+  const focused = document.activeElement; // which what is disabled loses
+  $("feedback").disabled = true;
   $("thanks").textContent = "Sending…";
   let thanks = "";
   try {
     const { version, by } = await call(`${categoryPath(row.category)}/feedback`, { method: "POST", body });
-    thanks = verdict === "normal" ? `Learned as normal, by ${by}: version ${version} serves now.` : `Kept as anomalous, by ${by}.`;
+    await renew(version);
+    thanks =
+      verdict === "normal"
+        ? `Learned as normal, by ${by}: version ${version} serves now.`
+        : `Kept as anomalous, by ${by}.`;
     if (row === chosen) $("remark").value = "";
-    await renew();
   } finally {
-    buttons.forEach((button) => (button.disabled = false));
+    $("feedback").disabled = false;
+    focused.focus();
     if (row === chosen) $("thanks").textContent = thanks;
   }
 }
@@ -528,7 +549,8 @@ $("rate").oninput = () => {
 $("opacity").oninput = showOpacity;
 $("swipe").oninput = showSwipe;
 $("query").onload = shapeFrames;
-$("feedback").onsubmit = trying(sendFeedback);
+$("is-normal").onclick = trying(() => sendFeedback("normal"));
+$("is-anomalous").onclick = trying(() => sendFeedback("anomalous"));
 addEventListener("hashchange", trying(loadCategories));
 
 showOpacity();

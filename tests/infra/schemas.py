@@ -1,7 +1,8 @@
 """What Kubernetes, KubeRay and Prometheus's operator accept, as far as O2N's manifests go.
 
 Kubernetes' own schemas come with kubernetes-validate. No package carries KubeRay's or the operator's, so the parts that
-are used are modelled here, strictly: compared by hand with KubeRay 1.7's resource definitions, where a field that a
+are used are modelled here, strictly: compared by hand with the resource definitions of KubeRay 1.7 and
+of the operator, where a field that a
 definition does not know is silently dropped by the API server.
 """
 
@@ -146,7 +147,67 @@ class RayService(Strict):
     spec: RayServiceSpec
 
 
-CUSTOM: dict[str, type[BaseModel]] = {model.__name__: model for model in (RayCluster, RayJob, RayService)}
+class Expression(Strict):
+    key: str
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
+    values: list[str]
+
+
+class Selector(Strict):
+    matchLabels: dict[str, str]  # noqa: N815
+    matchExpressions: list[Expression] = []  # noqa: N815
+
+
+class Relabeling(Strict):
+    sourceLabels: list[Annotated[str, Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")]]  # noqa: N815
+    targetLabel: str = Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")  # noqa: N815
+
+
+class PodMetricsEndpoint(Strict):
+    port: str
+    interval: str = Field(pattern=r"^\d+(s|m)$")
+    relabelings: list[Relabeling]
+
+
+class PodMonitorSpec(Strict):
+    selector: Selector
+    podMetricsEndpoints: list[PodMetricsEndpoint]  # noqa: N815
+
+
+class PodMonitor(Strict):
+    apiVersion: Literal["monitoring.coreos.com/v1"]  # noqa: N815
+    kind: Literal["PodMonitor"]
+    metadata: Metadata
+    spec: PodMonitorSpec
+
+
+class Rule(Strict):
+    alert: str
+    expr: str
+    duration: str = Field("0s", alias="for", pattern=r"^\d+(s|m|h)$")
+    labels: dict[str, str]
+    annotations: dict[str, str]
+
+
+class RuleGroup(Strict):
+    name: str
+    rules: list[Rule]
+
+
+class PrometheusRuleSpec(Strict):
+    groups: list[RuleGroup]
+
+
+class PrometheusRule(Strict):
+    apiVersion: Literal["monitoring.coreos.com/v1"]  # noqa: N815
+    kind: Literal["PrometheusRule"]
+    metadata: Metadata
+    spec: PrometheusRuleSpec
+
+
+CUSTOM: dict[str, type[BaseModel]] = {
+    model.__name__: model for model in (RayCluster, RayJob, RayService, PodMonitor, PrometheusRule)
+}
 
 
 def check(resource: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 from ray.serve.schema import ServeDeploySchema
 
-from infra.kuberay.embed import CLUSTER, KUBERAY, SERVE_CONFIG, SERVICE, embedded
+from infra.kuberay.embed import ALERTS, CLUSTER, KUBERAY, RULES, SERVE_CONFIG, SERVICE, alerts, embedded
 from tests.infra.schemas import check
 
 ROOT = KUBERAY.parents[1]
@@ -101,6 +101,19 @@ def test_the_service_is_not_behind_its_sources() -> None:
     ServeDeploySchema.model_validate(configuration)
 
 
+def test_the_alerts_are_not_behind_their_rules() -> None:
+    assert ALERTS.read_text() == alerts(RULES.read_text()), "run: python -m infra.kuberay.embed"
+    assert one("PrometheusRule", "o2n")["spec"] == yaml.safe_load(RULES.read_text())
+
+
+def test_a_pod_that_ends_may_answer_what_it_has_taken_on() -> None:
+    (application,) = yaml.safe_load(SERVE_CONFIG.read_text())["applications"]
+    for group in CLUSTER_SPECS[1]["workerGroupSpecs"]:
+        spec = group["template"]["spec"]
+        pause = spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+        assert application["args"]["deadline_seconds"] < pause < spec["terminationGracePeriodSeconds"]
+
+
 def test_a_service_that_is_behind_is_mended() -> None:
     config = SERVE_CONFIG.read_text().replace("profile: tiny", "profile: paper")
     cluster = CLUSTER.read_text().replace("maxReplicas: 8", "maxReplicas: 80")
@@ -161,6 +174,12 @@ def test_ray_is_the_same_in_the_image_in_the_clusters_and_in_the_package() -> No
     assert Version(in_image) in wanted.specifier
 
 
+def test_the_image_sets_what_the_local_cluster_sets_for_serve() -> None:
+    name = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
+    (value,) = re.findall(rf"{name}=(\S+)", (ROOT / "infra/docker/Dockerfile").read_text())
+    assert f'"{name}": "{value}"' in (ROOT / "infra/local/cluster.py").read_text()
+
+
 # ── closed ──
 
 
@@ -214,7 +233,7 @@ def test_credentials_come_from_secrets_that_the_readme_creates() -> None:
     readme = (ROOT / "infra" / "README.md").read_text()
     created = {
         (command[1], key)
-        for command in re.finditer(r"create secret generic (\S+)((?:.|\\\n)*)", readme)
+        for command in re.finditer(r"create secret generic (\S+)((?:\\\n|.)*)", readme)
         for key in re.findall(r"--from-(?:literal|file)=([a-z-]+)=", command[2])
     }
     assert wanted == created
@@ -314,6 +333,24 @@ def test_the_operator_and_the_submitter_reach_the_dashboard() -> None:
         assert not reaches(OPERATOR, OURS[component, "worker"], 8265, inside=False)
     assert reaches(SUBMITTER, OURS["jobs", "head"], 8265, inside=True)
     assert not reaches(SUBMITTER, OURS["serving", "head"], 8265, inside=True)
+
+
+def test_prometheus_reaches_the_metrics_it_is_told_to_scrape() -> None:
+    (monitor,) = [r["spec"] for r in RESOURCES if r["kind"] == "PodMonitor"]
+    (policy,) = [r["spec"] for r in RESOURCES if r["kind"] == "NetworkPolicy" and r["metadata"]["name"] == "prometheus"]
+    (endpoint,) = monitor["podMetricsEndpoints"]
+    for (component, node), pod in OURS.items():
+        assert selects(monitor["selector"], pod)
+        assert selects(policy["podSelector"], pod)
+        spec = CLUSTER_SPECS[component == "serving"]
+        groups = [spec["headGroupSpec"]] if node == "head" else spec["workerGroupSpecs"]
+        for group in groups:
+            ports = {
+                port["name"]: port["containerPort"] for port in group["template"]["spec"]["containers"][0]["ports"]
+            }
+            assert [ports[endpoint["port"]]] == [allowed["port"] for allowed in policy["ingress"][0]["ports"]]
+    assert not selects(monitor["selector"], REDIS)
+    assert not selects(monitor["selector"], SUBMITTER)
 
 
 def test_a_drain_leaves_a_serving_worker_and_never_waits_for_ever() -> None:

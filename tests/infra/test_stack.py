@@ -10,6 +10,7 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import boto3
 import httpx
@@ -24,7 +25,7 @@ from infra.local.s3 import BUCKET
 from o2n.images import encode_png
 from tests.helpers import checks
 
-START_SECONDS = 300.0
+START_SECONDS = 600.0
 
 
 def sourced(file: Path) -> dict[str, str]:
@@ -42,7 +43,22 @@ def archive() -> bytes:
     return file.getvalue()
 
 
+def ask(url: str, **request: Any) -> httpx.Response:
+    """POST, once more where Serve was just replacing its proxy or a replica, as it does on a machine without time."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            answer = httpx.post(url, timeout=120, **request)
+            if answer.status_code != 503 or time.monotonic() > deadline:
+                return answer
+        except httpx.TransportError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(2)
+
+
 @pytest.mark.cluster
+@pytest.mark.timeout(1500)
 def test_one_command_serves_from_s3_until_it_is_interrupted(quick_profile: str, tmp_path: Path) -> None:
     port = free_port()
     command = [sys.executable, "-m", "infra.local.stack", "--port", str(port), "--profile", quick_profile]
@@ -88,14 +104,9 @@ def test_one_command_serves_from_s3_until_it_is_interrupted(quick_profile: str, 
         assert submitted.returncode == 0, submitted.stdout + submitted.stderr
 
         upload = {"pictures": ("0.png", encode_png(checks(7)))}
-        refused = httpx.post(f"{url}/v1/categories/checks/score", files=upload, timeout=60)
+        refused = ask(f"{url}/v1/categories/checks/score", files=upload)
         assert refused.status_code == 401
-        answer = httpx.post(
-            f"{url}/v1/categories/checks/score",
-            files=upload,
-            headers={"Authorization": f"Bearer {token}"},
-            timeout=60,
-        )
+        answer = ask(f"{url}/v1/categories/checks/score", files=upload, headers={"Authorization": f"Bearer {token}"})
         assert answer.status_code == 200, answer.text
         assert answer.json()["category"] == "checks"
         assert answer.json()["pictures"][0]["score"] > 0

@@ -8,6 +8,7 @@ import pytest
 
 from infra.local.cluster import Cluster
 from infra.local.demo import ROOT
+from o2n.calibration import decide
 from o2n.store import CategoryStore
 from o2n.triplet import TripletScorer
 from tests.helpers import QUICK, checks, stripes, write
@@ -61,7 +62,7 @@ def test_a_tree_is_onboarded_side_by_side_and_bad_categories_fail_alone(
     assert succeeded, output
     (again,) = summary(output)["categories"]
     assert again["version"] == store.current("board").version
-    assert len(again["resumed"]) == 6
+    assert len(again["resumed"]) == 9
 
 
 def test_offline_scores_are_the_librarys_and_a_bad_picture_is_a_row(
@@ -75,6 +76,7 @@ def test_offline_scores_are_the_librarys_and_a_bad_picture_is_a_row(
     assert succeeded, output
     assert summary(output)["pictures"] == 8
     assert summary(output)["errors"] == 1
+    assert "5% cannot be promised with 2 normal pictures" in summary(output)["notes"]["checks"]
 
     rows = {row["path"]: row for row in pq.read_table(tmp_path / "scores").to_pylist()}
     assert len(rows) == 8
@@ -89,6 +91,9 @@ def test_offline_scores_are_the_librarys_and_a_bad_picture_is_a_row(
         assert row["error"] is None
         for branch in ("score", "s_p", "s_n", "s_text"):
             assert row[branch] == pytest.approx(getattr(expected, branch), abs=1e-5)
+        decision = decide(row["score"], published.calibration(published.current(row["category"])), 0.05)
+        assert {name: row[name] for name in decision.values()} == decision.values()
+    assert summary(output)["anomalous"] == sum(row["is_anomalous"] for row in rows.values())
 
 
 def test_a_job_that_cannot_start_says_why_in_one_line(cluster: Cluster, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from o2n.calibration import Calibration, NormalPicture, decide, least_rate, missing, p_value, threshold
+from o2n.calibration import Calibration, NormalPicture, decide, describe, least_rate, missing, p_value, threshold
 
 # Few different values, so that ties are the rule.
 SCORES = st.one_of(st.integers(-3, 3).map(float), st.floats(-1e6, 1e6))
@@ -95,6 +95,18 @@ def test_what_cannot_be_promised_is_said() -> None:
     )
     assert (decision.threshold, decision.p_value, decision.is_anomalous) == (4, 3 / 5, False)
     assert decide(4.1, calibration(1, 2, 3, 4), 0.05).is_anomalous
+
+
+def test_what_it_was_made_of_and_what_it_promises_is_said_in_a_line() -> None:
+    assert describe(calibration(1), 0.5) == (
+        "calibrated on 1 normal picture: false-positive rates from 50% can be promised"
+    )
+    pictures = [normal(1, "0"), normal(2, "1").model_copy(update={"origin": "reference"})]
+    assert describe(Calibration.of(pictures), 0.05) == (
+        "calibrated on 2 normal pictures (1 reference, 1 extra): "
+        "false-positive rates from 33.3% can be promised; for 5%, 17 more are needed"
+    )
+    assert "because the models have seen the references" in describe(Calibration.of(pictures[1:]), 0.05)
 
 
 def test_a_score_equal_to_the_highest_is_not_anomalous() -> None:

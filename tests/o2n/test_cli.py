@@ -10,17 +10,19 @@ import time
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
 from infra.local.cluster import free_port
+from o2n.calibration import decide
 from o2n.cli import main
 from o2n.images import read
 from o2n.onboard import onboard
 from o2n.store import CategoryStore
 from o2n.tokens import create_token, read_tokens
 from o2n.triplet import TripletScorer
-from tests.helpers import QUICK, checks, write
+from tests.helpers import QUICK, checks, stripes, write
 
 
 def run(*arguments: str) -> Result:
@@ -48,28 +50,79 @@ def fails_in_one_line(result: Result, said: str, status: int = 1) -> bool:
 
 def test_onboard_then_score_a_folder(store: CategoryStore, quick_profile: str, tmp_path: Path) -> None:
     good = write(tmp_path / "good", [checks(0), checks(1)])
-    new = write(tmp_path / "new", [checks(2), checks(3)])
-    done = run("onboard", "board", "--references", str(good), "--object", "circuit board", "--profile", quick_profile)
+    more = write(tmp_path / "more", [checks(4), checks(5)])
+    new = write(tmp_path / "new", [checks(2), 255 - checks(3)])
+    options = ("--object", "circuit board", "--profile", quick_profile, "--more-normal", str(more))
+    done = run("onboard", "board", "--references", str(good), *options)
     assert done.exit_code == 0, done.output
     ref = store.current("board")
     assert last_json(done)["version"] == ref.version
+    assert last_json(done)["normal_pictures"] == 4
+    assert last_json(done)["least_false_positive_rate"] == 0.2
+    assert last_json(done)["warnings"] == []
     assert store.manifest(ref).object_word == "circuit board"
 
-    scored = run("score", "board", str(new), str(good / "000.png"), "--json")
+    scored = run("score", "board", str(new), str(good / "000.png"), "--json", "--false-positive-rate", "0.4")
     assert scored.exit_code == 0, scored.output
+    assert "note:" not in scored.stderr
     lines = [json.loads(line) for line in scored.stdout.splitlines()]
     assert [line["path"] for line in lines] == [str(new / "000.png"), str(new / "001.png"), str(good / "000.png")]
     scorer = TripletScorer(QUICK, store)
     for line in lines:
-        assert set(line) == {"path", "score", "s_p", "s_n", "s_text", "version"}
+        decision = decide(line["score"], store.calibration(ref), 0.4).values()
+        assert set(line) == {"path", "score", "s_p", "s_n", "s_text", "version", *decision}
         (expected,) = scorer.score([read(Path(line["path"]))], [ref])
         assert line["score"] == pytest.approx(expected.score, abs=1e-5)
         assert line["version"] == ref.version
+        assert {name: line[name] for name in decision} == decision
+    assert [line["is_anomalous"] for line in lines][1:] == [True, False]
 
     report = tmp_path / "report.html"
     table = run("score", "board", str(new), "--report", str(report))
     assert "S_text" in table.stdout
+    assert "anomalous" in table.stdout.splitlines()[2]
+    note = "a false-positive rate of 5% cannot be promised with 4 normal pictures: decided at 20%; 15 more are needed"
+    assert f"note: {note}" in table.stderr
     assert report.read_text().count("<article") == 2
+    assert note in report.read_text()
+
+
+def test_a_reference_unlike_the_others_is_told(store: CategoryStore, quick_profile: str, tmp_path: Path) -> None:
+    good = write(tmp_path / "good", [checks(0), np.roll(checks(0), 1, axis=0), stripes(0)])
+    done = run("onboard", "board", "--references", str(good), "--profile", quick_profile)
+    assert done.exit_code == 0, done.output
+    assert "warning: reference 3 of 3" in done.stderr
+    assert "reference 3 of 3" in last_json(done)["warnings"][0]
+    assert "warning: reference 3 of 3" in run("categories", "show", "board").stdout
+
+
+def test_feedback(store: CategoryStore, tmp_path: Path) -> None:
+    first = onboard("board", [checks(0), checks(1)], QUICK, store).ref
+    picture, other = (str(path) for path in sorted(write(tmp_path / "new", [stripes(0), stripes(1)]).iterdir()))
+    said = run("feedback", "board", picture, "--normal", "--by", "ada", "--note", "the new board")
+    assert said.exit_code == 0, said.output
+    second = store.current("board")
+    assert second != first
+    assert second.version in said.stdout
+    assert "3 normal pictures (2 references, 1 fed back)" in said.stdout
+    again = run("feedback", "board", picture, "--normal", "--by", "grace")
+    assert "among the normal pictures of board already" in again.stdout
+    assert store.current("board") == second
+
+    kept = run("feedback", "board", other, "--anomalous", "--by", "ada")
+    assert kept.exit_code == 0, kept.output
+    assert [said.verdict for said in store.feedback("board")] == ["normal", "anomalous"]
+    assert store.current("board") == second
+    shown = run("categories", "show", "board").stdout
+    assert "a picture that ada said is normal: the new board" in shown
+    assert "1 picture kept as anomalous" in shown
+
+    assert run("categories", "rollback", "board").exit_code == 0
+    assert store.current("board") == first
+    assert run("feedback", "board", picture, "--by", "ada").exit_code == 2
+    assert run("feedback", "board", picture, "--normal").exit_code == 2
+    assert fails_in_one_line(run("feedback", "nuts", picture, "--normal", "--by", "ada"), "nuts is not in store")
+    assert fails_in_one_line(run("feedback", "board", "no.png", "--normal", "--by", "ada"), "cannot be read")
 
 
 def test_a_bad_picture_does_not_keep_the_others_from_being_scored(store: CategoryStore, tmp_path: Path) -> None:
@@ -111,11 +164,14 @@ def test_categories(store: CategoryStore) -> None:
     second = onboard("board", [checks(2), checks(3)], QUICK, store).ref
     assert json.loads(run("categories", "list", "--json").stdout)["version"] == second.version
     shown = run("categories", "show", "board").stdout.splitlines()
-    assert [line[0] for line in shown] == ["*", " "]
+    assert [line[0] for line in shown] == ["*", " ", " ", " ", " "]
     assert second.version in shown[0]
-    assert first.version in shown[1]
+    assert first.version in shown[2]
+    assert "2 normal pictures (2 references): false-positive rates from 33.3% can be promised; roughly" in shown[1]
+    assert "for 5%, 17 more are needed" in shown[1]
     details = [json.loads(line) for line in run("categories", "show", "board", "--json").stdout.splitlines()]
     assert [row["current"] for row in details] == [True, False]
+    assert details[0]["least_false_positive_rate"] == 1 / 3
 
     assert first.version in run("categories", "rollback", "board").stdout
     assert store.current("board") == first
@@ -151,6 +207,16 @@ def test_tokens(store: CategoryStore) -> None:
     assert read_tokens(store).find(secret) is None
 
 
+def test_score_by_url_errors(store: CategoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("o2n.client.ATTEMPTS", 1)
+    picture = str(write(tmp_path / "new", [checks(0)]) / "000.png")
+    nobody = f"http://127.0.0.1:{free_port()}"
+    assert fails_in_one_line(run("score", "board", picture, "--url", nobody), "cannot be reached")
+    assert fails_in_one_line(run("score", "board", picture, "--url", "nonsense"), "'nonsense' is refused")
+    assert fails_in_one_line(run("score", "a/b", picture, "--url", nobody), "'a/b' is refused")
+    assert run("score", "board", picture, "--url", nobody, "--version", "f" * 16).exit_code == 2
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "o2n.plant"])
 def test_insecure_is_refused_where_others_could_reach_it(store: CategoryStore, host: str) -> None:
     assert fails_in_one_line(run("serve", "--insecure", "--host", host), f"refused on {host}")
@@ -175,6 +241,7 @@ def test_doctor(store: CategoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
         (),
         ("onboard",),
         ("score",),
+        ("feedback",),
         ("serve",),
         ("doctor",),
         ("categories",),

@@ -476,3 +476,31 @@ def test_digest_tells_shapes_and_single_values_apart():
 @settings(max_examples=25, deadline=None)
 def test_a_picture_survives_png(height, width, seed):
     np.testing.assert_array_equal(decode(encode_png(noise(height, width, seed))), noise(height, width, seed))
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow's, at damaged TIFF files
+def test_ten_thousand_damaged_files_are_pictures_or_refused():
+    rng = np.random.default_rng(3)
+    whole = [encoded(noise(), kind, **options) for kind, options in KINDS]
+    refused = 0
+    for index in range(10_000):
+        data = bytearray(whole[index % len(whole)])
+        damage = index % 4
+        if damage == 0:  # bytes changed
+            for place in rng.integers(len(data), size=rng.integers(1, 16)):
+                data[place] = rng.integers(256)
+        elif damage == 1:  # the end missing
+            del data[rng.integers(len(data)) :]
+        elif damage == 2:  # a part of another file, or of another kind, put in
+            start, other = rng.integers(len(data)), whole[rng.integers(len(whole))]
+            data[start : start + rng.integers(64)] = other[: rng.integers(64)]
+        else:  # only the beginning is what it says
+            data[rng.integers(4, 24) :] = rng.bytes(rng.integers(200))
+        try:
+            picture = decode(bytes(data))
+        except PictureError:
+            refused += 1
+        else:
+            assert picture.dtype == np.uint8
+            assert picture.ndim == 3
+    assert refused > 5_000

@@ -6,6 +6,7 @@ import pytest
 import ray
 
 from o2n import images
+from o2n.calibration import decide
 from o2n.errors import NotFoundError
 from o2n.offline import SCHEMA, pin_versions, score_dataset
 from o2n.onboard import onboard
@@ -37,7 +38,7 @@ def test_rows_come_back_scored_or_with_their_error(published: CategoryStore, tmp
     ]
     rows = rows[::2] + rows[1::2]  # categories mixed
     pinned = pin_versions(published, ["checks", "stripes", "spoilt"])
-    dataset = score_dataset(ray.data.from_items(rows), QUICK, published, pinned, workers=2)
+    dataset = score_dataset(ray.data.from_items(rows), QUICK, published, pinned, rate=0.4, workers=2)
     found = {(row["category"], row["path"]): row for row in dataset.take_all()}
     published.delete("spoilt")
     assert len(found) == len(rows)
@@ -53,9 +54,12 @@ def test_rows_come_back_scored_or_with_their_error(published: CategoryStore, tmp
         else:
             (expected,) = scorer.score([images.read(Path(path))], [pinned[category]])
             assert row["error"] is None
+            decision = decide(row["score"], published.calibration(pinned[category]), 0.4).values()
+            assert {name: row[name] for name in decision} == decision
             for branch in ("score", "s_p", "s_n", "s_text"):
                 assert row[branch] == pytest.approx(getattr(expected, branch), abs=1e-5)
-        assert (row["score"] is None) == (row["error"] is not None)
+        for column in ("score", "p_value", "threshold", "is_anomalous", "false_positive_rate"):
+            assert (row[column] is None) == (row["error"] is not None)
 
 
 def test_an_unknown_category_is_told_before_anything_starts(published: CategoryStore) -> None:

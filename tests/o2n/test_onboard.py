@@ -12,11 +12,21 @@ from PIL import Image
 from o2n.category import VersionRef
 from o2n.errors import CategoryError, PictureError
 from o2n.images import Picture
-from o2n.onboard import Onboarded, onboard, read_references
+from o2n.onboard import Onboarded, onboard, read_more_normal, read_references
 from o2n.store import CategoryStore
 from tests.helpers import QUICK, checks, stripes, write
 
-STAGES = ("prior", "adapter", "pool", "features", "text_features", "scales")
+STAGES = (
+    "prior",
+    "adapter",
+    "pool",
+    "features",
+    "text_features",
+    "scales",
+    "normals",
+    "distances",
+    "calibration",
+)
 
 
 @pytest.fixture
@@ -104,8 +114,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> VersionRef:
     return run(CategoryStore(tmp_path_factory.mktemp("undisturbed").as_uri()), seed=10).ref
 
 
-# References, then a blob and a note for each of adapter, pool, features and scales, then manifest and pointer.
-@pytest.mark.parametrize("write_number", range(1, 12))
+WRITING = [stage for stage in STAGES if stage not in ("prior", "text_features")]  # `published` has these two
+
+
+# References, then a blob and a note for each stage that writes, then manifest and pointer.
+@pytest.mark.parametrize("write_number", range(1, 4 + 2 * len(WRITING)))
 def test_killed_at_any_write_the_old_version_serves_and_the_next_run_resumes(
     published: CategoryStore,
     undisturbed: VersionRef,
@@ -140,8 +153,8 @@ def test_killed_at_any_write_the_old_version_serves_and_the_next_run_resumes(
     resumed = run(store, seed=10)
     assert resumed.ref == store.current("board") == undisturbed
     assert blobs(store, resumed.ref)
-    finished = ["adapter", "pool", "features", "scales"][: (write_number - 2) // 2 if write_number > 1 else 0]
-    assert [stage for stage in resumed.resumed if stage not in ("prior", "text_features")] == finished
+    finished = WRITING[: (write_number - 2) // 2 if write_number > 1 else 0]
+    assert [stage for stage in resumed.resumed if stage in WRITING] == finished
 
 
 def test_an_altered_stage_is_made_again(store: CategoryStore) -> None:
@@ -206,6 +219,27 @@ def test_a_hostile_name_is_refused_before_anything_is_written(store: CategorySto
     with pytest.raises(CategoryError):
         run(store, name)
     assert not (tmp_path / "store").exists()
+
+
+def test_a_reference_unlike_the_others_is_a_warning_and_no_error(store: CategoryStore) -> None:
+    alike = [np.roll(checks(0), shift, axis=0) for shift in range(4)]
+    odd = [alike[0], stripes(0), *alike[1:3], alike[2]]
+    done = onboard("odd", odd, QUICK, store)
+    (warning,) = done.warnings
+    assert "reference 2 of 5" in warning
+    assert store.manifest(done.ref).warnings == [warning]
+    assert onboard("odd", odd, QUICK, store).warnings == (warning,)
+    assert onboard("even", alike, QUICK, store).warnings == ()
+
+
+def test_more_normal_pictures_come_from_a_folder_of_any_number(tmp_path: Path) -> None:
+    found = read_more_normal(write(tmp_path / "more", [stripes(0, 300, 90)]), QUICK)
+    assert [picture.shape for picture in found] == [(64, 64, 3)]
+    with pytest.raises(CategoryError, match="no such folder"):
+        read_more_normal(tmp_path / "nowhere", QUICK)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CategoryError, match="no pictures in it"):
+        read_more_normal(tmp_path / "empty", QUICK)
 
 
 def test_the_manifest_is_readable_json(store: CategoryStore) -> None:

@@ -1,6 +1,7 @@
 """Heat maps, the AUROC table, and the page in a real browser's eyes (its HTML parsed)."""
 
 import base64
+import dataclasses
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from o2n.calibration import Calibration, decide
 from o2n.category import VersionRef
 from o2n.errors import O2NError
 from o2n.fusion import Score
@@ -101,6 +103,19 @@ def test_the_page_is_whole_and_needs_nothing_else(tmp_path: Path) -> None:
     assert "script" not in page.tags
     assert "A &lt;title&gt;" in text
     assert text.index("0.700") < text.index("0.200")
+
+
+def test_a_decision_is_shown_where_one_was_made(tmp_path: Path) -> None:
+    calibration = Calibration(scores=(0.1, 0.2, 0.3, 0.4))
+    rows = [
+        dataclasses.replace(scored("a", None, value), decision=decide(value, calibration, 0.2)) for value in (0.3, 0.7)
+    ]
+    write_report(tmp_path / "report.html", [*rows, scored("b", None, 0.5)], "Decided")
+    text = (tmp_path / "report.html").read_text()
+    assert re.findall(r"<b>(\w+)</b>\s+threshold 0.400, p = ([\d.]+), at most\s+20%", text) == [
+        ("anomalous", "0.2"),
+        ("normal", "0.6"),
+    ]
 
 
 def test_a_long_report_says_what_it_leaves_out(tmp_path: Path) -> None:

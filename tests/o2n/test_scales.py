@@ -8,6 +8,7 @@ import torch
 
 from o2n.bank import MemoryBank
 from o2n.branches import unpack
+from o2n.foundation import pick_device
 from o2n.onboard import onboard
 from o2n.pool import bank_origins
 from o2n.profiles import Profile
@@ -70,7 +71,8 @@ def test_a_batch_changes_a_calibrated_branch_by_no_more_than_a_plain_one(tmp_pat
     store, blobs, together = stored(CALIBRATED, tmp_path)
     scorer, ref = TripletScorer(CALIBRATED, store), store.current("board")
     alone = np.array([(s.s_p, s.s_n, s.s_text) for query in QUERIES for s in scorer.score([query], [ref])])
-    np.testing.assert_array_less(np.abs(together[:, 1:] - alone) * blobs["scales"][:, 1].numpy(), 1e-5)
+    off = 0.0 if pick_device().type == "cpu" else 1e-5
+    assert (np.abs(together[:, 1:] - alone) * blobs["scales"][:, 1].numpy() <= off).all()
 
 
 def test_the_bank_begins_with_the_references_and_their_views() -> None:

@@ -9,8 +9,9 @@ from typing import get_args
 import pytest
 from pydantic import ValidationError
 
-from o2n.category import BlobName, BlobRef, Manifest, VersionRef
-from o2n.errors import CategoryError, IntegrityError, NotFoundError, O2NError
+from o2n.calibration import Calibration
+from o2n.category import BlobName, BlobRef, Feedback, Manifest, VersionRef
+from o2n.errors import CategoryError, ConflictError, IntegrityError, NotFoundError, O2NError
 from o2n.profiles import TINY
 from o2n.store import CategoryStore
 
@@ -150,6 +151,89 @@ def test_publishing_what_serves_already_changes_nothing(store):
     again = first.model_copy(update={"created": NEW_YEAR + timedelta(days=9), "libraries": {"torch": "3"}})
     assert store.publish(again) == first.ref
     assert {key: store.objects.get(key) for key in store.objects.keys("")} == before
+
+
+def test_a_version_made_of_another_is_published_only_while_that_one_serves(store):
+    one = publish(store, flavour=1)
+    with pytest.raises(NotFoundError, match="category cap is not in store"):
+        store.publish(make(store, "cap"), after=one.version)
+    two = store.publish(make(store, flavour=2), after=one.version)
+    assert serves_whole(store) == two
+    with pytest.raises(ConflictError, match=f"serves version {two.version} by now, not {one.version}") as raised:
+        store.publish(make(store, flavour=3), after=one.version)
+    one_line(raised)
+    assert store.current("bottle") == two
+    assert store.pointer("bottle").history == [one.version]
+    assert store.publish(make(store, flavour=2), after=one.version) == two  # it serves already
+
+
+def test_of_eight_that_build_on_one_version_one_succeeds(store_url):
+    base, start = publish(CategoryStore(store_url)), threading.Barrier(8)
+
+    def build(flavour: int) -> VersionRef | None:
+        own = CategoryStore(store_url)
+        manifest = make(own, flavour=flavour)
+        start.wait()
+        try:
+            return own.publish(manifest, after=base.version)
+        except ConflictError:
+            return None
+
+    with ThreadPoolExecutor(8) as threads:
+        refs = list(threads.map(build, range(1, 9)))
+    store = CategoryStore(store_url)
+    assert [ref for ref in refs if ref] == [serves_whole(store)]
+    assert store.pointer("bottle").history == [base.version]
+
+
+def test_a_calibration_is_read_or_refused(store):
+    made = Calibration(scores=(0.5, 1.0))
+    for data, said in {
+        made.model_dump_json().encode(): None,
+        b'{"scores": [2, 1]}': "scores: are not ascending",
+        b"[1, 2]": "was altered, or written by another release",
+    }.items():
+        manifest = make(store)
+        blobs = {**manifest.blobs, "calibration": store.put_blob(data)}
+        ref = store.publish(manifest.model_copy(update={"blobs": blobs}))
+        if said is None:
+            assert store.calibration(ref) == made
+            continue
+        with pytest.raises(IntegrityError, match=f"the calibration of bottle version {ref.version}.*{said}") as raised:
+            store.calibration(ref)
+        one_line(raised)
+    del blobs["calibration"]
+    ref = store.publish(manifest.model_copy(update={"blobs": blobs}))
+    with pytest.raises(IntegrityError, match="is missing: another release"):
+        store.calibration(ref)
+
+
+def said(verdict: str, minute: int) -> Feedback:
+    at = NEW_YEAR + timedelta(minutes=minute)
+    return Feedback(verdict=verdict, by="ada", at=at, picture=f"{minute:064x}", version="0" * 16)
+
+
+def test_feedback_is_listed_oldest_first_wherever_it_is_kept(store):
+    publish(store)
+    assert store.feedback("bottle") == []
+    one, two, three = said("anomalous", 1), said("normal", 2), said("anomalous", 3)
+    for record in (three, one, one):
+        store.keep_feedback("bottle", record)
+    store.keep_feedback("cap", said("anomalous", 4))
+    store.publish(make(store, flavour=1).model_copy(update={"feedback": [two]}))
+    store.rollback("bottle")
+    assert store.feedback("bottle") == [one, two, three]
+    assert store.categories() == ["bottle"]
+    with pytest.raises(NotFoundError):
+        store.feedback("cap")
+
+
+def test_feedback_that_is_not_ours_is_told(store):
+    publish(store)
+    store.objects.put("categories/bottle/feedback/0.json", b"{}")
+    with pytest.raises(IntegrityError, match="categories/bottle/feedback/0") as raised:
+        store.feedback("bottle")
+    one_line(raised)
 
 
 def test_what_served_before_goes_to_the_history(store):
@@ -466,6 +550,8 @@ def altered(manifest: Manifest) -> list[Manifest]:
         {"blobs": blobs},
         {"blobs": exchanged},
         {"reference_digests": []},
+        {"parent": "0" * 16},
+        {"feedback": [said("normal", 1)]},
     ]
     return [manifest.model_copy(update=update) for update in updates]
 
@@ -514,7 +600,10 @@ def test_hostile_category_names_are_refused_everywhere_and_write_nothing(store):
             store.current,
             store.versions,
             store.rollback,
+            store.feedback,
             store.delete,
+            lambda name: store.keep_feedback(name, said("anomalous", 1)),
+            lambda name: store.calibration(VersionRef(name, "0" * 16)),
             lambda name: store.rollback(name, "0" * 16),
             lambda name: store.manifest(VersionRef(name, "0" * 16)),
             lambda name: store.publish(manifest.model_copy(update={"category": name})),

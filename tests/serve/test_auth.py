@@ -20,7 +20,7 @@ from tests.helpers import QUICK
 from tests.serve.conftest import InProcess, Local
 
 OPEN = {"/", "/page/{name}", "/healthz", "/readyz", "/openapi.json", "/docs", "/redoc", "/docs/oauth2-redirect"}
-SCOPE = {"/v1/categories/{name}/feedback": "feedback", "/v1/categories/{name}/rollback": "admin", "/metrics": "admin"}
+SCOPE = {"/v1/categories/{name}/feedback": "feedback", "/v1/categories/{name}/rollback": "admin"}
 
 # No code of the doorkeeper is asked what a route should need: this is the table.
 ROUTES = sorted(

@@ -8,6 +8,7 @@ import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
+from o2n.calibration import decide
 from o2n.images import encode_png
 from o2n.triplet import TripletScorer
 from tests.helpers import QUICK, checks, listening, stripes
@@ -77,8 +78,9 @@ def test_files_in_binary_give_the_librarys_scores(
     np.testing.assert_allclose(
         answer.as_numpy("anomaly_map"), np.stack([score.anomaly_map for score in expected]), atol=1e-5
     )
-    assert answer.as_numpy("pred_label").tolist()[1] is True
-    assert ((answer.as_numpy("p_value") > 0) & (answer.as_numpy("p_value") <= 1)).all()
+    decisions = [decide(score.score, local.store.calibration(ref), 0.05) for score in expected]
+    assert answer.as_numpy("pred_label").tolist() == [decision.is_anomalous for decision in decisions]
+    assert answer.as_numpy("p_value").tolist() == [decision.p_value for decision in decisions]
 
 
 @pytest.mark.parametrize("binary", [True, False])

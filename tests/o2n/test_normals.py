@@ -1,0 +1,83 @@
+"""Normal pictures calibrate with the very scores that queries get, and generated ones not at all."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from o2n import images
+from o2n.bank import MemoryBank
+from o2n.branches import unpack
+from o2n.fusion import fuse
+from o2n.normals import leave_one_out
+from o2n.onboard import onboard
+from o2n.pool import bank_origins
+from o2n.profiles import Profile
+from o2n.store import CategoryStore
+from o2n.triplet import TripletScorer
+from tests.helpers import QUICK, checks, stripes
+
+CALIBRATED: Profile = QUICK.model_copy(update={"fusion": "calibrated"})
+REFERENCES = [checks(0), checks(1), checks(2)]
+EXTRAS = [checks(20), checks(21, 90, 70), stripes(0)]
+
+
+@pytest.mark.parametrize("profile", [QUICK, CALIBRATED], ids=["sum", "calibrated"])
+def test_a_calibration_is_of_the_scores_that_queries_get(profile: Profile, tmp_path: Path) -> None:
+    store = CategoryStore(tmp_path.as_uri())
+    copies = [EXTRAS[0], REFERENCES[1]]
+    ref = onboard("board", [*REFERENCES, REFERENCES[0]], profile, store, more_normal=EXTRAS + copies).ref
+    manifest = store.manifest(ref)
+    blobs = {
+        name: unpack(store.get_blob(manifest.blobs[name]), name)
+        for name in ("features", "scales", "normals", "distances")
+    }
+    found = store.calibration(ref)
+    side = profile.diffusion.resolution
+    assert [(picture.picture, picture.origin) for picture in found.pictures] == [
+        (images.digest(images.resize(picture, side)), origin)
+        for origin, pictures in (("reference", REFERENCES), ("extra", EXTRAS))
+        for picture in pictures
+    ]
+    assert len(blobs["normals"]) == len(blobs["distances"]) == len(found.scores) == 6
+    assert len(blobs["features"]) == profile.pool.pictures + 3 * profile.pool.warps
+
+    scores = TripletScorer(profile, store).score(REFERENCES + EXTRAS, [ref] * 6)
+    deviation = blobs["scales"][:, 1].tolist()
+    for index, (picture, score) in enumerate(zip(found.pictures, scores, strict=True)):
+        tolerance = 1e-5 / min(deviation)
+        assert (picture.s_p, picture.s_text) == pytest.approx((score.s_p, score.s_text), abs=tolerance)
+        if index >= 3:
+            assert picture.s_n == pytest.approx(score.s_n, abs=tolerance)
+            assert picture.score == pytest.approx(score.score, abs=4 * tolerance)
+        assert picture.score == fuse(picture.s_p, picture.s_n, picture.s_text, profile.alpha, profile.beta)
+
+    origins, (mean, spread) = bank_origins(3, profile), blobs["scales"][1].tolist()
+    for row in range(3):
+        others = [other for other, origin in enumerate(origins) if origin != row]
+        plain = MemoryBank(blobs["features"][others]).distance(blobs["features"][row : row + 1]).amax(-1).mean().item()
+        assert found.pictures[row].s_n == pytest.approx((plain - mean) / spread, abs=1e-5 / spread)
+
+
+def test_more_normal_pictures_change_nothing_but_the_calibration(tmp_path: Path) -> None:
+    store = CategoryStore(tmp_path.as_uri())
+    alone = store.manifest(onboard("board", REFERENCES, QUICK, store).ref)
+    done = onboard("board", REFERENCES, QUICK, store, more_normal=EXTRAS)
+    more = store.manifest(done.ref)
+    assert {name for name in more.blobs if more.blobs[name] != alone.blobs[name]} == {
+        "calibration",
+        "normals",
+        "distances",
+    }
+    assert set(done.resumed) == {"prior", "adapter", "pool", "features", "text_features", "scales"}
+
+
+def test_leaving_one_out_leaves_out_all_that_was_made_of_it() -> None:
+    rng = np.random.default_rng(0)
+    features = torch.nn.functional.normalize(torch.from_numpy(rng.normal(size=(5, 2, 4, 8)).astype(np.float32)), dim=-1)
+    origins = [0, 1, 0, None, 1]
+    found = leave_one_out(features, origins, 3)
+    for row, others in ((0, [1, 3, 4]), (1, [0, 2, 3]), (2, [1, 3, 4])):
+        similarity = torch.einsum("lgd,nlhd->lgnh", features[row], features[others]).amax(dim=(-2, -1))
+        torch.testing.assert_close(found[row], 1 - similarity, atol=1e-6, rtol=0)
