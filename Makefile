@@ -14,7 +14,7 @@ demo: $(VENV)/installed-demo
 stack: $(VENV)/installed-stack
 	$(VENV)/bin/python -m infra.local.stack $(ARGS)
 
-test: $(VENV)/installed-test chromium
+test: $(VENV)/installed-test chromium promtool
 	$(VENV)/bin/python -m pytest $(ARGS)
 
 lint: $(VENV)/installed-test
@@ -22,11 +22,12 @@ lint: $(VENV)/installed-test
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-# The page is tested in a real browser, Debian's.
-chromium:
-	@command -v chromium >/dev/null \
-	  || { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -qq --no-install-recommends chromium >/dev/null; } \
-	  || echo "Chromium is not there and cannot be installed: the tests of the page are skipped"
+# The page is tested in a real browser, the alerts with Prometheus's own tool; both are Debian's.
+chromium promtool:
+	@command -v $@ >/dev/null \
+	  || { test "$$(id -u)" = 0 && apt-get update -qq \
+	    && apt-get install -qq --no-install-recommends $(subst promtool,prometheus,$@) >/dev/null; } \
+	  || echo "$@ is not there and cannot be installed: the tests that need it are skipped"
 
 clean:
 	rm -rf $(VENV) o2n-demo o2n-stack

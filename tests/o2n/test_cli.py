@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import httpx
-import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -88,7 +87,7 @@ def test_onboard_then_score_a_folder(store: CategoryStore, quick_profile: str, t
 
 
 def test_a_reference_unlike_the_others_is_told(store: CategoryStore, quick_profile: str, tmp_path: Path) -> None:
-    good = write(tmp_path / "good", [checks(0), np.roll(checks(0), 1, axis=0), stripes(0)])
+    good = write(tmp_path / "good", [checks(0), checks(0) // 8 * 8, stripes(0)])
     done = run("onboard", "board", "--references", str(good), "--profile", quick_profile)
     assert done.exit_code == 0, done.output
     assert "warning: reference 3 of 3" in done.stderr
@@ -164,9 +163,10 @@ def test_categories(store: CategoryStore) -> None:
     second = onboard("board", [checks(2), checks(3)], QUICK, store).ref
     assert json.loads(run("categories", "list", "--json").stdout)["version"] == second.version
     shown = run("categories", "show", "board").stdout.splitlines()
-    assert [line[0] for line in shown] == ["*", " ", " ", " ", " "]
-    assert second.version in shown[0]
-    assert first.version in shown[2]
+    versions = [line for line in shown if not line.startswith("    ")]
+    assert [line[0] for line in versions] == ["*", " "]
+    assert second.version in versions[0]
+    assert first.version in versions[1]
     assert "2 normal pictures (2 references): false-positive rates from 33.3% can be promised; roughly" in shown[1]
     assert "for 5%, 17 more are needed" in shown[1]
     details = [json.loads(line) for line in run("categories", "show", "board", "--json").stdout.splitlines()]
