@@ -6,7 +6,7 @@ VENV ?= .venv
 # FAISS comes in a GPU and a CPU wheel that exclude each other: take what the machine has.
 EXTRA := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 
-.PHONY: demo stack test lint clean chromium
+.PHONY: demo stack test lint clean chromium promtool
 
 demo: $(VENV)/installed-demo
 	$(VENV)/bin/python -m infra.local.demo $(ARGS)

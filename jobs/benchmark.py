@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from infra.local.cluster import Cluster, local_cluster
 from infra.local.demo import deploy
-from infra.local.load import percentiles, run_load, score_request
+from infra.local.load import TIMEOUT_SECONDS, percentiles, run_load, score_request
 from o2n.category import VersionRef
 from o2n.data.defects import UNSEEN_DEFECTS
 from o2n.data.procedural import EVALUATION, Category, draw
@@ -84,7 +84,7 @@ def serving(
         traffic = _Traffic(tasks, refs, pictures)
         scorer = TripletScorer(profile, store)
         with local_cluster(cpus=max(6, psutil.cpu_count() or 1), store=store.url) as cluster:
-            url = deploy(cluster, replicas=1, profile=str(profile_file))
+            url = deploy(cluster, replicas=1, profile=str(profile_file), deadline_seconds=TIMEOUT_SECONDS)
             found = _take_turns(scorer, cluster, url, traffic, clients, rounds)
         stages = scoring_stages(scorer.foundation, store, traffic.mixed[0][:BATCH], traffic.mixed[1][:BATCH], rounds)
     report = {

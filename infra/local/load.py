@@ -16,7 +16,7 @@ import numpy as np
 
 from o2n.errors import O2NError
 
-TIMEOUT_SECONDS = 120.0
+TIMEOUT_SECONDS = 300.0
 
 
 class LoadError(O2NError):
