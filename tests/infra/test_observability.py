@@ -112,6 +112,8 @@ def test_prometheus_takes_the_configuration_and_every_expression(tmp_path: Path)
 ROUTE = "/v1/categories/{name}/score"
 CALM = {
     f'ray_o2n_requests_total{{route="{ROUTE}",status="200",code=""}}': "0+600x600",
+    # A probe that is told to come again is no failed request.
+    'ray_o2n_requests_total{route="/readyz",status="503",code=""}': "0+60x600",
     f'ray_o2n_request_seconds_bucket{{route="{ROUTE}",le="0.5"}}': "0+600x600",
     f'ray_o2n_request_seconds_bucket{{route="{ROUTE}",le="+Inf"}}': "0+600x600",
     'ray_serve_deployment_status{application="o2n",deployment="Encoder"}': "6x600",
