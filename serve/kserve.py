@@ -15,7 +15,7 @@ import numpy as np
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import Response
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from o2n import __version__, images
 from o2n.calibration import Rate
@@ -25,7 +25,7 @@ from o2n.images import Picture
 from serve.api import TheService
 from serve.auth import needs
 from serve.observer import note_scored
-from serve.protocol import MAX_PICTURES, PNG
+from serve.protocol import MAX_PICTURES, PNG, example
 from serve.service import Scored, Service, Upload
 
 PLATFORM = "o2n"
@@ -85,7 +85,7 @@ class OutputRequest(BaseModel):
 class InferRequest(BaseModel):
     """One inference."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
+    model_config = example(**_EXAMPLE)
 
     id: str | None = Field(None, max_length=256)
     parameters: Parameters = Parameters()
@@ -106,17 +106,11 @@ class OutputTensor(BaseModel):
 class InferAnswer(BaseModel):
     """What became of one inference."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "model_name": "bolts",
-                    "model_version": "7d206324509daeec",
-                    "id": "42",
-                    "outputs": [{"name": "pred_score", "shape": [1], "datatype": "FP64", "data": [87.34]}],
-                }
-            ]
-        }
+    model_config = example(
+        model_name="bolts",
+        model_version="7d206324509daeec",
+        id="42",
+        outputs=[{"name": "pred_score", "shape": [1], "datatype": "FP64", "data": [87.34]}],
     )
 
     model_name: str
@@ -136,6 +130,14 @@ class TensorMetadata(BaseModel):
 class ModelMetadata(BaseModel):
     """A category as a model."""
 
+    model_config = example(
+        name="bolts",
+        versions=["7d206324509daeec", "0b6f1f5de0f1a2c3"],
+        platform=PLATFORM,
+        inputs=[{"name": "picture", "datatype": "BYTES", "shape": [-1]}],
+        outputs=[{"name": "pred_score", "datatype": "FP64", "shape": [-1]}],
+    )
+
     name: str
     versions: list[str] = Field(description="the one that serves, then those that did")
     platform: str
@@ -146,6 +148,8 @@ class ModelMetadata(BaseModel):
 class ServerMetadata(BaseModel):
     """This server."""
 
+    model_config = example(name="o2n", version=__version__, extensions=["binary_tensor_data"])
+
     name: str
     version: str
     extensions: list[str]
@@ -154,17 +158,23 @@ class ServerMetadata(BaseModel):
 class Live(BaseModel):
     """The process answers."""
 
+    model_config = example(live=True)
+
     live: bool
 
 
 class Ready(BaseModel):
     """Inference is possible."""
 
+    model_config = example(ready=True)
+
     ready: bool
 
 
 class ModelReady(BaseModel):
     """Inference with a model is possible."""
+
+    model_config = example(name="bolts", ready=True)
 
     name: str
     ready: bool

@@ -21,7 +21,8 @@ def _from_base64(text: object) -> bytes:
         raise ValueError("is not base64") from None
 
 
-def _example(**values: Any) -> ConfigDict:
+def example(**values: Any) -> ConfigDict:
+    """A model's configuration that gives OpenAPI an example of it."""
     return ConfigDict(json_schema_extra={"examples": [values]})
 
 
@@ -43,7 +44,7 @@ class PictureIn(BaseModel):
 class ScoreRequest(BaseModel):
     """The JSON form of a score request; the other is multipart with any number of `pictures` files."""
 
-    model_config = ConfigDict(extra="forbid") | _example(pictures=[{"name": "new.png", "data": PNG}])
+    model_config = ConfigDict(extra="forbid") | example(pictures=[{"name": "new.png", "data": PNG}])
 
     pictures: Annotated[list[PictureIn], Field(min_length=1, max_length=MAX_PICTURES)]
 
@@ -86,7 +87,7 @@ _SCORE = {
 class ScoreAnswer(BaseModel):
     """All pictures of a request, in its order, scored with one and the same version."""
 
-    model_config = _example(category="bolts", version="7d206324509daeec", pictures=[_SCORE])
+    model_config = example(category="bolts", version="7d206324509daeec", pictures=[_SCORE])
 
     category: str
     version: str
@@ -96,7 +97,7 @@ class ScoreAnswer(BaseModel):
 class FeedbackRequest(BaseModel):
     """An inspector's verdict on a picture. The multipart form has a file `picture` and fields `verdict` and `note`."""
 
-    model_config = ConfigDict(extra="forbid") | _example(
+    model_config = ConfigDict(extra="forbid") | example(
         picture={"name": "new.png", "data": PNG}, verdict="normal", note="a shadow, not a scratch"
     )
 
@@ -108,7 +109,7 @@ class FeedbackRequest(BaseModel):
 class FeedbackAnswer(BaseModel):
     """What became of the verdict: the version that serves now, which after `normal` knows the picture."""
 
-    model_config = _example(category="bolts", version="0b6f1f5de0f1a2c3", verdict="normal", by="line-3")
+    model_config = example(category="bolts", version="0b6f1f5de0f1a2c3", verdict="normal", by="line-3")
 
     category: str
     version: str
@@ -119,7 +120,7 @@ class FeedbackAnswer(BaseModel):
 class FeedbackEntry(BaseModel):
     """One verdict that was given."""
 
-    model_config = _example(
+    model_config = example(
         verdict="normal",
         by="line-3",
         note="a shadow, not a scratch",
@@ -139,7 +140,7 @@ class FeedbackEntry(BaseModel):
 class VersionAnswer(BaseModel):
     """The version of a category that serves now."""
 
-    model_config = _example(category="bolts", version="7d206324509daeec")
+    model_config = example(category="bolts", version="7d206324509daeec")
 
     category: str
     version: str
@@ -159,7 +160,7 @@ _CATEGORY: dict[str, Any] = {
 class CategoryAnswer(BaseModel):
     """A category and what serves for it."""
 
-    model_config = _example(**_CATEGORY)
+    model_config = example(**_CATEGORY)
 
     category: str
     version: str
@@ -181,7 +182,7 @@ class VersionEntry(BaseModel):
 class CategoryDetails(CategoryAnswer):
     """A category with what it takes to understand its scores and to go back to an earlier version."""
 
-    model_config = _example(
+    model_config = example(
         **_CATEGORY,
         weights={"s_p": 1.0, "s_n": 2.0, "s_text": 0.5},
         calibration=[-0.4, 0.3, 1.1, 2.6],
@@ -201,6 +202,10 @@ class ErrorBody(BaseModel):
 
 class ErrorAnswer(BaseModel):
     """The one shape of every error."""
+
+    model_config = example(
+        error={"code": "not_found", "message": "category bolts is not in the store", "request_id": "5f2b6c0e9d"}
+    )
 
     error: ErrorBody
 
@@ -225,8 +230,8 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     documented: dict[int | str, dict[str, Any]] = {}
     for status in statuses:
         code, message = _MESSAGES[status]
-        example = {"error": {"code": code, "message": message, "request_id": "5f2b6c0e9d"}}
-        documented[status] = {"model": ErrorAnswer, "content": {"application/json": {"example": example}}}
+        shown = {"error": {"code": code, "message": message, "request_id": "5f2b6c0e9d"}}
+        documented[status] = {"model": ErrorAnswer, "content": {"application/json": {"example": shown}}}
         if status in (429, 503):
             documented[status]["headers"] = {
                 "Retry-After": {"description": "seconds to wait", "schema": {"type": "integer"}}

@@ -25,6 +25,8 @@ from serve.limits import ID_HEADER, limited, request_id, seconds_allowed
 # All bodies that a proxy holds at once: what it may cost in memory, however many send.
 MAX_HELD_BYTES = 1 << 30
 ATTEMPTS = 4
+# Twice the deadline that a gateway keeps by default: who has no answer by then waits for a gateway, not for a score.
+ANSWER_SECONDS = 60.0
 PAUSE_SECONDS = 0.25
 # Longer than `Intake` waits for a body, so that its 408 comes first.
 EXTRA_SECONDS = 2.0
@@ -78,17 +80,21 @@ class Intake:
     async def _hand_on(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
         """Until it is answered: Serve answers nothing when the replica that had the request is gone."""
         repeatable = scope["method"] in ("GET", "HEAD") or _REPEATABLE.fullmatch(scope["path"])
+        clock = asyncio.get_running_loop().time
+        give_up = clock() + ANSWER_SECONDS
         for attempt in range(ATTEMPTS if repeatable else 1):
             answer = _Answer(scope, send)
-            gone = await self._once(scope, body, receive, answer)
+            gone = await self._once(scope, body, receive, answer, give_up - clock())
             if answer.started or gone:
                 return
+            if clock() >= give_up:
+                break
             logger.warning("request %s was lost with its replica (attempt %d)", request_id(scope), attempt + 1)
             await asyncio.sleep(PAUSE_SECONDS * 2**attempt)
         message = "the part of the service that had this request was lost, and no other took it: send it again"
         await _with_id(scope, error_answer(scope, 503, "unavailable", message))(scope, receive, send)
 
-    async def _once(self, scope: Scope, body: bytes, receive: Receive, answer: "_Answer") -> bool:
+    async def _once(self, scope: Scope, body: bytes, receive: Receive, answer: "_Answer", seconds: float) -> bool:
         """Returns: whether the client went away meanwhile."""
         handed, gone = False, False
 
@@ -102,12 +108,20 @@ class Intake:
             return message
 
         # Serve writes into the scope, and every attempt starts from the same.
+        task = asyncio.ensure_future(
+            self._app({**scope, "headers": list(scope["headers"])}, receive_again, answer)  # type: ignore[arg-type]
+        )
         try:
-            await self._app({**scope, "headers": list(scope["headers"])}, receive_again, answer)
-        except Exception:  # whatever went wrong in Serve, it is not the client's to see
-            logger.exception("request %s: Serve's proxy failed", request_id(scope))
+            # Not `asyncio.timeout`: Serve swallows the cancellation that it is made of.
+            await asyncio.wait({task}, timeout=max(0.0, seconds))
+            if not task.done() and answer.started:
+                await asyncio.wait({task})
+        finally:
+            task.cancel()
+        if task.done() and (error := task.exception()) is not None:
+            logger.error("request %s: Serve's proxy failed", request_id(scope), exc_info=error)
             if answer.started:
-                raise
+                raise error
         return gone
 
 

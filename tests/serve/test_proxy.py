@@ -209,6 +209,19 @@ def test_a_request_that_is_always_lost_ends() -> None:
     assert len(bodies) == proxy.ATTEMPTS
 
 
+def test_a_request_that_nobody_takes_up_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proxy, "ANSWER_SECONDS", 0.5)
+
+    async def never(scope: Scope, receive: Receive, send: Send) -> None:
+        with suppress(asyncio.CancelledError):  # as Serve does
+            await asyncio.sleep(60)
+
+    with behind_intake(never) as client:
+        begun = time.monotonic()
+        assert client.post(SCORE, content=b"x").status_code == 503
+        assert time.monotonic() - begun < 20
+
+
 def test_serves_own_refusals_get_the_services_shape() -> None:
     async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
         await answer(send, 503, b"Deployment unavailable", b"text/plain; charset=utf-8")

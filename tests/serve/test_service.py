@@ -134,7 +134,9 @@ def test_categories(client: httpx.Client, published: CategoryStore) -> None:
     listed = client.get("/v1/categories").json()
     assert {"checks", "stripes"} <= {entry["category"] for entry in listed}
     one = client.get("/v1/categories/checks").json()
-    assert one in listed
+    assert any(entry.items() <= one.items() for entry in listed)
+    assert one["calibration"] == list(published.calibration(published.current("checks")).scores)
+    assert [entry["version"] for entry in one["versions"]] == [one["version"], *reversed(one["history"])]
     assert one["version"] == published.current("checks").version
     assert one["references"] == 2
 
