@@ -11,8 +11,8 @@ from serve import metrics
 
 # A queue may take this share of a request's time: pictures differ in cost, and the pace is an estimate.
 SHARE = 0.5
-# Always admitted: fewer would leave a branch's batch unfilled, and nothing to measure the pace by.
-LEAST = 8
+# Always admitted, or there would be nothing to measure the pace by: one at work and one to follow it.
+LEAST = 2
 # Never more than this: beside its query, a picture in flight is held at up to 1024 pixels a side, 3 MB.
 MOST = 256
 # Pictures that the pace is measured over.

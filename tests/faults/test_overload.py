@@ -36,7 +36,7 @@ def narrow(published: CategoryStore) -> Iterator[Cluster]:
 @pytest.fixture(scope="module")
 def url(narrow: Cluster, quick_profile: str) -> str:
     # What is minutes in the file, to wait for load that stays, is seconds here.
-    scaling = {"target_ongoing_requests": 4, "look_back_period_s": 2, "upscale_delay_s": 0, "downscale_delay_s": 3}
+    scaling = {"target_ongoing_requests": 1, "look_back_period_s": 2, "upscale_delay_s": 0, "downscale_delay_s": 3}
     fixed = {"min_replicas": 1, "max_replicas": 1}
     return deploy(
         narrow,
@@ -107,10 +107,10 @@ def test_two_hundred_categories_in_little_memory(url: str, published: CategorySt
 
 
 def test_overload_is_refused_at_once_and_replicas_follow_the_load(narrow: Cluster, url: str) -> None:
-    assert wait_until(lambda: len(replicas_of(narrow, "Personalizer")) == 1, 60)
+    assert wait_until(lambda: len(replicas_of(narrow, "Personalizer")) == 1, 120)
     requests = [("checks", seed, encode_png(checks(seed))) for seed in range(100, 108)]
     with Clients(url, requests, clients=CLIENTS).at_work() as clients:
-        risen = wait_until(lambda: len(replicas_of(narrow, "Personalizer")) == 2, 60)
+        risen = wait_until(lambda: len(replicas_of(narrow, "Personalizer")) == 2, 180)
         time.sleep(8)
     answers = Counter(sent.status for sent in clients.sent)
     done = [sent for sent in clients.sent if sent.status == 200]
@@ -130,4 +130,4 @@ def test_overload_is_refused_at_once_and_replicas_follow_the_load(narrow: Cluste
     # Never so many under way at once as there were clients: the queue has an end.
     assert max(sum(a.begun <= b.begun < a.begun + a.seconds for a in done) for b in done) < CLIENTS
     assert risen
-    assert wait_until(lambda: len(replicas_of(narrow, "Personalizer")) == 1, 90)
+    assert wait_until(lambda: len(replicas_of(narrow, "Personalizer")) == 1, 120)
