@@ -134,7 +134,7 @@ def _enlarged(
 
     from o2n.bank import MemoryBank
     from o2n.branches import pack, unpack
-    from o2n.normals import image_scores, normal_picture
+    from o2n.normals import normal_picture, scaled_scores
 
     def tensor(blob: str) -> torch.Tensor:
         what = f"{base.category} version {base.version}, {blob}"
@@ -158,10 +158,10 @@ def _enlarged(
     else:  # an extra normal picture so far: it is beside the bank without itself as it was
         distances[at] = own[0]
         pictures[at] = pictures[at].model_copy(update={"origin": "feedback"})
-    mean, deviation = tensor("scales")[1]
+    s_n_scale = tensor("scales")[1]
     made = Calibration.of(
         normal_picture(base.profile, known.picture, known.origin, known.s_p, s_n, known.s_text)
-        for known, s_n in zip(pictures, ((image_scores(distances) - mean) / deviation).tolist(), strict=True)
+        for known, s_n in zip(pictures, scaled_scores(distances, s_n_scale), strict=True)
     )
     return {
         "references": store.put_blob(pack(torch.cat([references, torch.from_numpy(query.copy())[None]]))),

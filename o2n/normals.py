@@ -9,7 +9,7 @@ from o2n.calibration import Calibration, NormalPicture, Origin
 from o2n.category import Digest
 from o2n.features import patch_features, personal_distance
 from o2n.foundation import Foundation
-from o2n.fusion import fuse
+from o2n.fusion import fuse, image_score
 from o2n.images import Picture, digest
 from o2n.personalize import noise_for, personalize
 from o2n.profiles import Profile
@@ -47,7 +47,7 @@ def leave_one_out(features: Tensor, origins: list[int | None], count: int) -> Te
     return distances
 
 
-def branch_scores(
+def branch_values(
     foundation: Foundation,
     adapter: str,
     pictures: list[Picture],
@@ -57,7 +57,7 @@ def branch_scores(
     text: Tensor,
     object_word: str,
 ) -> Tensor:
-    """S_P, S_N and S_text in the branches' own units (eq. 4-6).
+    """What the branches say of every patch, in their own units: the inner terms of eq. (4), (5), (6).
 
     Args:
         adapter: name of the category's adapter in the UNet.
@@ -65,7 +65,7 @@ def branch_scores(
         features: float32 (B, L, G, D), the pictures'. distances: float32 (B, L, G), to the nearest patch of a bank.
         text: float32 (2, E), the category's text features.
 
-    Returns: float32 (B, 3), on the CPU.
+    Returns: float32 (B, 3, L, G), on the CPU: S_P, S_N, S_text.
     """
     profile, model, device = foundation.profile, foundation.diffusion, foundation.clip.mean.device
     prompts = model.embed(personal_prompts(object_word, profile.prompts))
@@ -84,12 +84,22 @@ def branch_scores(
         abnormal_probability(foundation.clip, part.to(device), text.expand(len(part), -1, -1)).cpu()
         for part in features.split(BATCH)
     ]
-    return torch.stack([image_scores(local) for local in (personal, distances, torch.cat(read))], dim=1)
+    return torch.stack([personal, distances, torch.cat(read)], dim=1)
 
 
 def image_scores(local: Tensor) -> Tensor:
-    """The outer terms of eq. (4), (5), (6). float32 (B, L, G) -> (B,)."""
+    """The outer terms of eq. (4), (5), (6). float32 (…, L, G) -> (…)."""
     return local.amax(dim=-1).mean(dim=-1)
+
+
+def scaled_scores(local: Tensor, scale: Tensor) -> list[float]:
+    """A branch's scores on the version's scale, by the very steps that a query's are made in: a picture that comes
+    again must not score a last digit above its own calibration.
+
+    Args: local: float32 (B, L, G); scale: float32 (2,), mean and deviation.
+    """
+    mean, deviation = scale
+    return [image_score(one) for one in ((local - mean) / deviation).numpy()]
 
 
 def odd_reference(distances: Tensor) -> tuple[int, float] | None:
@@ -118,14 +128,14 @@ def calibrate(
 ) -> Calibration:
     """The references and the extra normal pictures with the very scores that a query gets, on the version's scales.
 
-    Args: as `branch_scores`, of the references and then of the extras; scales: float32 (3, 2), mean and deviation of
+    Args: as `branch_values`, of the references and then of the extras; scales: float32 (3, 2), mean and deviation of
     each branch.
     """
     pictures = references + extras
     shape = foundation.diffusion.latent_shape
     noise = torch.stack([noise_for(picture, adapter_digest, shape) for picture in pictures])
-    plain = branch_scores(foundation, adapter, pictures, noise, features, distances, text, object_word)
-    rows = ((plain - scales[:, 0]) / scales[:, 1]).tolist()
+    values = branch_values(foundation, adapter, pictures, noise, features, distances, text, object_word)
+    rows = list(zip(*(scaled_scores(values[:, row], scales[row]) for row in range(3)), strict=True))
     return Calibration.of(
         normal_picture(
             foundation.profile, digest(picture), "reference" if index < len(references) else "extra", *rows[index]

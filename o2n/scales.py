@@ -9,7 +9,7 @@ from torch import Tensor
 
 from o2n.foundation import Foundation
 from o2n.images import Picture
-from o2n.normals import branch_scores, leave_one_out
+from o2n.normals import branch_values, image_scores, leave_one_out
 from o2n.personalize import seeded_noise
 from o2n.pool import bank_origins
 
@@ -40,6 +40,8 @@ def branch_scales(
     origins = bank_origins(count // (1 + profile.pool.warps), profile)
     noise = seeded_noise(profile.seed + 4, (count, *foundation.diffusion.latent_shape))
     distances = leave_one_out(features, origins, count)
-    scores = branch_scores(foundation, adapter, views, noise, features[:count], distances, text, object_word)
+    scores = image_scores(
+        branch_values(foundation, adapter, views, noise, features[:count], distances, text, object_word)
+    )
     mean = scores.mean(dim=0)
     return torch.stack([mean, (scores.std(dim=0) + LEAST_SPREAD * mean).clamp_min(LEAST_DEVIATION)], dim=1)

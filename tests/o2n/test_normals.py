@@ -9,6 +9,7 @@ import torch
 from o2n import images
 from o2n.bank import MemoryBank
 from o2n.branches import unpack
+from o2n.foundation import pick_device
 from o2n.fusion import fuse
 from o2n.normals import leave_one_out
 from o2n.onboard import onboard
@@ -46,11 +47,12 @@ def test_a_calibration_is_of_the_scores_that_queries_get(profile: Profile, tmp_p
     scores = TripletScorer(profile, store).score(REFERENCES + EXTRAS, [ref] * 6)
     deviation = blobs["scales"][:, 1].tolist()
     for index, (picture, score) in enumerate(zip(found.pictures, scores, strict=True)):
-        tolerance = 1e-5 / min(deviation)
-        assert (picture.s_p, picture.s_text) == pytest.approx((score.s_p, score.s_text), abs=tolerance)
+        # On a CPU the same bits: else a picture that comes again could score a digit above its own threshold.
+        tolerance = 0.0 if pick_device().type == "cpu" else 1e-5 / min(deviation)
+        assert (picture.s_p, picture.s_text) == pytest.approx((score.s_p, score.s_text), abs=tolerance, rel=0)
         if index >= 3:
-            assert picture.s_n == pytest.approx(score.s_n, abs=tolerance)
-            assert picture.score == pytest.approx(score.score, abs=4 * tolerance)
+            assert picture.s_n == pytest.approx(score.s_n, abs=tolerance, rel=0)
+            assert picture.score == pytest.approx(score.score, abs=4 * tolerance, rel=0)
         assert picture.score == fuse(picture.s_p, picture.s_n, picture.s_text, profile.alpha, profile.beta)
 
     origins, (mean, spread) = bank_origins(3, profile), blobs["scales"][1].tolist()
