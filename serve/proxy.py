@@ -108,9 +108,7 @@ class Intake:
             return message
 
         # Serve writes into the scope, and every attempt starts from the same.
-        task = asyncio.ensure_future(
-            self._app({**scope, "headers": list(scope["headers"])}, receive_again, answer)  # type: ignore[arg-type]
-        )
+        task = asyncio.ensure_future(self._app({**scope, "headers": list(scope["headers"])}, receive_again, answer))
         try:
             # Not `asyncio.timeout`: Serve swallows the cancellation that it is made of.
             await asyncio.wait({task}, timeout=max(0.0, seconds))
