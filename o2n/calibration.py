@@ -20,7 +20,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 Origin = Literal["reference", "extra", "feedback"]
-Rate = Annotated[float, Field(gt=0, lt=1, description="share of normal pictures that may be called anomalous")]
+# The bound is far below what any number of pictures can promise, and above where 1 / rate is infinite.
+Rate = Annotated[float, Field(ge=1e-9, lt=1, description="share of normal pictures that may be called anomalous")]
 
 
 class NormalPicture(BaseModel):

@@ -70,7 +70,7 @@ def test_the_rate_that_is_asked_for_is_kept_or_the_note_says_why_not(local: Loca
     broken = ask(0.001)
     assert broken["false_positive_rate"] > 0.001
     assert "cannot be promised" in broken["note"]
-    for rate in (0, 1, -1, "nan", "x"):
+    for rate in (0, 1, -1, 5e-324, "nan", "x"):
         answer = local.client.post(
             SCORE, params={"false_positive_rate": rate}, headers=local.allowed("score"), files=files(checks(30))
         )
