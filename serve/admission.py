@@ -13,10 +13,12 @@ from serve import metrics
 SHARE = 0.5
 # Always admitted, or there would be nothing to measure the pace by: one at work and one to follow it.
 LEAST = 2
+# As many until the first are answered: of a crowd that came before the pace is known, all might be late.
+FIRST = 8
 # Never more than this: beside its query, a picture in flight is held at up to 1024 pixels a side, 3 MB.
 MOST = 256
 # Pictures that the pace is measured over.
-WINDOW = 64
+WINDOW = 32
 
 
 class Admission:
@@ -43,9 +45,9 @@ class Admission:
         wanted = self.in_flight + pictures
         if self.in_flight == 0 or wanted <= LEAST:
             return
-        pace = self.seconds_per_picture()
-        over = max(wanted * pace - SHARE * self._seconds, (wanted - MOST) * pace)
-        if over > 0 or wanted > MOST:
+        pace, most = self.seconds_per_picture(), MOST if len(self._answered) > 1 else FIRST
+        over = max(wanted * pace - SHARE * self._seconds, (wanted - most) * pace)
+        if over > 0 or wanted > most:
             self.refused += 1
             wait = max(1, math.ceil(over))
             raise OverloadedError(
@@ -72,9 +74,9 @@ class Admission:
             metrics.IN_FLIGHT.set(self.in_flight)
 
     def seconds_per_picture(self) -> float:
-        """The pace of the last pictures, over the time that there were any; 0 before the first is answered."""
+        """The pace of the last pictures, over the time that there were any; while none is answered, of one at best."""
         begun, answered = self._answered[0][0], sum(count for _, count in list(self._answered)[1:])
-        return (self._busy_seconds() - begun) / answered if answered else 0.0
+        return (self._busy_seconds() - begun) / max(1, answered)
 
     def _busy_seconds(self) -> float:
         return self._busy + (self._clock() - self._since if self.in_flight else 0.0)

@@ -3,7 +3,7 @@
 import pytest
 
 from o2n.errors import OverloadedError, UnavailableError
-from serve.admission import LEAST, MOST, Admission
+from serve.admission import FIRST, LEAST, MOST, Admission
 
 
 class Clock:
@@ -40,8 +40,22 @@ def test_as_many_as_fit_half_the_deadline(pace: float, fit: int) -> None:
     assert fill(admission) == fit
 
 
-def test_before_anything_is_known_the_queue_has_an_end_too() -> None:
-    assert fill(Admission(30.0, Clock())) == MOST
+def test_before_anything_is_known_few_are_taken_on() -> None:
+    clock = Clock()
+    admission = Admission(30.0, clock)
+    assert fill(admission) == FIRST
+
+
+def test_a_crowd_that_is_all_late_teaches_it() -> None:
+    clock = Clock()
+    admission = Admission(4.0, clock)
+    with pytest.raises(TimeoutError), admission.admitted(FIRST):
+        clock.now += 4.0
+        raise TimeoutError
+    assert fill(admission) == LEAST
+    admission.in_flight = 0
+    serve_pictures(admission, clock, 100, 0.1)
+    assert fill(admission) == 20
 
 
 def test_the_refused_are_told_when_there_will_be_room() -> None:
