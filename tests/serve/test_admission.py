@@ -49,9 +49,14 @@ def test_before_anything_is_known_few_are_taken_on() -> None:
 def test_a_crowd_that_is_all_late_teaches_it() -> None:
     clock = Clock()
     admission = Admission(4.0, clock)
-    with pytest.raises(TimeoutError), admission.admitted(FIRST):
-        clock.now += 4.0
-        raise TimeoutError
+
+    def all_late() -> None:
+        with admission.admitted(FIRST):
+            clock.now += 4.0
+            raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        all_late()
     assert fill(admission) == LEAST
     admission.in_flight = 0
     serve_pictures(admission, clock, 100, 0.1)
