@@ -13,6 +13,8 @@ from infra.local.cluster import Cluster
 from infra.local.load import score_request
 
 TIMEOUT_SECONDS = 200.0
+# A refused client comes again sooner than it was told, but leaves the machine to those who are served.
+PAUSE_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ class Clients:
                 self.sent.append(
                     Sent(category, picture, begun, time.monotonic() - begun, status, answer.headers, found)
                 )
+                if status in (429, 503):
+                    self._stop.wait(PAUSE_SECONDS)
 
 
 def replicas_of(cluster: Cluster, deployment: str) -> list[int]:

@@ -21,7 +21,7 @@ from tests.helpers import QUICK, checks
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 DEADLINE = 4.0
-CLIENTS = 64
+CLIENTS = 96
 CATEGORIES = 200
 # Ten adapters or five banks.
 ADAPTER_MEMORY, BANK_MEMORY = 2 << 20, 40 << 20
