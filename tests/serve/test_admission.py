@@ -50,21 +50,13 @@ def test_a_crowd_that_is_all_late_teaches_it() -> None:
     clock = Clock()
     admission = Admission(4.0, clock)
 
-<<<<<<< HEAD
-    def be_late() -> None:
-=======
     def all_late() -> None:
->>>>>>> refs/heads/runtime
         with admission.admitted(FIRST):
             clock.now += 4.0
             raise TimeoutError
 
     with pytest.raises(TimeoutError):
-<<<<<<< HEAD
-        be_late()
-=======
         all_late()
->>>>>>> refs/heads/runtime
     assert fill(admission) == LEAST
     admission.in_flight = 0
     serve_pictures(admission, clock, 100, 0.1)
