@@ -263,7 +263,7 @@ def test_serve_answers_until_interrupted(published: CategoryStore, quick_profile
     process = subprocess.Popen([*command, f"--store={published.url}"], env={**os.environ, "RAY_ADDRESS": ""})
     headers = {"Authorization": f"Bearer {create_token(published, 'o2n-serve', ['score'])}"}
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while True:
             try:
                 listed = httpx.get(f"http://127.0.0.1:{port}/v1/categories", headers=headers).json()
@@ -277,5 +277,5 @@ def test_serve_answers_until_interrupted(published: CategoryStore, quick_profile
         assert httpx.get(f"http://127.0.0.1:{port}/v1/categories").status_code == 401
     finally:
         process.send_signal(signal.SIGINT)
-        status = process.wait(60)
+        status = process.wait(120)
     assert status == 0
