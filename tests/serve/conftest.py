@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from o2n.category import VersionRef
@@ -61,6 +62,11 @@ class InProcess:
         return {"encoder": True, "personalizer": True, "normal": True, "text": True}
 
 
+def application(store: CategoryStore) -> FastAPI:
+    """A new application: its locks belong to the event loop that it first runs in."""
+    return create_app(Service(QUICK, store, InProcess(store), 60.0), Doorkeeper(store))
+
+
 @dataclass(frozen=True)
 class Local:
     """The application, and a token for each scope."""
@@ -77,6 +83,5 @@ class Local:
 def local(published: CategoryStore) -> Iterator[Local]:
     """The application with `checks` and `stripes`, tokens asked for."""
     tokens = {scope: create_token(published, f"only-{scope}", [scope]) for scope in SCOPES}
-    app = create_app(Service(QUICK, published, InProcess(published), 60.0), Doorkeeper(published))
-    with TestClient(app, raise_server_exceptions=False) as client:
+    with TestClient(application(published), raise_server_exceptions=False) as client:
         yield Local(client, published, tokens)

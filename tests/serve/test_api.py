@@ -19,7 +19,7 @@ from o2n.images import Picture, decode, encode_png
 from o2n.onboard import onboard
 from o2n.triplet import TripletScorer
 from tests.helpers import QUICK, checks, listening, stripes, write
-from tests.serve.conftest import Local
+from tests.serve.conftest import Local, application
 
 SCORE = "/v1/categories/checks/score"
 
@@ -298,7 +298,7 @@ def test_a_damaged_version_is_the_services_fault_and_says_so(local: Local) -> No
 def test_the_client_speaks_with_it(local: Local, learning: str, tmp_path: Path) -> None:
     folder = write(tmp_path, [checks(60), checks(61)])
     paths = sorted(folder.iterdir())
-    with listening(local.client.app) as url:
+    with listening(application(local.store)) as url:
         with Client(url, local.tokens["score"]) as client:
             found = client.score("checks", paths, include=["overlay"], false_positive_rate=0.5)
             assert [one.name for one in found] == [str(path) for path in paths]
@@ -331,7 +331,7 @@ def test_scoring_by_url_prints_the_same_lines(local: Local, tmp_path: Path, monk
         assert found.exit_code == 1, found.output  # for the bad picture
         return [json.loads(line) for line in found.stdout.splitlines()], found.stderr
 
-    with listening(local.client.app) as url:
+    with listening(application(local.store)) as url:
         over_http, said = lines("--url", url)
         table = CliRunner().invoke(main, ["score", "checks", str(folder), "--url", url]).stdout.splitlines()
     in_process, said_here = lines()

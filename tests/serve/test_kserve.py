@@ -12,7 +12,7 @@ from o2n.calibration import decide
 from o2n.images import encode_png
 from o2n.triplet import TripletScorer
 from tests.helpers import QUICK, checks, listening, stripes
-from tests.serve.conftest import Local
+from tests.serve.conftest import Local, application
 
 INFER = "/v2/models/checks/infer"
 OUTPUTS = ("pred_score", "pred_label", "p_value", "anomaly_map")
@@ -20,7 +20,7 @@ OUTPUTS = ("pred_score", "pred_label", "p_value", "anomaly_map")
 
 @pytest.fixture(scope="module")
 def url(local: Local) -> Iterator[str]:
-    with listening(local.client.app) as found:
+    with listening(application(local.store)) as found:
         yield found.removeprefix("http://")
 
 

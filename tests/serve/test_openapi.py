@@ -17,7 +17,7 @@ from o2n.onboard import onboard
 from o2n.tokens import create_token
 from serve.gateway import create_app
 from tests.helpers import QUICK, checks, listening
-from tests.serve.conftest import Local
+from tests.serve.conftest import Local, application
 
 # O2N_FUZZ_CASES=1000 is the long run.
 CASES = int(os.environ.get("O2N_FUZZ_CASES", "25"))
@@ -59,7 +59,7 @@ def test_every_operation_is_described_with_examples(path: str, method: str, oper
 def url(local: Local) -> Iterator[str]:
     """Where the application listens, with a category `fuzzed` to do anything to."""
     onboard("fuzzed", [checks(0), checks(1)], QUICK, local.store)
-    with listening(local.client.app) as found:
+    with listening(application(local.store)) as found:
         yield found
     local.store.delete("fuzzed")
 

@@ -166,8 +166,9 @@ def choose(page: Page, category: str, *files: dict[str, object]) -> None:
     page.get_by_label("Category", exact=True).select_option(category)
     expect(page.get_by_role("heading", name=f"Category {category}")).to_be_visible()
     if files:
+        before = rows(page).count()
         page.locator("#files").set_input_files(files)
-        expect(page.locator("#progress")).to_be_hidden()
+        expect(page.locator(".scored[role=option], .refused[role=option]")).to_have_count(before + len(files))
 
 
 def rows(page: Page) -> Locator:
