@@ -12,6 +12,7 @@ device and tells its memory.
 import json
 import os
 import platform
+import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -26,6 +27,9 @@ import click
 import psutil
 import torch
 from tqdm import tqdm
+
+# `python jobs/benchmark.py` looks for modules beside itself, and infra/ is in the checkout alone.
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from infra.local.cluster import Cluster, local_cluster
 from infra.local.demo import deploy
