@@ -245,7 +245,7 @@ def _take_turns(
     few = max(4, len(requests["single"]) // 4)
     for kind in requests:  # so that every process has loaded every version
         scorer.score(*getattr(traffic, kind))
-        run_load(url, requests[kind], clients)
+        run_load(url, requests[kind], min(4, clients))  # until it knows its pace, the service takes on few
     for _ in tqdm(range(rounds), desc="rounds", unit="round"):
         for kind in requests:
             pictures, refs = getattr(traffic, kind)
