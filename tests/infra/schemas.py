@@ -49,11 +49,11 @@ class KeyRef(Strict):
 
 
 class ValueFrom(Strict):
-    secretKeyRef: KeyRef  # noqa: N815
+    secretKeyRef: KeyRef
 
 
 class Credential(Strict):
-    valueFrom: ValueFrom  # noqa: N815
+    valueFrom: ValueFrom
 
 
 class AuthOptions(Strict):
@@ -61,8 +61,8 @@ class AuthOptions(Strict):
 
 
 class GcsFaultToleranceOptions(Strict):
-    redisAddress: str = Field(pattern=r"^[a-z0-9.-]+:\d+$")  # noqa: N815
-    redisPassword: Credential  # noqa: N815
+    redisAddress: str = Field(pattern=r"^[a-z0-9.-]+:\d+$")
+    redisPassword: Credential
 
 
 class Resources(Strict):
@@ -72,57 +72,57 @@ class Resources(Strict):
 
 class AutoscalerOptions(Strict):
     version: Literal["v2"]
-    idleTimeoutSeconds: int = Field(ge=0)  # noqa: N815
+    idleTimeoutSeconds: int = Field(ge=0)
     resources: Resources
-    securityContext: dict[str, Any]  # noqa: N815
-    volumeMounts: list[dict[str, str]]  # noqa: N815
+    securityContext: dict[str, Any]
+    volumeMounts: list[dict[str, str]]
 
 
 class HeadGroup(Strict):
-    rayStartParams: dict[str, str]  # noqa: N815
+    rayStartParams: dict[str, str]
     template: PodTemplate
 
 
 class WorkerGroup(HeadGroup):
-    groupName: Name  # noqa: N815
+    groupName: Name
     replicas: int = Field(ge=0)
-    minReplicas: int = Field(ge=0)  # noqa: N815
-    maxReplicas: int = Field(ge=0)  # noqa: N815
+    minReplicas: int = Field(ge=0)
+    maxReplicas: int = Field(ge=0)
 
 
 class RayClusterSpec(Strict):
-    rayVersion: str = Field(pattern=r"^\d+\.\d+\.\d+$")  # noqa: N815
-    authOptions: AuthOptions  # noqa: N815
-    gcsFaultToleranceOptions: GcsFaultToleranceOptions  # noqa: N815
-    enableInTreeAutoscaling: Literal[True]  # noqa: N815
-    autoscalerOptions: AutoscalerOptions  # noqa: N815
-    headGroupSpec: HeadGroup  # noqa: N815
-    workerGroupSpecs: list[WorkerGroup]  # noqa: N815
+    rayVersion: str = Field(pattern=r"^\d+\.\d+\.\d+$")
+    authOptions: AuthOptions
+    gcsFaultToleranceOptions: GcsFaultToleranceOptions
+    enableInTreeAutoscaling: Literal[True]
+    autoscalerOptions: AutoscalerOptions
+    headGroupSpec: HeadGroup
+    workerGroupSpecs: list[WorkerGroup]
 
 
 class RayCluster(Strict):
-    apiVersion: Literal["ray.io/v1"]  # noqa: N815
+    apiVersion: Literal["ray.io/v1"]
     kind: Literal["RayCluster"]
     metadata: Metadata
     spec: RayClusterSpec
 
 
 class SubmitterConfig(Strict):
-    backoffLimit: int = Field(ge=0)  # noqa: N815
+    backoffLimit: int = Field(ge=0)
 
 
 class RayJobSpec(Strict):
-    clusterSelector: dict[str, str]  # noqa: N815
+    clusterSelector: dict[str, str]
     entrypoint: str
-    entrypointNumCpus: float = Field(gt=0)  # noqa: N815
-    runtimeEnvYAML: str  # noqa: N815
-    submissionMode: Literal["K8sJobMode"]  # noqa: N815
-    submitterConfig: SubmitterConfig  # noqa: N815
-    submitterPodTemplate: PodTemplate  # noqa: N815
+    entrypointNumCpus: float = Field(gt=0)
+    runtimeEnvYAML: str
+    submissionMode: Literal["K8sJobMode"]
+    submitterConfig: SubmitterConfig
+    submitterPodTemplate: PodTemplate
 
 
 class RayJob(Strict):
-    apiVersion: Literal["ray.io/v1"]  # noqa: N815
+    apiVersion: Literal["ray.io/v1"]
     kind: Literal["RayJob"]
     metadata: Metadata
     spec: RayJobSpec
@@ -133,15 +133,15 @@ class UpgradeStrategy(Strict):
 
 
 class RayServiceSpec(Strict):
-    upgradeStrategy: UpgradeStrategy  # noqa: N815
-    rayClusterDeletionDelaySeconds: int = Field(ge=0)  # noqa: N815
-    excludeHeadPodFromServeSvc: bool  # noqa: N815
-    serveConfigV2: str  # noqa: N815
-    rayClusterConfig: RayClusterSpec  # noqa: N815
+    upgradeStrategy: UpgradeStrategy
+    rayClusterDeletionDelaySeconds: int = Field(ge=0)
+    excludeHeadPodFromServeSvc: bool
+    serveConfigV2: str
+    rayClusterConfig: RayClusterSpec
 
 
 class RayService(Strict):
-    apiVersion: Literal["ray.io/v1"]  # noqa: N815
+    apiVersion: Literal["ray.io/v1"]
     kind: Literal["RayService"]
     metadata: Metadata
     spec: RayServiceSpec
@@ -154,13 +154,13 @@ class Expression(Strict):
 
 
 class Selector(Strict):
-    matchLabels: dict[str, str]  # noqa: N815
-    matchExpressions: list[Expression] = []  # noqa: N815
+    matchLabels: dict[str, str]
+    matchExpressions: list[Expression] = []
 
 
 class Relabeling(Strict):
-    sourceLabels: list[Annotated[str, Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")]]  # noqa: N815
-    targetLabel: str = Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")  # noqa: N815
+    sourceLabels: list[Annotated[str, Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")]]
+    targetLabel: str = Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")
 
 
 class PodMetricsEndpoint(Strict):
@@ -171,11 +171,11 @@ class PodMetricsEndpoint(Strict):
 
 class PodMonitorSpec(Strict):
     selector: Selector
-    podMetricsEndpoints: list[PodMetricsEndpoint]  # noqa: N815
+    podMetricsEndpoints: list[PodMetricsEndpoint]
 
 
 class PodMonitor(Strict):
-    apiVersion: Literal["monitoring.coreos.com/v1"]  # noqa: N815
+    apiVersion: Literal["monitoring.coreos.com/v1"]
     kind: Literal["PodMonitor"]
     metadata: Metadata
     spec: PodMonitorSpec
@@ -199,7 +199,7 @@ class PrometheusRuleSpec(Strict):
 
 
 class PrometheusRule(Strict):
-    apiVersion: Literal["monitoring.coreos.com/v1"]  # noqa: N815
+    apiVersion: Literal["monitoring.coreos.com/v1"]
     kind: Literal["PrometheusRule"]
     metadata: Metadata
     spec: PrometheusRuleSpec
