@@ -250,7 +250,7 @@ def _take_turns(
         for kind in requests:
             pictures, refs = getattr(traffic, kind)
             with _cpu_of([psutil.Process()]) as spent:
-                seconds = _seconds(lambda: scorer.score(pictures, refs))  # noqa: B023
+                seconds = _seconds(scorer.score, pictures, refs)
             found.bare[kind].append(len(pictures) / seconds)
             if kind == "mixed":
                 found.bare_cpu.append(spent()["python"] / len(pictures))
@@ -263,7 +263,7 @@ def _take_turns(
                     found.http_cpu[name].append(value / len(pictures))
         for index in range(few):
             picture, ref = traffic.mixed[0][index], traffic.mixed[1][index]
-            found.bare_alone.append(_seconds(lambda: scorer.score([picture], [ref])))  # noqa: B023
+            found.bare_alone.append(_seconds(scorer.score, [picture], [ref]))
             found.http_alone += run_load(url, requests["mixed"][index : index + 1], 1).seconds
     for process in cluster.processes():
         with suppress(psutil.Error):
@@ -271,9 +271,9 @@ def _take_turns(
     return found
 
 
-def _seconds(call: Callable[[], object]) -> float:
+def _seconds(call: Callable[..., object], *arguments: object) -> float:
     begun = time.perf_counter()
-    call()
+    call(*arguments)
     return time.perf_counter() - begun
 
 

@@ -3,13 +3,13 @@
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
-from infra.local.cluster import Cluster, local_cluster
+from infra.local.cluster import Cluster
 from infra.local.demo import deploy
 from infra.local.load import score_request
 from o2n.images import encode_png
@@ -28,18 +28,12 @@ ADAPTER_MEMORY, BANK_MEMORY = 2 << 20, 40 << 20
 
 
 @pytest.fixture(scope="module")
-def narrow(published: CategoryStore) -> Iterator[Cluster]:
-    with local_cluster(cpus=6, store=published.url) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def url(narrow: Cluster, quick_profile: str) -> str:
+def url(own_cluster: Cluster, quick_profile: str) -> str:
     # What is minutes in the file, to wait for load that stays, is seconds here.
     scaling = {"target_ongoing_requests": 1, "look_back_period_s": 2, "upscale_delay_s": 0, "downscale_delay_s": 3}
     fixed = {"min_replicas": 1, "max_replicas": 1}
     return deploy(
-        narrow,
+        own_cluster,
         options={
             "Personalizer": {"autoscaling_config": {"min_replicas": 1, "max_replicas": 2, **scaling}},
             **{name: {"autoscaling_config": fixed} for name in ("Gateway", "Encoder", "NormalScorer", "TextScorer")},
@@ -106,11 +100,11 @@ def test_two_hundred_categories_in_little_memory(url: str, published: CategorySt
         published.delete(name)
 
 
-def test_overload_is_refused_at_once_and_replicas_follow_the_load(narrow: Cluster, url: str) -> None:
-    assert wait_until(lambda: len(replicas_of(narrow, "Personalizer")) == 1, 120)
+def test_overload_is_refused_at_once_and_replicas_follow_the_load(own_cluster: Cluster, url: str) -> None:
+    assert wait_until(lambda: len(replicas_of(own_cluster, "Personalizer")) == 1, 120)
     requests = [("checks", seed, encode_png(checks(seed))) for seed in range(100, 108)]
     with Clients(url, requests, clients=CLIENTS).at_work() as clients:
-        risen = wait_until(lambda: len(replicas_of(narrow, "Personalizer")) == 2, 180)
+        risen = wait_until(lambda: len(replicas_of(own_cluster, "Personalizer")) == 2, 180)
         time.sleep(8)
     answers = Counter(sent.status for sent in clients.sent)
     done = [sent for sent in clients.sent if sent.status == 200]
@@ -130,4 +124,4 @@ def test_overload_is_refused_at_once_and_replicas_follow_the_load(narrow: Cluste
     # Never so many under way at once as there were clients: the queue has an end.
     assert max(sum(a.begun <= b.begun < a.begun + a.seconds for a in done) for b in done) < CLIENTS
     assert risen
-    assert wait_until(lambda: len(replicas_of(narrow, "Personalizer")) == 1, 120)
+    assert wait_until(lambda: len(replicas_of(own_cluster, "Personalizer")) == 1, 120)

@@ -3,12 +3,11 @@
 import os
 import signal
 import time
-from collections.abc import Iterator
 
 import httpx
 import pytest
 
-from infra.local.cluster import Cluster, local_cluster
+from infra.local.cluster import Cluster
 from infra.local.demo import deploy
 from o2n.category import VersionRef
 from o2n.images import Picture, encode_png
@@ -23,15 +22,9 @@ PICTURES: list[Picture] = [maker(seed) for seed in range(60, 64) for maker in (c
 
 
 @pytest.fixture(scope="module")
-def hardy(published: CategoryStore) -> Iterator[Cluster]:
-    with local_cluster(cpus=6, store=published.url) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def url(hardy: Cluster, quick_profile: str) -> str:
+def url(own_cluster: Cluster, quick_profile: str) -> str:
     # One replica of each, so that a killed one is missed; and time for its successor to start on a busy machine.
-    return deploy(hardy, profile=quick_profile, deadline_seconds=150)
+    return deploy(own_cluster, profile=quick_profile, deadline_seconds=150)
 
 
 @pytest.fixture(scope="module")
@@ -50,14 +43,14 @@ def expected(scorer: TripletScorer, ref: VersionRef) -> list[float]:
 
 
 def test_no_kill_loses_or_changes_an_answer(
-    hardy: Cluster, url: str, published: CategoryStore, scorer: TripletScorer
+    own_cluster: Cluster, url: str, published: CategoryStore, scorer: TripletScorer
 ) -> None:
     scores = {name: expected(scorer, published.current(name)) for name in ("checks", "stripes")}
     with Clients(url, requests_for("checks", "stripes"), clients=6).at_work() as clients:
         clients.wait_for(12)
         for deployment in ("Encoder", "Personalizer", "NormalScorer", "TextScorer", "Gateway"):
             before = len(clients.sent)
-            (pid,) = replicas_of(hardy, deployment)
+            (pid,) = replicas_of(own_cluster, deployment)
             os.kill(pid, signal.SIGKILL)
             if deployment == "Personalizer":
                 assert httpx.get(f"{url}/readyz", timeout=60).status_code == 503
