@@ -40,18 +40,19 @@ def test_order_batch_and_company_change_nothing(scorer: TripletScorer, published
         assert np.abs(together[index].counterpart.astype(int) - alone.counterpart).max() <= bool(off)
 
 
-def test_the_number_of_threads_changes_nothing(scorer: TripletScorer, published: CategoryStore) -> None:
-    """A replica of the service has other threads than a process of the library. Powers of two: three threads would cut
-    a tensor where torch's vectors do not end, and the last digit of what is left over is another."""
+def test_the_number_of_threads_changes_the_last_digits_at_most(scorer: TripletScorer, published: CategoryStore) -> None:
+    """A replica of the service may have other threads than a process of the library. Which sums torch cuts at which
+    place is the processor's affair: on some all numbers of threads give the same bits."""
     ref, threads = published.current("stripes"), torch.get_num_threads()
     found = []
     try:
-        for count in (1, 2, 4):
+        for count in (1, 2, 3, 4):
             torch.set_num_threads(count)
             found.append(values(scorer.score([stripes(30)], [ref])[0]))
     finally:
         torch.set_num_threads(threads)
-    assert found[0] == found[1] == found[2]
+    for other in found[1:]:
+        assert other == pytest.approx(found[0], rel=0, abs=1e-6)
 
 
 def test_a_category_makes_a_difference(scorer: TripletScorer, published: CategoryStore) -> None:

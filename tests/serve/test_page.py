@@ -172,6 +172,8 @@ def choose(page: Page, category: str, *files: dict[str, object]) -> None:
 
 
 def rows(page: Page) -> Locator:
+    """Read them by `text_content`: `inner_text` of a row that was just moved is empty until it is drawn
+    (`content-visibility`)."""
     return page.get_by_role("option").filter(has=page.locator("bdi"))
 
 
@@ -180,7 +182,7 @@ def row(page: Page, name: str) -> Locator:
 
 
 def shown_score(located: Locator) -> float:
-    return float(located.locator(".value").inner_text())
+    return float(located.locator(".value").text_content() or "nan")
 
 
 def look_at(page: Page, name: str) -> None:
@@ -263,7 +265,7 @@ def test_the_rate_is_moved_on_the_page_and_decides_as_the_library_does(page: Pag
         slider.fill(place)
         rate = float(page.locator("#rate-value").inner_text().removesuffix("%")) / 100
         decisions = [decide(score.score, calibration, max(rate, 1 / (len(calibration.scores) + 1))) for score in scores]
-        badges = rows(page).locator(".badge").all_inner_texts()
+        badges = rows(page).locator(".badge").all_text_contents()
         assert badges == ["anomalous" if decision.is_anomalous else "normal" for decision in decisions]
         threshold = re.search(r"threshold (\S+)", page.locator("#reason").inner_text())
         assert threshold is not None
@@ -304,10 +306,10 @@ def test_a_list_is_sorted_and_cleared(page: Page) -> None:
     uploads = [upload(checks(44), "0.png"), upload(damaged(45), "1.png"), upload(checks(46), "2.png")]
     choose(page, "checks", *uploads)
     names = rows(page).locator(".name")
-    assert names.all_inner_texts() == ["0.png", "1.png", "2.png"]
+    assert names.all_text_contents() == ["0.png", "1.png", "2.png"]
     page.get_by_label("Sort").select_option("by score")
-    assert names.first.inner_text() == "1.png"
-    scores = [float(text) for text in rows(page).locator(".value").all_inner_texts()]
+    assert names.first.text_content() == "1.png"
+    scores = [float(text) for text in rows(page).locator(".value").all_text_contents()]
     assert scores == sorted(scores, reverse=True)
     # Each category has its own list.
     choose(page, "stripes")
