@@ -1,9 +1,6 @@
 """The nearest normal picture: of the real ones that a version was made of, which shows the query's part best."""
 
-import threading
-
 import torch
-from cachetools import LRUCache
 from torch import Tensor
 
 from o2n.bank import picture_distance
@@ -11,20 +8,19 @@ from o2n.branches import checked_manifest, unpack
 from o2n.category import VersionRef
 from o2n.foundation import Foundation
 from o2n.images import Picture
+from o2n.loaded import Loaded
 from o2n.store import CategoryStore
 
-MAX_BYTES = 256 << 20
+REFERENCE_BYTES = 256 << 20
 
 
 class References:
     """The normal pictures of many categories, loaded on demand and kept under a budget; for any thread."""
 
-    def __init__(self, foundation: Foundation, store: CategoryStore) -> None:
+    def __init__(self, foundation: Foundation, store: CategoryStore, budget: int = REFERENCE_BYTES) -> None:
+        """Args: budget: of bytes for pictures and their features."""
         self._foundation, self._store = foundation, store
-        self._known: LRUCache[VersionRef, tuple[Tensor, Tensor]] = LRUCache(
-            MAX_BYTES, getsizeof=lambda known: sum(tensor.nbytes for tensor in known)
-        )
-        self._lock = threading.Lock()
+        self.loaded = Loaded(self._load, lambda known: sum(tensor.nbytes for tensor in known), budget)
 
     def nearest(self, features: Tensor, ref: VersionRef) -> Picture:
         """The normal picture that is nearest by `picture_distance`; never a generated one.
@@ -35,23 +31,17 @@ class References:
         Raises:
             NotFoundError, IntegrityError, FoundationError, StoreError: a version that cannot be used.
         """
-        with self._lock:
-            pictures, normal = self._of(ref)
+        pictures, normal = self.loaded.get(ref)
         return pictures[picture_distance(features[None].cpu(), normal)[0].argmin()].numpy()
 
-    def _of(self, ref: VersionRef) -> tuple[Tensor, Tensor]:
+    def _load(self, ref: VersionRef) -> tuple[Tensor, Tensor]:
         """The pictures, uint8 (N, R, R, 3), and their features, float32 (N, L, G, D)."""
-        known = self._known.get(ref)
-        if known is None:
-            manifest = checked_manifest(self._store, ref, self._foundation)
-            pictures, features = (
-                unpack(self._store.get_blob(manifest.blobs[blob]), f"{ref.category} version {ref.version}, {blob}")
-                for blob in ("references", "features")
-            )
-            # A bank begins with the references that were onboarded and ends with the pictures that were fed back.
-            fed_back = len(manifest.feedback)
-            onboarded = len(pictures) - fed_back
-            known = pictures, torch.cat([features[:onboarded], features[len(features) - fed_back :]])
-            if sum(tensor.nbytes for tensor in known) <= MAX_BYTES:
-                self._known[ref] = known
-        return known
+        manifest = checked_manifest(self._store, ref, self._foundation)
+        pictures, features = (
+            unpack(self._store.get_blob(manifest.blobs[blob]), f"{ref.category} version {ref.version}, {blob}")
+            for blob in ("references", "features")
+        )
+        # A bank begins with the references that were onboarded and ends with the pictures that were fed back.
+        fed_back = len(manifest.feedback)
+        onboarded = len(pictures) - fed_back
+        return pictures, torch.cat([features[:onboarded], features[len(features) - fed_back :]])

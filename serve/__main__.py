@@ -10,6 +10,7 @@ import ray
 from ray import serve
 from ray.serve.exceptions import RayServeException
 
+from serve import CLUSTER_ENVIRONMENT
 from serve.app import Arguments, build
 
 
@@ -22,7 +23,7 @@ from serve.app import Arguments, build
 def main(host: str, port: int, profile: str, store: str, insecure: bool) -> None:
     """Serve over HTTP on this machine alone."""
     signal.signal(signal.SIGTERM, _interrupt)
-    os.environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = "serve.proxy.middlewares"
+    os.environ.update(CLUSTER_ENVIRONMENT)
     # "local" never attaches to somebody else's cluster. Its size is in whole models, not cores: five deployments.
     ray.init(
         address="local",

@@ -34,8 +34,8 @@ from serve.protocol import (
 from serve.service import Scored, Service, Upload
 
 
-def get_service(request: Request) -> Service:
-    """The service behind the application that a request came to."""
+async def get_service(request: Request) -> Service:
+    """The service behind the application that a request came to; a coroutine, or FastAPI gives it a thread."""
     service: Service = request.app.state.service
     return service
 

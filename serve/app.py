@@ -10,6 +10,7 @@ from ray import serve
 
 from o2n.branches import ADAPTER_BYTES, BANK_BYTES, TEXT_BYTES
 from o2n.profiles import get_profile
+from o2n.references import REFERENCE_BYTES
 from o2n.settings import get_settings
 from o2n.store import CategoryStore
 from serve.branches import Encoder, NormalScorer, Personalizer, TextScorer
@@ -29,9 +30,11 @@ class Arguments(BaseModel):
     deadline_seconds: float = Field(30.0, gt=0)
     """A request is answered within this time, or refused."""
     adapter_memory: ByteSize = Field(ByteSize(ADAPTER_BYTES), gt=0)
-    """What each Personalizer may keep of adapters; like the two below, a number of bytes or a text such as 512MiB."""
+    """What each Personalizer may keep of adapters; like the three below, a number of bytes or a text such as 512MiB."""
     bank_memory: ByteSize = Field(ByteSize(BANK_BYTES), gt=0)
     """What each NormalScorer may keep of memory banks."""
+    reference_memory: ByteSize = Field(ByteSize(REFERENCE_BYTES), gt=0)
+    """What each NormalScorer may keep beside them of the normal pictures that are shown with an answer."""
     text_memory: ByteSize = Field(ByteSize(TEXT_BYTES), gt=0)
     """What each TextScorer may keep of text features."""
     insecure: bool = False
@@ -47,15 +50,15 @@ def build(arguments: Arguments) -> serve.Application:
     profile = get_profile(arguments.profile)
     store = CategoryStore(arguments.store or get_settings().store)
     options = _options()
-    encoder = serve.deployment(Encoder, **options["Encoder"]).bind(profile)
-    adapters, banks, texts = arguments.adapter_memory, arguments.bank_memory, arguments.text_memory
     return serve.deployment(Gateway, **options["Gateway"]).bind(
         profile,
         store,
-        encoder,
-        serve.deployment(Personalizer, **options["Personalizer"]).bind(profile, store, encoder, adapters),
-        serve.deployment(NormalScorer, **options["NormalScorer"]).bind(profile, store, banks),
-        serve.deployment(TextScorer, **options["TextScorer"]).bind(profile, store, texts),
+        serve.deployment(Encoder, **options["Encoder"]).bind(profile),
+        serve.deployment(Personalizer, **options["Personalizer"]).bind(profile, store, arguments.adapter_memory),
+        serve.deployment(NormalScorer, **options["NormalScorer"]).bind(
+            profile, store, arguments.bank_memory, arguments.reference_memory
+        ),
+        serve.deployment(TextScorer, **options["TextScorer"]).bind(profile, store, arguments.text_memory),
         arguments.deadline_seconds,
         arguments.insecure,
     )

@@ -12,14 +12,13 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from ray.serve.handle import DeploymentHandle
 
 from o2n.branches import NormalBranch, PersonalBranch, TextBranch, check_numbers
 from o2n.category import VersionRef
 from o2n.errors import O2NError
 from o2n.features import patch_features
 from o2n.feedback import accept_normal
-from o2n.foundation import load_foundation, to_pictures, to_unit
+from o2n.foundation import load_foundation, to_pictures
 from o2n.fusion import Local
 from o2n.images import Picture
 from o2n.profiles import Profile
@@ -29,9 +28,6 @@ from serve import metrics
 from serve.batching import Batcher
 
 Features = NDArray[np.float32]  # (L, G, D)
-Counterpart = NDArray[np.float32]  # (3, R, R), in [0, 1]
-
-CPU = torch.device("cpu")
 
 MAX_BATCH = 8
 # Versions that a replica loads at once: the threads that load are those that compute.
@@ -114,14 +110,13 @@ class Encoder(_Replica):
         self._blank = torch.zeros(1, 3, profile.encoder.resolution, profile.encoder.resolution)
         self._features = Batcher(self._encode, MAX_BATCH)
 
-    async def encode(self, picture: Picture | Counterpart) -> Features:
-        """A query or a counterpart -> float32 (L, G, D)."""
+    async def encode(self, picture: Picture) -> Features:
+        """A query, uint8 (R, R, 3) -> float32 (L, G, D)."""
         return await self._features(picture)
 
-    async def _encode(self, pictures: list[Picture | Counterpart]) -> list[Features]:
-        x = torch.cat([_unit(picture) for picture in pictures])
+    async def _encode(self, pictures: list[Picture]) -> list[Features]:
         with metrics.batch("encoder", len(pictures)):
-            features = await self._run(patch_features, self._clip, x, self._levels)
+            features = await self._run(patch_features, self._clip, pictures, self._levels)
         return list(features.cpu().numpy())
 
     def _check(self) -> None:
@@ -129,38 +124,44 @@ class Encoder(_Replica):
 
 
 class Personalizer(_Branch[PersonalBranch]):
-    """Query -> its normal counterpart and its distance to it (eq. 2-4), one UNet batch for all categories."""
+    """Query -> its normal counterpart and its distance to it (eq. 2-4), one UNet batch for all categories.
 
-    def __init__(self, profile: Profile, store: CategoryStore, encoder: DeploymentHandle, budget: int) -> None:
-        super().__init__("personal", PersonalBranch(load_foundation(profile), store, budget))
-        self._encoder = encoder
-        self._counterparts = Batcher(self._redraw, MAX_BATCH)
+    It encodes the counterparts with a model of its own: that is little beside the UNet's work, and less than it would
+    take to call the encoder.
+    """
+
+    def __init__(self, profile: Profile, store: CategoryStore, budget: int) -> None:
+        foundation = load_foundation(profile)
+        super().__init__("personal", PersonalBranch(foundation, store, budget))
+        self._clip, self._levels = foundation.clip, profile.encoder.levels
+        self._comparisons = Batcher(self._compare, MAX_BATCH)
 
     async def compare(self, picture: Picture, features: Features, ref: VersionRef) -> tuple[Local, Picture]:
         """Returns: float32 (L, G) distances, and the counterpart, uint8 (R, R, 3)."""
         await self.warm(ref)
-        counterpart = _or_raise(await self._counterparts((picture, ref)))
-        other = await self._encoder.encode.remote(counterpart)
-        (shown,) = to_pictures(_tensor([counterpart]))
-        distances = await asyncio.to_thread(self._branch.distances, _tensor([features]), _tensor([other]), [ref])
-        return distances[0].numpy(), shown
+        return _or_raise(await self._comparisons((picture, features, ref)))
 
-    async def _redraw(self, items: list[tuple[Picture, VersionRef]]) -> list[Counterpart | O2NError]:
-        def redraw(part: list[tuple[Picture, VersionRef]]) -> list[Counterpart]:
-            pictures, refs = zip(*part, strict=True)
-            return list(self._branch.counterparts(list(pictures), list(refs)).numpy())
+    async def _compare(
+        self, items: list[tuple[Picture, Features, VersionRef]]
+    ) -> list[tuple[Local, Picture] | O2NError]:
+        def compare(part: list[tuple[Picture, Features, VersionRef]]) -> list[tuple[Local, Picture]]:
+            pictures, features, refs = (list(column) for column in zip(*part, strict=True))
+            counterparts = self._branch.counterparts(pictures, refs)
+            redrawn = patch_features(self._clip, counterparts, self._levels).cpu()
+            distances = self._branch.distances(_tensor(features), redrawn, refs)
+            return list(zip(distances.numpy(), to_pictures(counterparts), strict=True))
 
         with metrics.batch("personal", len(items)):
-            return await self._run(_isolated, redraw, items)
+            return await self._run(_isolated, compare, items)
 
 
 class NormalScorer(_Branch[NormalBranch]):
     """Features -> distance to the nearest normal patch (eq. 5)."""
 
-    def __init__(self, profile: Profile, store: CategoryStore, budget: int) -> None:
+    def __init__(self, profile: Profile, store: CategoryStore, budget: int, reference_budget: int) -> None:
         self._foundation, self._store = load_foundation(profile), store
         super().__init__("normal", NormalBranch(self._foundation, store, budget))
-        self._references = References(self._foundation, store)
+        self._references = References(self._foundation, store, reference_budget)
         self._distances = Batcher(self._measure, MAX_BATCH)
 
     async def compare(self, features: Features, ref: VersionRef) -> Local:
@@ -238,11 +239,6 @@ def _or_raise(result: T | O2NError) -> T:
     if isinstance(result, O2NError):
         raise result
     return result
-
-
-def _unit(picture: Picture | Counterpart) -> torch.Tensor:
-    # The values handed over by Ray are read-only, and torch wants arrays of its own.
-    return to_unit([np.array(picture)], CPU) if picture.dtype == np.uint8 else torch.tensor(picture)[None]
 
 
 def _tensor(features: list[Features]) -> torch.Tensor:

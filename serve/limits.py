@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from o2n.errors import TooLargeError, TooSlowError
 
 MAX_BODY_BYTES = 64 << 20
-GRACE_SECONDS = 10.0
+GRACE_SECONDS = 8.0
 MIN_BYTES_PER_SECOND = 64 << 10
 
 ID_HEADER = "x-request-id"

@@ -20,6 +20,8 @@ from pathlib import Path
 import httpx
 import psutil
 
+from serve import CLUSTER_ENVIRONMENT
+
 START_SECONDS = 90.0
 
 _MARK = "O2N_LOCAL_CLUSTER"
@@ -100,7 +102,7 @@ def local_cluster(*, cpus: int, store: str, object_store_bytes: int = 512 << 20)
         # By default Ray puts its workers, and so every replica, behind whatever else the machine does.
         "RAY_worker_niceness": "0",
         "RAY_SERVE_LOG_TO_STDERR": "0",
-        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.proxy.middlewares",
+        **CLUSTER_ENVIRONMENT,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
     }
     log = folder / "ray-start.log"

@@ -88,7 +88,11 @@ class Clients:
 
 def replicas_of(cluster: Cluster, deployment: str) -> list[int]:
     """The processes that run replicas of a deployment."""
-    title = f"ray::ServeReplica:o2n:{deployment}"
+    return processes_of(cluster, f"ray::ServeReplica:o2n:{deployment}")
+
+
+def processes_of(cluster: Cluster, title: str) -> list[int]:
+    """The processes of a cluster whose title begins so."""
     found = []
     for process in cluster.processes():
         try:

@@ -10,10 +10,11 @@ import pytest
 from infra.local.cluster import Cluster
 from infra.local.demo import deploy
 from o2n.category import VersionRef
+from o2n.client import Client
 from o2n.images import Picture, encode_png
 from o2n.store import CategoryStore
 from o2n.triplet import TripletScorer
-from tests.faults.clients import Clients, replicas_of
+from tests.faults.clients import Clients, processes_of, replicas_of
 from tests.helpers import QUICK, checks, stripes
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
@@ -59,6 +60,34 @@ def test_no_kill_loses_or_changes_an_answer(
     assert {sent.status for sent in clients.sent} == {200}, clients.told()
     assert all(sent.score == pytest.approx(scores[sent.category][sent.picture], abs=1e-5) for sent in clients.sent)
     assert httpx.get(f"{url}/readyz", timeout=60).status_code == 200
+
+
+def test_a_killed_proxy_is_back_within_seconds(
+    own_cluster: Cluster, url: str, published: CategoryStore, scorer: TripletScorer
+) -> None:
+    """Nobody can answer what was open at a proxy that dies; a client that asks again has its answer soon."""
+    scores = expected(scorer, published.current("checks"))
+    (pid,) = processes_of(own_cluster, "ray::ProxyActor")
+    with Client(url) as client:
+        client.score("checks", [encode_png(PICTURES[0])])
+        os.kill(pid, signal.SIGKILL)
+        killed = time.monotonic()
+        while not answers(url):
+            time.sleep(0.1)
+        back = time.monotonic() - killed
+        print(f"the proxy was back after {back:.1f} s")
+        found = client.score(
+            "checks", [encode_png(picture) for picture in PICTURES[:4]]
+        )  # over a connection that is dead
+    assert [picture.score for picture in found] == pytest.approx(scores[:4], abs=1e-5)
+    assert back < 20  # Serve's own way takes 30 and more
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/healthz", timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False
 
 
 def test_publishing_loses_and_mixes_nothing(url: str, published: CategoryStore, scorer: TripletScorer) -> None:

@@ -16,6 +16,7 @@ from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscali
 from ray.serve.schema import ServeDeploySchema
 
 from infra.kuberay.embed import ALERTS, CLUSTER, KUBERAY, RULES, SERVE_CONFIG, SERVICE, alerts, embedded
+from serve import CLUSTER_ENVIRONMENT
 from tests.infra.schemas import check
 
 ROOT = KUBERAY.parents[1]
@@ -175,9 +176,8 @@ def test_ray_is_the_same_in_the_image_in_the_clusters_and_in_the_package() -> No
 
 
 def test_the_image_sets_what_the_local_cluster_sets_for_serve() -> None:
-    name = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
-    (value,) = re.findall(rf"{name}=(\S+)", (ROOT / "infra/docker/Dockerfile").read_text())
-    assert f'"{name}": "{value}"' in (ROOT / "infra/local/cluster.py").read_text()
+    set_there = dict(re.findall(r"(RAY_SERVE_\w+)=(\S+)", (ROOT / "infra/docker/Dockerfile").read_text()))
+    assert set_there == CLUSTER_ENVIRONMENT
 
 
 # ── closed ──
