@@ -81,7 +81,7 @@ async def score(
     ref = await service.catalog.current(name)
     scored = await service.score(ref, await read_pictures(request), false_positive_rate, "reference" in include)
     note_scored(request, ref, len(scored))
-    answers = [await asyncio.to_thread(_answer, found, include) for found in scored]
+    answers = await asyncio.to_thread(lambda: [_answer(found, include) for found in scored])
     return ScoreAnswer(category=ref.category, version=ref.version, pictures=answers)
 
 

@@ -1,6 +1,7 @@
 """One score for a picture: alone, in any batch, on any replica, after a restart, over HTTP, in process and offline."""
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -87,13 +88,11 @@ def test_in_any_batch(in_process: Callable[[int], list[Answer]], alone: list[Ans
 
 
 def test_on_any_replica_and_after_a_restart(own_cluster: Cluster, quick_profile: str, alone: list[Answer]) -> None:
-    url = deploy(own_cluster, profile=quick_profile, replicas=2, deadline_seconds=150)
-    first = {name: set(replicas_of(own_cluster, name)) for name in DEPLOYMENTS}
-    assert [len(replicas) for replicas in first.values()] == [2] * len(DEPLOYMENTS)
+    url, first = deploy_two_of_each(own_cluster, quick_profile)
     assert_same(over_http(url), alone)
     assert own_cluster.run("serve", "shutdown", "-y").returncode == 0
-    url = deploy(own_cluster, profile=quick_profile, replicas=2, deadline_seconds=150)
-    assert not any(first[name] & set(replicas_of(own_cluster, name)) for name in DEPLOYMENTS)
+    url, second = deploy_two_of_each(own_cluster, quick_profile)
+    assert not first & second
     assert_same(over_http(url), alone)
 
 
@@ -106,6 +105,16 @@ def test_offline(own_cluster: Cluster, quick_profile: str, alone: list[Answer], 
     )
     rows = sorted(pq.read_table(out).to_pylist(), key=lambda row: (Path(row["path"]).name, row["category"]))
     assert_same([answer(row["version"], row) for row in rows], alone)
+
+
+def deploy_two_of_each(cluster: Cluster, profile: str) -> tuple[str, set[int]]:
+    """The service's URL and the processes of its replicas, once all are there; it is ready with one of each."""
+    url = deploy(cluster, profile=profile, replicas=2, deadline_seconds=150)
+    give_up = time.monotonic() + 120
+    while any(len(replicas_of(cluster, name)) < 2 for name in DEPLOYMENTS):
+        assert time.monotonic() < give_up, "not every deployment has two replicas"
+        time.sleep(1)
+    return url, {pid for name in DEPLOYMENTS for pid in replicas_of(cluster, name)}
 
 
 def over_http(url: str) -> list[Answer]:
