@@ -4,6 +4,7 @@ import ipaddress
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -400,9 +401,31 @@ def rollback(name: str, version: str | None, store: CategoryStore) -> None:
 @click.confirmation_option("--yes", prompt="Delete the category with all its versions?")
 @store_option
 def delete(name: str, store: CategoryStore) -> None:
-    """Delete category NAME with all its versions. Blobs stay, since other versions may share them."""
+    """Delete category NAME with all its versions. Its space is freed by `o2n categories collect`, days later."""
     store.delete(name)
     click.echo(f"{name} is deleted")
+
+
+@categories.command("collect")
+@click.option("--older-than", "days", default=7.0, show_default=True, metavar="DAYS", help="Leave what is younger.")
+@click.option("--keep", type=click.IntRange(min=0), metavar="N", help="Forget all but N earlier versions of each.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
+@store_option
+def collect_garbage(days: float, keep: int | None, dry_run: bool, store: CategoryStore) -> None:
+    """Free the space of deleted categories, of onboardings that were given up, and of forgotten versions.
+
+    Safe while others onboard and serve.
+    """
+    from o2n.collect import collect
+
+    found = collect(
+        store, timedelta(days=days), keep=keep, dry_run=dry_run, on_progress=lambda what: click.echo(what, err=True)
+    )
+    would = "would be " if dry_run else ""
+    click.echo(
+        f"{found.bytes / 2**20:.1f} MiB {would}freed: {found.versions} versions, {found.verdicts} verdicts, "
+        f"{found.stages} stages, {found.blobs} blobs"
+    )
 
 
 @main.group()

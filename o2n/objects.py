@@ -7,10 +7,11 @@ import os
 import re
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 from urllib.parse import unquote
 
 from o2n.errors import ConflictError, NotFoundError, StoreError
@@ -20,6 +21,14 @@ from o2n.settings import get_settings
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 _S3_URL = re.compile(r"s3://([A-Za-z0-9][A-Za-z0-9._-]{2,62})(?:/(.*))?")
 _PROBE = "probe"
+
+
+class Entry(NamedTuple):
+    """An object without its bytes. size: in bytes; modified: when it was last written, by the clock of its place."""
+
+    key: str
+    size: int
+    modified: datetime
 
 
 class Objects(Protocol):
@@ -34,8 +43,8 @@ class Objects(Protocol):
     def get(self, key: str) -> tuple[bytes, str]:
         """The bytes under `key` and the etag that names this content; NotFoundError if there are none."""
 
-    def size(self, key: str) -> int:
-        """How many bytes are under `key`; NotFoundError if there are none."""
+    def entry(self, key: str) -> Entry:
+        """What is known of `key`; NotFoundError if there is nothing under it."""
 
     def put(self, key: str, data: bytes) -> None:
         """Store `data` under `key`, whole or, where this process is killed, not at all."""
@@ -45,6 +54,9 @@ class Objects(Protocol):
 
         Bytes that are there already are no conflict: whoever wrote them, what was asked for has come true.
         """
+
+    def entries(self, prefix: str) -> list[Entry]:
+        """What is known of every key that starts with `prefix`, sorted."""
 
     def keys(self, prefix: str) -> list[str]:
         """Every key that starts with `prefix`, sorted."""
@@ -83,9 +95,9 @@ class LocalObjects:
             data = self._path(key).read_bytes()
         return data, _digest(data)
 
-    def size(self, key: str) -> int:
+    def entry(self, key: str) -> Entry:
         with self._explained(), self._missing_told(key):
-            return self._path(key).stat().st_size
+            return _entry(key, self._path(key).stat())
 
     def put(self, key: str, data: bytes) -> None:
         with self._explained():
@@ -104,6 +116,13 @@ class LocalObjects:
                 if found != etag:
                     raise ConflictError(f"{key} in store {self.url} was changed by somebody else: try again")
                 _write(path, data)
+
+    def entries(self, prefix: str) -> list[Entry]:
+        found = []
+        for key in self.keys(prefix):
+            with suppress(NotFoundError):  # deleted since
+                found.append(self.entry(key))
+        return found
 
     def keys(self, prefix: str) -> list[str]:
         folder = prefix.rpartition("/")[0]
@@ -170,6 +189,10 @@ _LOCAL_REMEDIES = {
 }
 
 
+def _entry(key: str, found: os.stat_result) -> Entry:
+    return Entry(key, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
+
+
 def _write(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
@@ -216,13 +239,13 @@ class S3Objects:
             answer = self._client.get_object(Bucket=self._bucket, Key=self._key(key))
             return answer["Body"].read(), answer["ETag"]
 
-    def size(self, key: str) -> int:
+    def entry(self, key: str) -> Entry:
         # Not HeadObject: its answer has no body, so it cannot tell a missing object from a missing bucket.
         with self._explained(key):
             found = self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._key(key), MaxKeys=1)
         for item in found.get("Contents", []):
             if item["Key"] == self._key(key):
-                return int(item["Size"])
+                return self._entry(item)
         raise NotFoundError(f"{key} is not in store {self.url}")
 
     def put(self, key: str, data: bytes) -> None:
@@ -239,12 +262,15 @@ class S3Objects:
             if not self._holds(key, data):
                 raise ConflictError(f"{key} in store {self.url} was changed by somebody else: try again") from None
 
-    def keys(self, prefix: str) -> list[str]:
+    def entries(self, prefix: str) -> list[Entry]:
         with self._explained(prefix):
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._bucket, Prefix=self._root + prefix
             )
-            return sorted(item["Key"].removeprefix(self._root) for page in pages for item in page.get("Contents", []))
+            return sorted(self._entry(item) for page in pages for item in page.get("Contents", []))
+
+    def keys(self, prefix: str) -> list[str]:
+        return [entry.key for entry in self.entries(prefix)]
 
     def delete(self, key: str) -> None:
         with self._explained(key):
@@ -262,6 +288,9 @@ class S3Objects:
             return self.get(key)[0] == data
         except NotFoundError:
             return False
+
+    def _entry(self, item: dict[str, Any]) -> Entry:
+        return Entry(item["Key"].removeprefix(self._root), int(item["Size"]), item["LastModified"])
 
     def _key(self, key: str) -> str:
         return self._root + _checked(key)

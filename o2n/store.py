@@ -15,6 +15,7 @@ import random
 import re
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -25,6 +26,8 @@ from o2n.errors import ConflictError, IntegrityError, NotFoundError
 from o2n.objects import open_objects
 
 SWAP_ATTEMPTS = 100
+# What is recalled for a new version is written anew if it is this old: a collection deletes what is old and unneeded.
+RENEW_AGE = timedelta(hours=6)
 
 Stored = TypeVar("Stored", bound=BaseModel)
 
@@ -69,9 +72,12 @@ class CategoryStore:
         """The blob that the stage with these inputs made, if it is still there and whole."""
         try:
             blob = self._read(_stage_key(stage_key), BlobRef, "onboard again")[0]
-            self.get_blob(blob)
+            data = self.get_blob(blob)
+            age = datetime.now(UTC) - self.objects.entry(_blob_key(blob)).modified
         except (NotFoundError, IntegrityError):
             return None  # it will be made again
+        if age > RENEW_AGE:
+            self.put_blob(data)
         return blob
 
     def publish(self, manifest: Manifest, after: str | None = None) -> VersionRef:
@@ -104,7 +110,9 @@ class CategoryStore:
             # The same version from an earlier run, with its own date; a damaged one is replaced.
             try:
                 self.manifest(manifest.ref)
-            except IntegrityError:
+                if datetime.now(UTC) - self.objects.entry(key).modified > RENEW_AGE:
+                    self.objects.put(key, self.objects.get(key)[0])
+            except (IntegrityError, NotFoundError):
                 self.objects.put(key, data)
         self._move(manifest.category, next_version)
         return manifest.ref
@@ -214,16 +222,36 @@ class CategoryStore:
         }
         return sorted(normal | anomalous, key=lambda feedback: (feedback.at, feedback.picture))
 
+    def trim(self, name: str, keep: int) -> list[str]:
+        """Forget all but the last `keep` versions that a category served before this one: there is no way back to them.
+
+        Returns: the versions that were forgotten. Raises as `pointer`, and ConflictError as `publish`.
+        """
+        for attempt in range(SWAP_ATTEMPTS):
+            pointer, etag = self._pointer(name)
+            forgotten = pointer.history[: max(0, len(pointer.history) - keep)]
+            if not forgotten:
+                return []
+            kept = Pointer(version=pointer.version, history=pointer.history[len(forgotten) :])
+            try:
+                self.objects.put_if(_pointer_key(name), _json(kept), etag)
+            except ConflictError:
+                _pause(attempt)
+                continue
+            return forgotten
+        raise self._contended(name)
+
     def delete(self, name: str) -> None:
         """Take a category's pointer away, and with it the category from sight.
 
-        Manifests and blobs stay: other categories share blobs, and a publisher may be at work on this one.
+        Manifests and blobs stay until they are collected: other categories share blobs, and a publisher may be at work
+        on this one.
 
         Raises:
             NotFoundError: there is no such category.
         """
         try:
-            self.objects.size(_pointer_key(name))
+            self.objects.entry(_pointer_key(name))
         except NotFoundError:
             raise self._no_category(name) from None
         self.objects.delete(_pointer_key(name))
@@ -246,11 +274,10 @@ class CategoryStore:
             try:
                 self.objects.put_if(_pointer_key(name), _json(moved), etag)
             except ConflictError:
-                # Jitter, or publishers that collided once would collide for ever.
-                time.sleep(random.uniform(0, min(0.5, 0.01 * 2**attempt)))
+                _pause(attempt)
                 continue
             return version
-        raise ConflictError(f"category {name} in store {self.url} is changed by others all the time: try again later")
+        raise self._contended(name)
 
     def _pointer(self, name: str) -> tuple[Pointer, str]:
         try:
@@ -258,13 +285,16 @@ class CategoryStore:
         except NotFoundError:
             raise self._no_category(name) from None
 
+    def _contended(self, name: str) -> ConflictError:
+        return ConflictError(f"category {name} in store {self.url} is changed by others all the time: try again later")
+
     def _no_category(self, name: str) -> NotFoundError:
         return NotFoundError(f"category {name} is not in store {self.url}: see 'o2n categories list', or onboard it")
 
     def _check_blobs(self, manifest: Manifest) -> None:
         for name, blob in manifest.blobs.items():
             try:
-                size = self.objects.size(_blob_key(blob))
+                size = self.objects.entry(_blob_key(blob)).size
             except NotFoundError:
                 size = None
             if size != blob.size:
@@ -287,6 +317,11 @@ class CategoryStore:
                 f"{what} in store {self.url} was altered, or written by another release of O2N "
                 f"({where + ': ' if where else ''}{first['msg']}): {remedy}"
             ) from None
+
+
+def _pause(attempt: int) -> None:
+    # Jitter, or publishers that collided once would collide for ever.
+    time.sleep(random.uniform(0, min(0.5, 0.01 * 2**attempt)))
 
 
 def _blob_key(blob: BlobRef) -> str:

@@ -201,8 +201,8 @@ def deploy(
     config = yaml.safe_load((ROOT / "serve" / "config.yaml").read_text())
     config["applications"][0]["args"] |= {"insecure": True, **arguments}
     for deployment in config["applications"][0]["deployments"] if replicas else ():
-        deployment["num_replicas"] = replicas
-        del deployment["autoscaling_config"]
+        # Not num_replicas: beside the builder's own autoscaling_config, Serve takes it for where scaling begins.
+        deployment["autoscaling_config"] |= {"min_replicas": replicas, "max_replicas": replicas}
     for deployment in config["applications"][0]["deployments"]:
         deployment |= (options or {}).get(deployment["name"], {})
     config["http_options"] = {"host": "127.0.0.1", "port": port or free_port()}

@@ -110,7 +110,7 @@ def test_offline(own_cluster: Cluster, quick_profile: str, alone: list[Answer], 
 def deploy_two_of_each(cluster: Cluster, profile: str) -> tuple[str, set[int]]:
     """The service's URL and the processes of its replicas, once all are there; it is ready with one of each."""
     url = deploy(cluster, profile=profile, replicas=2, deadline_seconds=150)
-    give_up = time.monotonic() + 120
+    give_up = time.monotonic() + 300
     while any(len(replicas_of(cluster, name)) < 2 for name in DEPLOYMENTS):
         assert time.monotonic() < give_up, "not every deployment has two replicas"
         time.sleep(1)

@@ -20,7 +20,7 @@ from o2n.objects import Objects, open_objects
 
 OPERATIONS = {
     "get": lambda objects: objects.get("some/key"),
-    "size": lambda objects: objects.size("some/key"),
+    "entry": lambda objects: objects.entry("some/key"),
     "put": lambda objects: objects.put("some/key", b"data"),
     "put_if": lambda objects: objects.put_if("some/key", b"data", None),
     "keys": lambda objects: objects.keys("some/"),
@@ -74,7 +74,7 @@ def test_what_was_put_is_got(objects):
     for key, data in {"a": b"", "b/c": b"\0\xff\r\n", "b/d.json": os.urandom(300_000)}.items():
         objects.put(key, data)
         assert objects.get(key)[0] == data
-        assert objects.size(key) == len(data)
+        assert objects.entry(key).size == len(data)
 
 
 def test_put_replaces_and_changes_the_etag(objects):
@@ -90,7 +90,7 @@ def test_put_replaces_and_changes_the_etag(objects):
 def test_what_is_not_there_is_not_found(objects):
     objects.put("a/b", b"data")
     for key in ("b", "a/c", "a/b2"):
-        for look in (objects.get, objects.size):
+        for look in (objects.get, objects.entry):
             with pytest.raises(NotFoundError, match=f"{key} is not in store"):
                 look(key)
     with pytest.raises(NotFoundError):
@@ -104,7 +104,7 @@ def test_a_store_that_was_never_written_is_empty(objects):
     with pytest.raises(NotFoundError):
         objects.get("a")
     with pytest.raises(NotFoundError):
-        objects.size("a")
+        objects.entry("a")
 
 
 def test_deleted_means_gone_and_twice_is_no_error(objects):
@@ -216,7 +216,7 @@ def test_hostile_keys_are_refused_and_write_nothing(store_url, tmp_path, request
             lambda key=key: objects.put(key, b"data"),
             lambda key=key: objects.put_if(key, b"data", None),
             lambda key=key: objects.get(key),
-            lambda key=key: objects.size(key),
+            lambda key=key: objects.entry(key),
             lambda key=key: objects.delete(key),
         ):
             with pytest.raises(StoreError, match="is refused") as raised:
@@ -360,7 +360,7 @@ def test_a_read_only_disk_is_told_and_can_be_read(disk, tmp_path, monkeypatch):
         message = refused(OPERATIONS[operation], objects)
         assert "it is read-only: remount it writable or use another store (O2N_STORE)" in message
     assert objects.get("some/key")[0] == b"old"
-    assert objects.size("some/key") == 3
+    assert objects.entry("some/key").size == 3
     assert objects.keys("") == ["some/key"]
 
 
@@ -400,12 +400,12 @@ def test_whatever_a_write_fails_of_is_told_and_undone(tmp_path, monkeypatch, cal
 def test_a_bucket_that_does_not_exist_is_told(s3):
     objects = open_objects("s3://no-such-bucket/prefix")
     for name, operation in OPERATIONS.items():
-        if name != "size":
+        if name != "entry":
             assert "there is no bucket no-such-bucket; create it or correct O2N_STORE" in refused(operation, objects)
 
 
-def test_size_tells_a_bucket_that_does_not_exist(s3):
-    refused(OPERATIONS["size"], open_objects("s3://no-such-bucket/prefix"))
+def test_an_entry_tells_a_bucket_that_does_not_exist(s3):
+    refused(OPERATIONS["entry"], open_objects("s3://no-such-bucket/prefix"))
 
 
 @pytest.fixture
@@ -486,7 +486,7 @@ def s3_error(code: str) -> bytes:
     return f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>Not\nnow</Message></Error>".encode()
 
 
-# The answer to a HEAD, which size() sends, has no body that could carry the code.
+# The answer to a HEAD, which entry() would send, has no body that could carry the code.
 @pytest.mark.parametrize(
     ("status", "code"), [(403, "AccessDenied"), (403, "InvalidAccessKeyId"), (400, "ExpiredToken")]
 )
@@ -495,13 +495,13 @@ def test_a_server_that_refuses_is_told(status, code, answering):
     objects = open_objects("s3://bucket/prefix")
     for name, operation in OPERATIONS.items():
         message = refused(operation, objects)
-        if name != "size":
+        if name != "entry":
             assert f"refuses access ({code}): check the AWS credentials" in message
 
 
 def test_a_server_that_refuses_a_head_is_told(answering):
     answering.status = 403
-    assert "check the AWS credentials" in refused(OPERATIONS["size"], open_objects("s3://bucket/prefix"))
+    assert "check the AWS credentials" in refused(OPERATIONS["entry"], open_objects("s3://bucket/prefix"))
 
 
 @pytest.mark.parametrize(

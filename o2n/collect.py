@@ -1,0 +1,138 @@
+"""What no category can serve any more -> deleted. Runs beside publishers: what is young stays, whoever it is for."""
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from pydantic import ValidationError
+
+from o2n.category import BlobRef, Feedback, VersionRef
+from o2n.errors import CategoryError, IntegrityError, NotFoundError
+from o2n.objects import Entry
+from o2n.store import RENEW_AGE, CategoryStore
+
+# A publisher may take some hours between what it writes or recalls first and the move of the pointer.
+LEAST_AGE = 4 * RENEW_AGE
+
+_PROBE = "probe-collect"
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What was deleted, or would be: versions, verdicts on pictures of deleted categories, remembered stages and blobs,
+    and the bytes that all of it took."""
+
+    versions: int
+    verdicts: int
+    stages: int
+    blobs: int
+    bytes: int
+
+
+def collect(
+    store: CategoryStore,
+    older_than: timedelta,
+    *,
+    keep: int | None = None,
+    dry_run: bool = False,
+    now: datetime | None = None,
+    on_progress: Callable[[str], None] = lambda what: None,
+) -> Collected:
+    """Delete versions that no pointer names and blobs that no version needs.
+
+    Versions go before their blobs, so that whenever this is stopped, every version that is left is whole.
+
+    Args:
+        older_than: what was written since then stays, for somebody may be about to publish it; at least `LEAST_AGE`.
+        keep: first forget all but so many of the versions that each category served before; by default none of them.
+        dry_run: delete and forget nothing.
+        now: by default the time by the store's own clock.
+
+    Raises:
+        IntegrityError: a version cannot be read, so that nobody knows what it needs; nothing was deleted.
+        CategoryError: `older_than` is too short. StoreError: the store cannot be used.
+    """
+    if older_than < LEAST_AGE:
+        raise CategoryError(f"{older_than} is too short: a publisher may take a while, so give {LEAST_AGE} or more")
+    limit = (now or _now(store)) - older_than
+    on_progress("looking at versions")
+    served = {ref for name in store.categories() for ref in _served(store, name, keep, dry_run)}
+    names = {ref.category for ref in served}
+    entries = store.objects.entries("categories/")
+    versions = [entry for entry in entries if _kind(entry) == "versions" and _ref(entry) not in served]
+    verdicts = [entry for entry in entries if _kind(entry) == "feedback" and _ref(entry).category not in names]
+    versions, verdicts = _old(versions, limit), _old(verdicts, limit)
+    dead = {entry.key for entry in (*versions, *verdicts)}
+    needed = {blob.sha256 for entry in entries if entry.key not in dead for blob in _blobs(store, entry)}
+    on_progress("looking at blobs")
+    blobs = _old([blob for blob in store.objects.entries("blobs/") if _name(blob) not in needed], limit)
+    lost = {_name(blob) for blob in blobs}
+    stages = [stage for stage in _old(store.objects.entries("stages/"), limit) if _made(store, stage) in (None, *lost)]
+    gone = [*versions, *verdicts, *stages, *blobs]
+    on_progress(f"deleting {len(gone)} objects")
+    for entry in gone if not dry_run else ():
+        with suppress(NotFoundError):
+            if store.objects.entry(entry.key).modified < limit:  # and was not written anew meanwhile
+                store.objects.delete(entry.key)
+    return Collected(len(versions), len(verdicts), len(stages), len(blobs), sum(entry.size for entry in gone))
+
+
+def _now(store: CategoryStore) -> datetime:
+    """The time by the clock that objects' own times come from."""
+    store.objects.put(_PROBE, b"")
+    try:
+        return store.objects.entry(_PROBE).modified
+    finally:
+        store.objects.delete(_PROBE)
+
+
+def _served(store: CategoryStore, name: str, keep: int | None, dry_run: bool) -> Iterator[VersionRef]:
+    """The versions that a category serves or can go back to, once it has forgotten the others."""
+    with suppress(NotFoundError):  # deleted since
+        if keep is not None and not dry_run:
+            store.trim(name, keep)
+        pointer = store.pointer(name)
+        history = pointer.history if keep is None else pointer.history[len(pointer.history) - keep :]
+        yield from (VersionRef(name, version) for version in (pointer.version, *history))
+
+
+def _blobs(store: CategoryStore, entry: Entry) -> Iterator[BlobRef]:
+    """What a version or a verdict needs."""
+    with suppress(NotFoundError):  # it is gone by now, with all that it needed
+        if _kind(entry) == "versions":
+            yield from store.manifest(_ref(entry)).blobs.values()
+        elif _kind(entry) == "feedback":
+            try:
+                blob = Feedback.model_validate_json(store.objects.get(entry.key)[0]).blob
+            except ValidationError:
+                raise IntegrityError(f"{entry.key} in store {store.url} was altered: delete that file") from None
+            if blob:
+                yield blob
+
+
+def _made(store: CategoryStore, stage: Entry) -> str | None:
+    """The digest of the blob that a stage has made, if it can be told."""
+    try:
+        return BlobRef.model_validate_json(store.objects.get(stage.key)[0]).sha256
+    except (NotFoundError, ValidationError):
+        return None
+
+
+def _old(entries: list[Entry], limit: datetime) -> list[Entry]:
+    return [entry for entry in entries if entry.modified < limit]
+
+
+def _kind(entry: Entry) -> str:
+    """Of categories/NAME/KIND/ID.json; "" of the pointer."""
+    parts = entry.key.split("/")
+    return parts[2] if len(parts) == 4 else ""
+
+
+def _ref(entry: Entry) -> VersionRef:
+    _, category, _, file = entry.key.split("/")
+    return VersionRef(category, file.removesuffix(".json"))
+
+
+def _name(entry: Entry) -> str:
+    return entry.key.rpartition("/")[2]
