@@ -4,10 +4,10 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -16,6 +16,8 @@ from infra.local.cluster import Cluster
 from infra.local.demo import deploy, submit
 from o2n.calibration import decide
 from o2n.category import VersionRef
+from o2n.client import Client
+from o2n.errors import OverloadedError
 from o2n.images import Picture, encode_png
 from o2n.store import CategoryStore
 from o2n.triplet import TripletScorer
@@ -104,7 +106,11 @@ def test_offline(own_cluster: Cluster, quick_profile: str, alone: list[Answer], 
         own_cluster, "jobs/score_images.py", "--tree", str(tmp_path / "in"), "--output", out, "--profile", quick_profile
     )
     rows = sorted(pq.read_table(out).to_pylist(), key=lambda row: (Path(row["path"]).name, row["category"]))
-    assert_same([answer(row["version"], row) for row in rows], alone)
+    found = [
+        Answer(row["version"], (row["score"], row["s_p"], row["s_n"], row["s_text"]), row["is_anomalous"])
+        for row in rows
+    ]
+    assert_same(found, alone)
 
 
 def deploy_two_of_each(cluster: Cluster, profile: str) -> tuple[str, set[int]]:
@@ -128,13 +134,15 @@ def over_http(url: str) -> list[Answer]:
     found: list[Answer | None] = [None] * len(PICTURES)
 
     def send(name: str, indexes: list[int]) -> None:
-        files = [("pictures", (f"{index}.png", encode_png(PICTURES[index][1]))) for index in indexes]
-        response = client.post(f"/v1/categories/{name}/score", files=files)
-        assert response.status_code == 200, response.text
-        for index, row in zip(indexes, response.json()["pictures"], strict=True):
-            found[index] = answer(response.json()["version"], row)
+        for attempt in range(20):
+            with suppress(OverloadedError):
+                scored = client.score(name, [encode_png(PICTURES[index][1]) for index in indexes])
+                break
+            time.sleep(attempt)
+        for index, one in zip(indexes, scored, strict=True):
+            found[index] = Answer(one.version, (one.score, one.s_p, one.s_n, one.s_text), one.is_anomalous)
 
-    with httpx.Client(base_url=url, timeout=200) as client, ThreadPoolExecutor(6) as pool:
+    with Client(url, timeout=200) as client, ThreadPoolExecutor(6) as pool:
         waiting = [
             pool.submit(send, name, part)
             for parts in zip(*requests.values(), strict=True)
@@ -143,10 +151,6 @@ def over_http(url: str) -> list[Answer]:
         for done in waiting:
             done.result()
     return [found_one for found_one in found if found_one is not None]
-
-
-def answer(version: str, row: dict[str, float]) -> Answer:
-    return Answer(version, (row["score"], row["s_p"], row["s_n"], row["s_text"]), bool(row["is_anomalous"]))
 
 
 def assert_same(found: list[Answer], expected: list[Answer]) -> None:
