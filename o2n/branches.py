@@ -123,7 +123,8 @@ class NormalBranch:
 
     def _load(self, ref: VersionRef) -> tuple[MemoryBank, Tensor]:
         manifest = checked_manifest(self._store, ref, self._foundation)
-        return MemoryBank(_tensor(self._store, manifest, "features")), _scale(self._store, manifest, row=1)
+        kept = _tensor(self._store, manifest, "kept") if "kept" in manifest.blobs else None
+        return MemoryBank(_tensor(self._store, manifest, "features"), kept), _scale(self._store, manifest, row=1)
 
 
 class TextBranch:
@@ -154,13 +155,13 @@ class TextBranch:
 
 
 def checked_manifest(store: CategoryStore, ref: VersionRef, foundation: Foundation) -> Manifest:
-    """The manifest of `ref`, if it was made with this profile and these very weights.
+    """The manifest of `ref`, if it was made for this way of scoring and with these very weights.
 
     Raises:
         FoundationError: it was not; its adapter and features would silently mean something else.
     """
     manifest = store.manifest(ref)
-    if manifest.foundation != foundation.identity or manifest.profile != foundation.profile:
+    if manifest.foundation != foundation.identity or not manifest.profile.scores_as(foundation.profile):
         raise FoundationError(
             f"{ref.category} version {ref.version} was made with profile {manifest.profile.name!r} and models "
             f"{manifest.foundation}, not with profile {foundation.profile.name!r} and models {foundation.identity} "

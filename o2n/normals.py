@@ -1,6 +1,8 @@
 """What the branches say of a category's own normal pictures, each as if it were not in the bank: what scales,
 calibrations and the warning of an odd reference are made of."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -31,18 +33,22 @@ def encode(foundation: Foundation, pictures: list[Picture] | Tensor) -> Tensor:
     return torch.cat([features_to_compare(foundation, part).cpu() for part in parts])
 
 
-def leave_one_out(features: Tensor, origins: list[int | None], count: int) -> Tensor:
+def leave_one_out(features: Tensor, origins: Sequence[int | None], count: int, kept: Tensor | None = None) -> Tensor:
     """S_N's inner term of the bank's first `count` pictures, each beside the bank without all that was made of its own
     reference.
 
-    Args: features: float32 (N, L, G, D) of the bank. origins: of each of its pictures, the reference it was made of.
+    Args:
+        features: float32 (N, L, G, D) of the bank. origins: of each of its pictures, the reference it was made of.
+        kept: as for `MemoryBank`.
+
     Returns: float32 (count, L, G), on the CPU.
     """
     distances = torch.empty((count, *features.shape[1:3]))
     for reference in dict.fromkeys(origins[:count]):
+        bank = MemoryBank(features, kept)
+        bank.remove([row for row, origin in enumerate(origins) if origin == reference])
         rows = [row for row in range(count) if origins[row] == reference]
-        others = [row for row, origin in enumerate(origins) if origin != reference]
-        distances[rows] = MemoryBank(features[others]).distance(features[rows])
+        distances[rows] = bank.distance(features[rows])
     return distances
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from o2n import images
-from o2n.bank import MemoryBank
+from o2n.bank import MemoryBank, coreset
 from o2n.branches import pack, unpack
 from o2n.category import BlobRef, Manifest, VersionRef, check_name
 from o2n.customize import customize, load_adapter, unload_adapter
@@ -29,6 +29,7 @@ from o2n.normals import calibrate, encode, leave_one_out, odd_reference
 from o2n.pool import bank_origins, draw_pool, draw_prior, warped
 from o2n.profiles import Profile
 from o2n.scales import UNSCALED, branch_scales
+from o2n.screening import acceptable
 from o2n.store import CategoryStore
 from o2n.text import text_features
 
@@ -160,6 +161,29 @@ def onboard(
         return pack(encode(foundation, pictures))
 
     features_blob = stages.run("features", [*base, references_blob.sha256, pool_blob.sha256], make_features)
+    origins = bank_origins(len(resized), profile)
+    if profile.pool.screened:
+        features = unpack(store.get_blob(features_blob), "features")
+        found = acceptable(features[: len(resized)], features[len(views) :])
+        rows = [*range(len(views)), *(len(views) + place for place in found)]
+        drawn = _unpack_pictures(store, pool_blob, "pool pictures")
+        pool_blob = store.put_blob(_pack_pictures([drawn[place] for place in found]))
+        features_blob = store.put_blob(pack(features[rows]))
+        origins = [origins[row] for row in rows]
+    kept_blob, warnings = None, []
+    if profile.pool.budget is not None:
+        features = unpack(store.get_blob(features_blob), "features")
+        places, farthest = coreset(features, profile.pool.budget)
+        kept_blob = store.put_blob(pack(places))
+        if (whole := features.shape[0] * features.shape[2]) > places.shape[1]:
+            warnings.append(
+                f"the bank keeps {places.shape[1]} of {whole} patches a level to take no more than "
+                f"{profile.pool.budget} bytes: what is left out is {farthest:.3f} from what is kept, at most"
+            )
+
+    def bank_kept() -> torch.Tensor | None:
+        return unpack(store.get_blob(kept_blob), "kept patches") if kept_blob else None
+
     text_blob = stages.run("text_features", base, lambda: pack(text_features(foundation.clip, word)))
 
     def make_scales() -> bytes:
@@ -168,7 +192,7 @@ def onboard(
         features = unpack(store.get_blob(features_blob), "features")
         text = unpack(store.get_blob(text_blob), "text features")
         with adapter_loaded() as adapter:
-            return pack(branch_scales(foundation, adapter, views, features, text, word))
+            return pack(branch_scales(foundation, adapter, views, features, origins, bank_kept(), text, word))
 
     scales_blob = stages.run("scales", [*base, adapter_blob.sha256, features_blob.sha256], make_scales)
 
@@ -185,8 +209,8 @@ def onboard(
     def make_distances() -> bytes:
         bank = unpack(store.get_blob(features_blob), "features")
         queries = unpack(store.get_blob(normals_blob), "normals")[len(resized) :]
-        own = leave_one_out(bank, bank_origins(len(resized), profile), len(resized))
-        return pack(torch.cat([own, MemoryBank(bank).distance(queries)]) if extras else own)
+        own = leave_one_out(bank, origins, len(resized), bank_kept())
+        return pack(torch.cat([own, MemoryBank(bank, bank_kept()).distance(queries)]) if extras else own)
 
     distances_blob = stages.run("distances", [*base, features_blob.sha256, normals_blob.sha256], make_distances)
 
@@ -212,7 +236,6 @@ def onboard(
         make_calibration,
     )
 
-    warnings = []
     if odd := odd_reference(unpack(store.get_blob(distances_blob), "distances")[: len(resized)]):
         digests = [images.digest(reference) for reference in references]
         number = digests.index(list(distinct)[odd[0]]) + 1
@@ -236,6 +259,7 @@ def onboard(
             "calibration": calibration_blob,
             "normals": normals_blob,
             "distances": distances_blob,
+            **({"kept": kept_blob} if kept_blob else {}),
         },
         reference_digests=list(distinct),
         created=datetime.now(UTC),

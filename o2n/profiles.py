@@ -70,6 +70,12 @@ class PoolSettings(_Settings):
     pictures: int = Field(gt=0, description="pictures in the bank, references included")
     t: Fraction = Field(description="how far references are noised before they are redrawn")
     warps: int = Field(0, ge=0, le=6, description="slightly moved views of each reference added to the bank")
+    screened: bool = _since(
+        False, description="only generated pictures that pass for the references enter the bank, and none twice"
+    )
+    budget: int | None = _since(
+        None, gt=0, description="bytes that a bank may take as it is onboarded; what is too much is left out by coreset"
+    )
 
 
 class Profile(_Settings):
@@ -100,6 +106,11 @@ class Profile(_Settings):
     def comparing(self) -> EncoderSettings:
         """The encoder of S_P and S_N."""
         return self.patch_encoder or self.encoder
+
+    def scores_as(self, other: "Profile") -> bool:
+        """Whether versions of both are scored in the same way: how they are made may differ."""
+        made = {"name", "customisation", "pool", "seed"}
+        return self.model_dump(exclude=made) == other.model_dump(exclude=made)
 
 
 TINY = Profile(
