@@ -375,6 +375,7 @@ def show(name: str, as_json: bool, store: CategoryStore) -> None:
             f"{len(manifest.reference_digests)} references  {size / 1e6:.1f} MB  models {manifest.foundation}"
         )
         click.echo(f"    {promise}")
+        click.echo(f"    S_text by {manifest.profile.reads_by}")
         if manifest.parent:
             last = manifest.feedback[-1]
             said = f": {last.note}" if last.note else ""

@@ -54,7 +54,10 @@ def models(profile: Profile) -> list[str]:
         "UNet": sum(p.numel() for p in foundation.diffusion.unet.parameters()) / 1e6,
     }
     sizes = ", ".join(f"{name} {count:.1f}M parameters" for name, count in millions.items())
-    lines = [f"models  profile {profile.name}: {sizes}, identity {foundation.identity}"]
+    lines = [
+        f"models  profile {profile.name}: {sizes}, identity {foundation.identity}",
+        f"models  S_text by {profile.reads_by}",
+    ]
     if "embedded" in (profile.encoder.source, profile.diffusion.source):
         files = sorted(EMBEDDED.rglob("*.safetensors"))
         lines += [

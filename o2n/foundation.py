@@ -7,11 +7,10 @@ and `DDIMScheduler`).
 """
 
 import functools
-import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +23,12 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from o2n.errors import FoundationError
-from o2n.models import ClipModel, DiffusionModel, LinearMaps, Tokenizer, VisionModel
-from o2n.profiles import DiffusionSettings, EncoderSettings, Profile
+from o2n.models import ClipModel, DiffusionModel, LinearMaps, Tokenizer, VisionModel, weights_digest
+from o2n.profiles import EMBEDDED_LEVELS, DiffusionSettings, EncoderSettings, Profile
 from o2n.settings import get_settings
+from o2n.text_map import MapCard, read_map
 
 EMBEDDED = Path(__file__).parent / "tiny"
-
-# The levels that the embedded linear maps were trained for; at others the encoder's own projection serves.
-EMBEDDED_LEVELS = (2, 4, 5)
 
 TIMM = "timm:"
 
@@ -42,7 +39,8 @@ logger = logging.getLogger(__name__)
 class Foundation:
     """The models of a profile on one device, and `identity`: which weights these are, down to the last bit.
 
-    `comparing` is the encoder of S_P and S_N: `clip` itself, where the profile names no other.
+    `comparing` is the encoder of S_P and S_N: `clip` itself, where the profile names no other. `text_map` is the card
+    of the linear maps in `clip`, where they come from a file.
     """
 
     profile: Profile
@@ -50,6 +48,7 @@ class Foundation:
     comparing: VisionModel
     diffusion: DiffusionModel
     identity: str
+    text_map: MapCard | None = None
 
 
 def pick_device() -> torch.device:
@@ -80,7 +79,13 @@ def load_from(profile: Profile, weights: Path | None) -> Foundation:
 
 def _load(profile: Profile, weights: Path | None) -> Foundation:
     device = pick_device()
-    clip = _load_clip(profile.encoder, device, weights)
+    clip, card = _load_clip(profile.encoder, device, weights), None
+    if profile.text_map:
+        clip, card = _with_map(clip, Path(profile.text_map), profile.encoder)
+    elif clip.maps is None:
+        logger.warning(
+            "profile %s has no trained linear maps for S_text: the encoder's own projection serves", profile.name
+        )
     comparing = _load_vision(profile.patch_encoder, device) if profile.patch_encoder else clip
     diffusion = _load_diffusion(profile.diffusion, device, weights)
     for field, model, settings in (("encoder", clip, profile.encoder), ("patch_encoder", comparing, profile.comparing)):
@@ -97,7 +102,7 @@ def _load(profile: Profile, weights: Path | None) -> Foundation:
         diffusion.text_encoder,
         *([diffusion.vae] if diffusion.vae else []),
     ]
-    return Foundation(profile, clip, comparing, diffusion, _weights_digest(modules))
+    return Foundation(profile, clip, comparing, diffusion, weights_digest(modules), card)
 
 
 def _load_clip(settings: EncoderSettings, device: torch.device, weights: Path | None) -> ClipModel:
@@ -132,6 +137,16 @@ def _load_clip(settings: EncoderSettings, device: torch.device, weights: Path | 
         tokenize,
         _frozen(maps, device) if maps else None,
     )
+
+
+def _with_map(clip: ClipModel, file: Path, settings: EncoderSettings) -> tuple[ClipModel, MapCard]:
+    maps, card = read_map(file)
+    if (card.encoder, card.levels) != (weights_digest([clip.model]), settings.levels):
+        raise FoundationError(
+            f"text map {file} was trained for another encoder or for other levels {card.levels}: train one with "
+            "jobs/train_text_map.py and this profile"
+        )
+    return replace(clip, maps=_frozen(maps, clip.mean.device)), card
 
 
 def _load_vision(settings: EncoderSettings, device: torch.device) -> VisionModel:
@@ -274,16 +289,3 @@ def _pointwise_as_products(model: nn.Module) -> None:
 
 def _frozen(model: Any, device: torch.device) -> Any:
     return model.to(device).eval().requires_grad_(False)
-
-
-def _weights_digest(modules: Iterable[nn.Module]) -> str:
-    digest = hashlib.sha256()
-    for module in modules:
-        for name, tensor in sorted(module.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(
-                tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
-                if tensor.ndim
-                else repr(tensor.item()).encode()
-            )
-    return digest.hexdigest()[:16]

@@ -1,8 +1,9 @@
 """The models of the method as everything else sees them: encoders of pictures, CLIP, the diffusion model. Knows no
 profile and no file."""
 
+import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -182,3 +183,17 @@ def to_unit(pictures: list[Picture], device: torch.device) -> Tensor:
 def to_pictures(x: Tensor) -> list[Picture]:
     """float32 (B, 3, H, W) in [0, 1] -> uint8 (H, W, 3) pictures."""
     return list(np.ascontiguousarray((x * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()))
+
+
+def weights_digest(modules: Iterable[nn.Module]) -> str:
+    """Which weights these are, down to the last bit: 16 hex digits."""
+    digest = hashlib.sha256()
+    for module in modules:
+        for name, tensor in sorted(module.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(
+                tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+                if tensor.ndim
+                else repr(tensor.item()).encode()
+            )
+    return digest.hexdigest()[:16]

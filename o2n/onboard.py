@@ -22,7 +22,7 @@ from o2n.bank import MemoryBank, coreset
 from o2n.branches import pack, unpack
 from o2n.category import BlobRef, Manifest, VersionRef, check_name
 from o2n.customize import customize, load_adapter, unload_adapter
-from o2n.errors import CategoryError
+from o2n.errors import CategoryError, NotFoundError
 from o2n.foundation import load_foundation
 from o2n.images import Picture
 from o2n.normals import calibrate, encode, leave_one_out, odd_reference
@@ -128,6 +128,7 @@ def onboard(
     def make_adapter() -> bytes:
         prior = _unpack_pictures(store, prior_blob, "prior pictures")
         steps = profile.customisation.steps
+        so_far = stages.partial("adapter", adapter_inputs)
         return customize(
             model,
             resized,
@@ -135,10 +136,13 @@ def onboard(
             word,
             profile.customisation,
             profile.seed,
-            lambda step, loss: on_progress("adapter", step / (steps + 1)),
+            lambda step, loss: on_progress(f"adapter, loss {loss:.3f}", step / (steps + 1)),
+            so_far,
+            lambda state: stages.keep_partial("adapter", adapter_inputs, state),
         )
 
-    adapter_blob = stages.run("adapter", [*base, references_blob.sha256, prior_blob.sha256], make_adapter)
+    adapter_inputs = [*base, references_blob.sha256, prior_blob.sha256]
+    adapter_blob = stages.run("adapter", adapter_inputs, make_adapter)
 
     @contextmanager
     def adapter_loaded() -> Iterator[str]:
@@ -276,11 +280,24 @@ class _Stages:
 
     def __init__(self, store: CategoryStore, on_progress: Progress) -> None:
         self._store, self._on_progress = store, on_progress
+        self._unfinished = False
         self.resumed: list[str] = []
         self.seconds: dict[str, float] = {}
 
+    def partial(self, stage: str, inputs: list[str]) -> bytes | None:
+        """What a run that was stopped within this stage has kept of it."""
+        try:
+            return self._store.objects.get(self._partial(stage, inputs))[0]
+        except NotFoundError:
+            return None
+
+    def keep_partial(self, stage: str, inputs: list[str], state: bytes) -> None:
+        """Keep what this stage has come to, in the place of what was kept before, until it is done."""
+        self._store.objects.put(self._partial(stage, inputs), state)
+        self._unfinished = True
+
     def run(self, stage: str, inputs: list[str], make: Callable[[], bytes]) -> BlobRef:
-        key = hashlib.sha256("\n".join([stage, *inputs]).encode()).hexdigest()
+        key = _stage_key(stage, inputs)
         begun = time.perf_counter()
         self._on_progress(stage, 0.0)
         if blob := self._store.recall(key):
@@ -288,9 +305,19 @@ class _Stages:
         else:
             blob = self._store.put_blob(make())
             self._store.remember(key, blob)
+            if self._unfinished:
+                self._store.objects.delete(self._partial(stage, inputs))
+                self._unfinished = False
         self._on_progress(stage, 1.0)
         self.seconds[stage] = round(time.perf_counter() - begun, 3)
         return blob
+
+    def _partial(self, stage: str, inputs: list[str]) -> str:
+        return f"stages/{_stage_key(stage, inputs)}.partial"
+
+
+def _stage_key(stage: str, inputs: list[str]) -> str:
+    return hashlib.sha256("\n".join([stage, *inputs]).encode()).hexdigest()
 
 
 def _check_count(count: int, where: str) -> None:

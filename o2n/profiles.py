@@ -6,6 +6,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from o2n.errors import FoundationError
+from o2n.prompts import INSTANCE_TEMPLATE
+
+# The levels that the embedded linear maps were trained for; at others the encoder's own projection serves.
+EMBEDDED_LEVELS = (2, 4, 5)
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -60,6 +64,12 @@ class CustomisationSettings(_Settings):
     learning_rate: float = Field(gt=0)
     augmentations: int = Field(gt=0, description="augmented pictures made of each reference")
     spoilt: Fraction = Field(0.0, description="share of them noised with a made-up defect; not in the paper")
+    checkpointing: bool = _since(
+        False, description="computes activations twice rather than keep them: a third of the memory, a third slower"
+    )
+    prompt: str = _since(
+        INSTANCE_TEMPLATE, pattern=r"^[^{}]*\{\}[^{}]*$", description="instance prompt; {} is what the part is called"
+    )
     prior_weight: float = Field(ge=0, description="weight of the class-prior preservation term")
     prior_pictures: int = Field(ge=0, description="class pictures drawn from the base model")
 
@@ -95,6 +105,9 @@ class Profile(_Settings):
         le=10,
         description="normal-state prompts tried on each query (eq. 2); 0: the empty prompt alone",
     )
+    text_map: str | None = _since(
+        None, description="file of linear maps for S_text, made by jobs/train_text_map.py (eq. 6)"
+    )
     alpha: float = Field(ge=0, description="weight of S_N (eq. 7)")
     beta: float = Field(ge=0, description="weight of S_text (eq. 7)")
     fusion: Literal["sum", "calibrated"] = Field(
@@ -106,6 +119,15 @@ class Profile(_Settings):
     def comparing(self) -> EncoderSettings:
         """The encoder of S_P and S_N."""
         return self.patch_encoder or self.encoder
+
+    @property
+    def reads_by(self) -> str:
+        """What brings patch features to the texts of S_text, in words."""
+        if self.text_map:
+            return f"linear maps of {self.text_map}"
+        if self.encoder.source == "embedded" and self.encoder.levels == EMBEDDED_LEVELS:
+            return "embedded linear maps"
+        return "the encoder's own projection, no trained maps"
 
     def scores_as(self, other: "Profile") -> bool:
         """Whether versions of both are scored in the same way: how they are made may differ."""
