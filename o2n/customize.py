@@ -176,7 +176,7 @@ def _state(step: int, parameters: list[Parameter], optimizer: torch.optim.AdamW)
 
 @torch.no_grad()
 def _resume(so_far: bytes, parameters: list[Parameter], optimizer: torch.optim.AdamW) -> int:
-    """Put a `_state` back. Returns its step; 0 where it is damaged or another run's, which costs time and nothing else."""
+    """Put a `_state` back. Returns its step; 0 where it is damaged or another run's: then all steps are to be taken."""
     try:
         tensors = safetensors.torch.load(so_far)
         values = [[tensors[f"{row}.{part}"] for part in ("value", "mean", "square")] for row in range(len(parameters))]

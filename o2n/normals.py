@@ -11,7 +11,7 @@ from o2n.calibration import Calibration, NormalPicture, Origin
 from o2n.category import Digest
 from o2n.features import features_to_compare, features_to_read, personal_distance
 from o2n.foundation import Foundation
-from o2n.fusion import fuse, image_score
+from o2n.fusion import fuse_with, image_score
 from o2n.images import Picture, digest
 from o2n.personalize import noise_for, personalize
 from o2n.profiles import Profile
@@ -154,5 +154,5 @@ def normal_picture(
     profile: Profile, picture: Digest, origin: Origin, s_p: float, s_n: float, s_text: float
 ) -> NormalPicture:
     """The record of a normal picture, its branches fused as the profile fuses those of queries (eq. 7)."""
-    score = fuse(s_p, s_n, s_text, profile.alpha, profile.beta)
+    score = fuse_with(profile, s_p, s_n, s_text)
     return NormalPicture(picture=picture, origin=origin, score=score, s_p=s_p, s_n=s_n, s_text=s_text)

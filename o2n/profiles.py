@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from o2n.errors import FoundationError
 from o2n.prompts import INSTANCE_TEMPLATE
 
+Branch = Literal["S_P", "S_N", "S_text"]
+BRANCHES: tuple[Branch, ...] = ("S_P", "S_N", "S_text")
+
 # The levels that the embedded linear maps were trained for; at others the encoder's own projection serves.
 EMBEDDED_LEVELS = (2, 4, 5)
 
@@ -110,6 +113,9 @@ class Profile(_Settings):
     )
     alpha: float = Field(ge=0, description="weight of S_N (eq. 7)")
     beta: float = Field(ge=0, description="weight of S_text (eq. 7)")
+    branches: tuple[Branch, ...] = _since(
+        BRANCHES, min_length=1, description="those that count in the score; all are computed, once, and told"
+    )
     fusion: Literal["sum", "calibrated"] = Field(
         "sum", description="what is fused: the branches as they are (eq. 7), or in deviations of the good pictures"
     )
