@@ -23,14 +23,13 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from o2n.errors import FoundationError
+from o2n.hub import TIMM, pulled
 from o2n.models import ClipModel, DiffusionModel, LinearMaps, Tokenizer, VisionModel, weights_digest
 from o2n.profiles import EMBEDDED_LEVELS, DiffusionSettings, EncoderSettings, Profile
 from o2n.settings import get_settings
 from o2n.text_map import MapCard, read_map
 
 EMBEDDED = Path(__file__).parent / "tiny"
-
-TIMM = "timm:"
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +123,11 @@ def _load_clip(settings: EncoderSettings, device: torch.device, weights: Path | 
             tokenize = open_clip.get_tokenizer(name)
         else:
             name, _, tag = source.partition("@")
-            model = open_clip.create_model(name, pretrained=tag, force_image_size=settings.resolution)
+            folder = pulled(source)
+            weights_of = str(folder / "open_clip_model.safetensors") if folder else tag
+            model = open_clip.create_model(name, pretrained=weights_of, force_image_size=settings.resolution)
+            if folder:  # then open_clip does not know whose weights they are
+                model.visual.preprocess_cfg = open_clip.get_pretrained_cfg(name, tag)
             tokenize = open_clip.get_tokenizer(name)
     except Exception as error:  # open_clip, the hub and safetensors each raise their own kinds
         raise _cannot_load("encoder", source, error) from error
@@ -154,10 +157,11 @@ def _load_vision(settings: EncoderSettings, device: torch.device) -> VisionModel
     source = settings.source
     if not source.startswith(TIMM) and not (Path(source) / "config.json").is_file():
         return _load_clip(settings, device, EMBEDDED)
-    name = source.removeprefix(TIMM) if source.startswith(TIMM) else f"local-dir:{Path(source).resolve()}"
     try:
-        if not source.startswith(TIMM) and not (Path(source) / "model.safetensors").is_file():
+        folder = pulled(source) or (None if source.startswith(TIMM) else Path(source))
+        if folder and not (folder / "model.safetensors").is_file():
             raise FoundationError("it has no model.safetensors")
+        name = f"local-dir:{folder.resolve()}" if folder else source.removeprefix(TIMM)
         model: Any = timm.create_model(name, pretrained=True, num_classes=0, img_size=settings.resolution)
         if not hasattr(model, "blocks"):
             raise FoundationError(f"it is a {type(model).__name__} and no vision transformer")
@@ -180,6 +184,7 @@ def _load_diffusion(settings: DiffusionSettings, device: torch.device, weights: 
     source = settings.source
     vae = None
     try:
+        source = str(pulled(source) or source)
         if source == "embedded":
             root = EMBEDDED / "diffusion"
             unet_config = UNet2DConditionModel.load_config(root / "unet")
@@ -225,7 +230,7 @@ def _load_diffusion(settings: DiffusionSettings, device: torch.device, weights: 
 
 def _small_vae(source: str) -> Any:
     """An autoencoder distilled into a few layers, which knows the latents of the large one."""
-    return AutoencoderTiny.from_pretrained(source, use_safetensors=True)
+    return AutoencoderTiny.from_pretrained(str(pulled(source) or source), use_safetensors=True)
 
 
 def _from_pretrained(source: str, revision: str | None, kind: Any, folder: str) -> Any:

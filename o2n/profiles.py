@@ -34,6 +34,7 @@ class EncoderSettings(_Settings):
         description="'embedded', a directory in open_clip's or timm's hub layout, MODEL@WEIGHTS of open_clip, or "
         "timm:MODEL.WEIGHTS"
     )
+    revision: str | None = _since(None, description="commit of the hub repository; for 'o2n models pull'")
     resolution: int = Field(gt=0, description="side of the encoder's input, pixels")
     levels: tuple[int, ...] = Field(min_length=1, description="blocks whose output is a level, counted from 1")
 
@@ -169,7 +170,11 @@ PAPER = Profile(
     # OpenAI's weights were trained with QuickGELU; the plain variant loads them without a word and is wrong.
     encoder=EncoderSettings(source="ViT-L-14-quickgelu@openai", resolution=240, levels=(6, 12, 18, 24)),
     diffusion=DiffusionSettings(
-        source="stable-diffusion-v1-5/stable-diffusion-v1-5", resolution=512, steps=50, guidance=7.5
+        source="stable-diffusion-v1-5/stable-diffusion-v1-5",
+        resolution=512,
+        steps=50,
+        guidance=7.5,
+        gpu_precision="bfloat16",
     ),
     customisation=CustomisationSettings(
         rank=16,
@@ -181,14 +186,31 @@ PAPER = Profile(
         prior_weight=1.0,
         prior_pictures=64,
     ),
-    pool=PoolSettings(pictures=30, t=0.5),
+    pool=PoolSettings(pictures=30, t=0.5, screened=True),
     t=0.3,
     prompts=3,
     alpha=1.0,
     beta=0.5,
 )
 
-PROFILES = {profile.name: profile for profile in (TINY, PAPER)}
+# The same models on a quarter of the pixels, with 3 steps of one prompt and without guidance, and a small autoencoder.
+FAST = PAPER.model_copy(
+    update={
+        "name": "fast",
+        "diffusion": PAPER.diffusion.model_copy(
+            update={
+                "resolution": 256,
+                "steps": 10,
+                "guidance": 1.0,
+                "solver": "unipc",
+                "small_vae": "madebyollin/taesd",
+            }
+        ),
+        "prompts": 1,
+    }
+)
+
+PROFILES = {profile.name: profile for profile in (TINY, PAPER, FAST)}
 
 
 def get_profile(name: str) -> Profile:
