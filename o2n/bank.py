@@ -1,5 +1,7 @@
 """Features -> FAISS memory bank -> distance to the nearest normal patch (eq. 5)."""
 
+from collections.abc import Sequence
+
 import faiss
 import numpy as np
 import torch
@@ -7,17 +9,57 @@ from torch import Tensor
 
 
 class MemoryBank:
-    """Every patch of every normal picture, one exact inner-product index per level.
+    """The patches of normal pictures, one exact inner-product index per level.
 
     On vectors of length 1 the largest inner product is the smallest cosine distance, so `IndexFlatIP` is exact
     (github.com/facebookresearch/faiss/wiki/MetricType-and-distances). The index lives on the GPUs where FAISS has them.
     """
 
-    def __init__(self, features: Tensor) -> None:
-        """Args: features: float32 (N, L, G, D) of N normal pictures, D-vectors of length 1."""
-        pictures, levels, patches, width = features.shape
-        self.nbytes = pictures * levels * patches * width * 4
-        self._indexes = [_index(features[:, level].reshape(-1, width)) for level in range(levels)]
+    def __init__(self, features: Tensor, kept: Tensor | None = None) -> None:
+        """Args:
+        features: float32 (N, L, G, D) of N normal pictures, D-vectors of length 1.
+        kept: integers (L, M), at each level the places of the patches that are kept, counted over all pictures from 0
+            to N·G - 1, as `coreset` finds them; all by default.
+        """
+        _, levels, patches, width = features.shape
+        vectors = [features[:, level].reshape(-1, width) for level in range(levels)]
+        places = [torch.arange(len(all_)) if kept is None else kept[row] for row, all_ in enumerate(vectors)]
+        self._pictures = len(features)
+        self._indexes = [_index(all_ if kept is None else all_[at]) for all_, at in zip(vectors, places, strict=True)]
+        # Of each vector the number of its picture; those that are added later are counted on, removed ones leave gaps.
+        self._owners = [(at // patches).numpy() for at in places]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(index.ntotal * index.d * 4 for index in self._indexes)
+
+    def add(self, features: Tensor) -> list[int]:
+        """Put further normal pictures into the bank, float32 (N, L, G, D). Returns their numbers, to remove them by."""
+        numbers = list(range(self._pictures, self._pictures + len(features)))
+        for level, index in enumerate(self._indexes):
+            vectors = features[:, level].reshape(-1, features.shape[-1])
+            index.add(np.ascontiguousarray(vectors.cpu().numpy()))
+            owners = np.repeat(numbers, features.shape[2])
+            self._owners[level] = np.concatenate([self._owners[level], owners])
+        self._pictures += len(features)
+        return numbers
+
+    def remove(self, pictures: Sequence[int]) -> None:
+        """Take pictures out again, by their numbers: those that the bank was made of are 0 to N - 1.
+
+        The others' vectors are moved up, not made anew; FAISS' own `remove_ids` does the same, but not on a GPU.
+
+        Raises:
+            ValueError: then nothing would be left to compare with.
+        """
+        left = [~np.isin(owners, pictures) for owners in self._owners]
+        if not all(row.any() for row in left):
+            raise ValueError("a memory bank cannot be emptied: add other pictures first")
+        for level, index in enumerate(self._indexes):
+            vectors = index.reconstruct_n(0, index.ntotal)[left[level]]
+            index.reset()
+            index.add(vectors)
+            self._owners[level] = self._owners[level][left[level]]
 
     def distance(self, features: Tensor) -> Tensor:
         """min over m in M of 1 - <F_q,l, m_l>, the inner term of eq. (5).
@@ -32,6 +74,34 @@ class MemoryBank:
                 similarity, _ = index.search(np.ascontiguousarray(query[level]), 1)
                 distances[row, level] = 1 - similarity[:, 0]
         return torch.from_numpy(distances).clamp_min(0)
+
+
+def coreset(features: Tensor, budget: int) -> tuple[Tensor, float]:
+    """What to keep of a bank that may take `budget` bytes: at every level patches that leave no other one far away.
+
+    The greedy k-center choice of PatchCore (Roth et al., CVPR 2022, algorithm 1): begin with the first patch and always
+    add the one that is farthest from those chosen.
+
+    Args: features: float32 (N, L, G, D), D-vectors of length 1.
+
+    Returns: for `MemoryBank`, int64 (L, M) in ascending order; and the largest distance 1 - <m, m'> of a patch that is
+        left out to the nearest that is kept. Euclidean, which is √(2d), no distance to the bank grows by more than it.
+    """
+    _, levels, patches, width = features.shape
+    count = min(len(features) * patches, max(1, budget // (levels * width * 4)))
+    kept, farthest = [], 0.0
+    for level in range(levels):
+        vectors = features[:, level].reshape(-1, width)
+        distance = torch.full((len(vectors),), torch.inf)
+        chosen, nearest = 0, []
+        for _ in range(count):
+            nearest.append(chosen)
+            distance = torch.minimum(distance, 1 - vectors @ vectors[chosen])
+            distance[chosen] = -torch.inf  # rounding must not choose it twice
+            chosen = int(distance.argmax())
+        kept.append(torch.tensor(nearest).sort().values)
+        farthest = max(farthest, float(distance.max()))
+    return torch.stack(kept), max(0.0, farthest)
 
 
 def picture_distance(features: Tensor, normal: Tensor) -> Tensor:

@@ -18,9 +18,10 @@ from o2n.category import Manifest, VersionRef
 from o2n.customize import load_adapter, read_adapter
 from o2n.errors import FoundationError, IntegrityError
 from o2n.features import personal_distance
-from o2n.foundation import DiffusionModel, Foundation
+from o2n.foundation import Foundation
 from o2n.images import Picture
 from o2n.loaded import Loaded
+from o2n.models import DiffusionModel
 from o2n.personalize import noise_for, personalize
 from o2n.prompts import personal_prompts
 from o2n.store import CategoryStore
@@ -82,10 +83,8 @@ class PersonalBranch:
         """
         model = self._foundation.diffusion
         with self._slots.holding([]), torch.inference_mode():
-            check_numbers(
-                "diffusion model",
-                model.unet(torch.zeros(1, *model.latent_shape, device=model.device), 0, model.embed([""])).sample,
-            )
+            blank = torch.zeros(1, *model.latent_shape, device=model.device)
+            check_numbers("diffusion model", model.predict(blank, torch.tensor(0), model.embed([""])))
 
     def _load(self, ref: VersionRef) -> "_Adapter":
         model, profile = self._foundation.diffusion, self._foundation.profile
@@ -124,7 +123,8 @@ class NormalBranch:
 
     def _load(self, ref: VersionRef) -> tuple[MemoryBank, Tensor]:
         manifest = checked_manifest(self._store, ref, self._foundation)
-        return MemoryBank(_tensor(self._store, manifest, "features")), _scale(self._store, manifest, row=1)
+        kept = _tensor(self._store, manifest, "kept") if "kept" in manifest.blobs else None
+        return MemoryBank(_tensor(self._store, manifest, "features"), kept), _scale(self._store, manifest, row=1)
 
 
 class TextBranch:
@@ -155,13 +155,13 @@ class TextBranch:
 
 
 def checked_manifest(store: CategoryStore, ref: VersionRef, foundation: Foundation) -> Manifest:
-    """The manifest of `ref`, if it was made with this profile and these very weights.
+    """The manifest of `ref`, if it was made for this way of scoring and with these very weights.
 
     Raises:
         FoundationError: it was not; its adapter and features would silently mean something else.
     """
     manifest = store.manifest(ref)
-    if manifest.foundation != foundation.identity or manifest.profile != foundation.profile:
+    if manifest.foundation != foundation.identity or not manifest.profile.scores_as(foundation.profile):
         raise FoundationError(
             f"{ref.category} version {ref.version} was made with profile {manifest.profile.name!r} and models "
             f"{manifest.foundation}, not with profile {foundation.profile.name!r} and models {foundation.identity} "

@@ -15,6 +15,7 @@ BlobName = Literal[
     "adapter",
     "pool",  # uint8 (m, R, R, 3): the generated pictures
     "features",  # float32 (N, L, G, D) of the bank, its pictures in the order of `pool.bank_origins`
+    "kept",  # int64 (L, M), of a bank with a budget alone: the patches that are in it, as for `MemoryBank`
     "text_features",  # float32 (2, E)
     "scales",  # float32 (3, 2)
     "calibration",  # `Calibration`, JSON; its pictures in the order of the two below, which only feedback reads

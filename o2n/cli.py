@@ -1,4 +1,4 @@
-"""The `o2n` command: onboard, score, feedback, serve, categories, tokens, doctor. Only `serve` starts a cluster."""
+"""The `o2n` command: onboard, score, feedback, serve, categories, tokens, models, doctor."""
 
 import ipaddress
 import os
@@ -15,6 +15,7 @@ from o2n import __version__, images
 from o2n.calibration import decide, describe, least_rate, shortfall
 from o2n.category import VersionRef
 from o2n.errors import IntegrityError, O2NError, PictureError
+from o2n.models_cli import models
 from o2n.options import (
     OneLineErrors,
     more_normal_option,
@@ -50,6 +51,7 @@ def main() -> None:
     o2n feedback bolts new.png --normal --by ada     a false alarm: add the picture to what is normal
     o2n serve                                        the same over HTTP
     o2n categories list                              what there is
+    o2n models pull --profile paper                  fetch its models
     o2n doctor                                       does everything work here?
     """
 
@@ -376,6 +378,7 @@ def show(name: str, as_json: bool, store: CategoryStore) -> None:
             f"{len(manifest.reference_digests)} references  {size / 1e6:.1f} MB  models {manifest.foundation}"
         )
         click.echo(f"    {promise}")
+        click.echo(f"    S_text by {manifest.profile.reads_by}")
         if manifest.parent:
             last = manifest.feedback[-1]
             said = f": {last.note}" if last.note else ""
@@ -475,6 +478,9 @@ def revoke(name: str, store: CategoryStore) -> None:
     """Revoke the token NAME: within seconds, no replica takes it any more."""
     revoke_token(store, name)
     click.echo(f"token {name} is revoked")
+
+
+main.add_command(models)
 
 
 @main.command()

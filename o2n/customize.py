@@ -17,19 +17,22 @@ from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from torch import Tensor
+from torch.nn import Parameter
 from torchvision.transforms import v2
 
 from o2n.data.defects import TRAINING_DEFECTS
 from o2n.data.procedural import spoil_photographs
 from o2n.errors import IntegrityError
-from o2n.foundation import DiffusionModel
 from o2n.images import Picture
+from o2n.models import DiffusionModel
 from o2n.profiles import CustomisationSettings
 from o2n.prompts import class_prompt, instance_prompt
 
 TARGET_MODULES = ["to_q", "to_k", "to_v", "to_out.0"]
 
 SPOILT_UP_TO = 0.5  # largest t at which enough of a picture is left to tell its defect from it
+
+SAVE_EVERY = 50
 
 _TRAINING = "o2n_training"
 
@@ -42,6 +45,8 @@ def customize(
     settings: CustomisationSettings,
     seed: int,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
+    so_far: bytes | None = None,
+    save: Callable[[bytes], None] | None = None,
 ) -> bytes:
     """DreamBooth with LoRA on the UNet's attention: minimise eq. (1) over the references and the class prior.
 
@@ -55,20 +60,22 @@ def customize(
         references: normal pictures, uint8 (R, R, 3) at the model's resolution.
         prior: pictures of the class drawn from the base model, same shape; may be empty.
         on_step: called after every step with its number, from 1, and its loss.
+        so_far: what `save` was given last by a run with the same arguments that was stopped; this one goes on there.
+        save: called every `SAVE_EVERY` steps with all that is needed to go on.
 
     Returns:
         The adapter file. The same arguments give the same bytes on the same machine and thread count.
     """
-    with torch.random.fork_rng(devices=[]), _training_adapter(model, settings, seed):
+    with torch.random.fork_rng(devices=[]), _training_adapter(model, settings, seed) as parameters:
         views = _augment(references, settings.augmentations)
         instances = _latents(model, views)
         spoilt = _latents(model, _spoil(views, seed)) if settings.spoilt > 0 else instances
-        instance_text = model.embed([instance_prompt(object_word)]).clone()
+        instance_text = model.embed([instance_prompt(object_word, settings.prompt)]).clone()
         priors = _latents(model, prior) if prior else None
         class_text = model.embed([class_prompt(object_word)]).clone()
-        parameters = [p for p in model.unet.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate)
-        for step in range(1, settings.steps + 1):
+        done = _resume(so_far, parameters, optimizer) if so_far else 0
+        for step in range(done + 1, settings.steps + 1):
             rows = torch.randint(len(instances), (settings.batch,))
             with_defect = torch.rand(settings.batch) < settings.spoilt
             shown = torch.where(with_defect.view(-1, 1, 1, 1).to(model.device), spoilt[rows], instances[rows])
@@ -82,6 +89,8 @@ def customize(
             loss.backward()
             optimizer.step()
             on_step(step, loss.item())
+            if save is not None and step % SAVE_EVERY == 0 and step < settings.steps:
+                save(_state(step, parameters, optimizer))
         return _adapter_file(model, settings)
 
 
@@ -124,7 +133,8 @@ def unload_adapter(model: DiffusionModel, name: str) -> None:
 
 
 @contextmanager
-def _training_adapter(model: DiffusionModel, settings: CustomisationSettings, seed: int) -> Iterator[None]:
+def _training_adapter(model: DiffusionModel, settings: CustomisationSettings, seed: int) -> Iterator[list[Parameter]]:
+    """A fresh adapter in the UNet, its parameters in float32 whatever the UNet computes in, and what saves memory."""
     torch.manual_seed(seed)
     config = LoraConfig(
         r=settings.rank,
@@ -134,10 +144,56 @@ def _training_adapter(model: DiffusionModel, settings: CustomisationSettings, se
     )
     model.unet.add_adapter(config, adapter_name=_TRAINING)
     model.unet.set_adapter(_TRAINING)
+    parameters = [parameter for parameter in model.unet.parameters() if parameter.requires_grad]
+    for parameter in parameters:
+        parameter.data = parameter.data.float()  # steps of 1e-4 are lost in bfloat16
+    half = model.unet.conv_in.weight.dtype == torch.bfloat16
+    if settings.checkpointing:
+        model.unet.enable_gradient_checkpointing()
+        model.unet.train()  # checkpoints are kept in training alone; the UNet has no dropout to switch on
     try:
-        yield
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=half):
+            yield parameters
     finally:
+        if settings.checkpointing:
+            model.unet.disable_gradient_checkpointing()
+            model.unet.eval()
         unload_adapter(model, _TRAINING)
+
+
+def _state(step: int, parameters: list[Parameter], optimizer: torch.optim.AdamW) -> bytes:
+    """All that the steps to come depend on, chance included."""
+    tensors = {"step": torch.tensor(step), "chance": torch.get_rng_state()}
+    for row, parameter in enumerate(parameters):
+        moments = optimizer.state[parameter]
+        tensors |= {
+            f"{row}.value": parameter,
+            f"{row}.mean": moments["exp_avg"],
+            f"{row}.square": moments["exp_avg_sq"],
+        }
+    return safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+
+
+@torch.no_grad()
+def _resume(so_far: bytes, parameters: list[Parameter], optimizer: torch.optim.AdamW) -> int:
+    """Put a `_state` back. Returns its step; 0 where it is damaged or another run's: then all steps are to be taken."""
+    try:
+        tensors = safetensors.torch.load(so_far)
+        values = [[tensors[f"{row}.{part}"] for part in ("value", "mean", "square")] for row in range(len(parameters))]
+        if any(value.shape != p.shape for each, p in zip(values, parameters, strict=True) for value in each):
+            return 0
+        chance, step = tensors["chance"], int(tensors["step"])
+    except Exception:  # safetensors raises its own kind, and key and type errors
+        return 0
+    for parameter, (value, mean, square) in zip(parameters, values, strict=True):
+        parameter.copy_(value)
+        optimizer.state[parameter] = {
+            "step": torch.tensor(float(step)),
+            "exp_avg": mean.to(parameter),
+            "exp_avg_sq": square.to(parameter),
+        }
+    torch.set_rng_state(chance)
+    return step
 
 
 def _augment(references: list[Picture], copies: int) -> list[Picture]:
@@ -168,14 +224,14 @@ def _denoising_loss(model: DiffusionModel, x0: Tensor, text: Tensor, shown: Tens
 
     Args: x0, shown: (B, C, h, w); text: (1, tokens, width); most: (B,), the largest t of each, in [0, 1].
     """
-    scheduler = model.scheduler(steps=1)
+    scheduler = model.noising()
     t = (torch.rand(len(x0)) * most * scheduler.config.num_train_timesteps).long().to(x0.device)
     noise = torch.randn(x0.shape).to(x0.device)
     noised = scheduler.add_noise(shown, noise, t)
     alpha = scheduler.alphas_cumprod.to(x0.device)[t].view(-1, 1, 1, 1)
     # The noise that would have made `noised` of x0.
     noise = noise + (alpha / (1 - alpha)).sqrt() * (shown - x0)
-    prediction = model.unet(noised, t, text.expand(len(x0), -1, -1)).sample
+    prediction = model.predict(noised, t, text.expand(len(x0), -1, -1))
     targets: dict[str, Callable[[], Tensor]] = {
         "epsilon": lambda: noise,
         "sample": lambda: x0,

@@ -7,6 +7,7 @@ from importlib import metadata
 
 from o2n.errors import O2NError
 from o2n.profiles import Profile
+from o2n.settings import get_settings
 from o2n.store import CategoryStore
 
 _LIBRARIES = ("torch", "torchvision", "diffusers", "transformers", "open_clip_torch", "peft", "ray", "boto3")
@@ -42,14 +43,28 @@ def device() -> list[str]:
 def models(profile: Profile) -> list[str]:
     """The profile's models, loaded."""
     from o2n.foundation import EMBEDDED, load_foundation
+    from o2n.hub import verify
 
     foundation = load_foundation(profile)
     millions = {
         "encoder": sum(p.numel() for p in foundation.clip.model.parameters()) / 1e6,
+        **(
+            {"patch encoder": sum(p.numel() for p in foundation.comparing.model.parameters()) / 1e6}
+            if foundation.comparing is not foundation.clip
+            else {}
+        ),
         "UNet": sum(p.numel() for p in foundation.diffusion.unet.parameters()) / 1e6,
     }
     sizes = ", ".join(f"{name} {count:.1f}M parameters" for name, count in millions.items())
-    lines = [f"models  profile {profile.name}: {sizes}, identity {foundation.identity}"]
+    lines = [
+        f"models  profile {profile.name}: {sizes}, identity {foundation.identity}",
+        f"models  S_text by {profile.reads_by}",
+    ]
+    if root := get_settings().models:
+        lines += [
+            f"weights {repository} {kept.revision[:12]} in {root} whole, licence: {kept.licence}"
+            for repository, kept in verify(profile, root).items()
+        ]
     if "embedded" in (profile.encoder.source, profile.diffusion.source):
         files = sorted(EMBEDDED.rglob("*.safetensors"))
         lines += [

@@ -151,7 +151,8 @@ def _enlarged(
     digest = images.digest(query)
     at = next((row for row, known in enumerate(pictures) if known.picture == digest), None)
     distances = torch.minimum(distances, MemoryBank(new).distance(normals))
-    own = MemoryBank(bank).distance(new)
+    kept = tensor("kept") if "kept" in base.blobs else None
+    own = MemoryBank(bank, kept).distance(new)
     if at is None:
         normals, distances = torch.cat([normals, new]), torch.cat([distances, own])
         pictures.append(NormalPicture(picture=digest, origin="feedback", score=0, s_p=s_p, s_n=0, s_text=s_text))
@@ -163,7 +164,12 @@ def _enlarged(
         normal_picture(base.profile, known.picture, known.origin, known.s_p, s_n, known.s_text)
         for known, s_n in zip(pictures, scaled_scores(distances, s_n_scale), strict=True)
     )
+    grown: dict[str, BlobRef] = {}
+    if kept is not None:  # a picture that somebody has vouched for is kept whole, over and above the budget
+        its_patches = len(bank) * bank.shape[2] + torch.arange(bank.shape[2])
+        grown["kept"] = store.put_blob(pack(torch.cat([kept, its_patches.expand(len(kept), -1)], dim=1)))
     return {
+        **grown,
         "references": store.put_blob(pack(torch.cat([references, torch.from_numpy(query.copy())[None]]))),
         "features": store.put_blob(pack(torch.cat([bank, new]))),
         "normals": store.put_blob(pack(normals)),

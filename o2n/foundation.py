@@ -1,155 +1,53 @@
-"""A profile -> its models: one CLIP and one text-conditional diffusion model. Knows no category.
+"""A profile -> its models: one CLIP, if need be another encoder for S_P and S_N, and one text-conditional diffusion
+model. Knows no category.
 
 Sources are the embedded `tiny` models, a directory in the hub's own layout, or the hub; all three end in the same
-classes (open_clip's `CLIP`; diffusers' `UNet2DConditionModel`, `AutoencoderKL` and `DDIMScheduler`).
+classes (open_clip's `CLIP`; timm's `VisionTransformer` and `Eva`; diffusers' `UNet2DConditionModel`, `AutoencoderKL`
+and `DDIMScheduler`).
 """
 
 import functools
-import hashlib
 import json
 import logging
-import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import open_clip
 import safetensors.torch
+import timm
 import torch
-import torch.nn.functional as F
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from o2n.errors import FoundationError
-from o2n.images import Picture
-from o2n.profiles import DiffusionSettings, EncoderSettings, Profile
+from o2n.hub import TIMM, pulled
+from o2n.models import ClipModel, DiffusionModel, LinearMaps, Tokenizer, VisionModel, weights_digest
+from o2n.profiles import EMBEDDED_LEVELS, DiffusionSettings, EncoderSettings, Profile
 from o2n.settings import get_settings
+from o2n.text_map import MapCard, read_map
 
 EMBEDDED = Path(__file__).parent / "tiny"
-
-# The levels that the embedded linear maps were trained for; at others the encoder's own projection serves.
-EMBEDDED_LEVELS = (2, 4, 5)
-
-Tokenizer = Callable[[list[str]], Tensor]
 
 logger = logging.getLogger(__name__)
 
 
-class LinearMaps(nn.Module):
-    """One trained linear map per level, from patch features into the space of the text features (F' of eq. 6)."""
-
-    def __init__(self, levels: int, width: int, embed_dim: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(levels, width, embed_dim) * width**-0.5)
-        self.bias = nn.Parameter(torch.zeros(levels, embed_dim))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """float32 (..., L, G, D) -> (..., L, G, E)."""
-        return features @ self.weight.to(features.dtype) + self.bias[:, None].to(features.dtype)
-
-
-@dataclass(frozen=True, eq=False)
-class ClipModel:
-    """The encoder: an open_clip model in evaluation mode. `maps` are the trained linear maps of its levels, if any."""
-
-    model: Any
-    tokenize: Tokenizer
-    resolution: int
-    mean: Tensor
-    std: Tensor
-    maps: LinearMaps | None = None
-
-    def pixels(self, pictures: Tensor) -> Tensor:
-        """float32 (B, 3, H, W) in [0, 1] -> normalised float32 (B, 3, R, R) on the model's device."""
-        x = pictures.to(self.mean.device)
-        if x.shape[-2:] != (self.resolution, self.resolution):
-            x = F.interpolate(x, size=(self.resolution,) * 2, mode="bicubic", antialias=True).clamp(0, 1)
-        return (x - self.mean) / self.std
-
-
-@dataclass(frozen=True, eq=False)
-class DiffusionModel:
-    """The diffusion model in evaluation mode.
-
-    Without a `vae` it works on pixels: the latent is the picture itself, its squares of `fold` × `fold` pixels laid
-    into channels (Hoogeboom et al., 2023, "simple diffusion"), which loses nothing and spares the UNet its dearest
-    level.
-    """
-
-    unet: Any
-    text_encoder: Any
-    tokenize: Tokenizer
-    scheduler_config: dict[str, Any]
-    vae: Any | None
-    resolution: int
-
-    @property
-    def device(self) -> torch.device:
-        return self.unet.device
-
-    @property
-    def fold(self) -> int:
-        """Pixels along a side of the square that one place of the latent stands for."""
-        if self.vae is None:
-            return math.isqrt(self.unet.config.in_channels // 3)
-        return 2 ** (len(self.vae.config.block_out_channels) - 1)
-
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """(C, h, w) of one picture's latent."""
-        side = self.resolution // self.fold
-        return (self.unet.config.in_channels, side, side)
-
-    def scheduler(self, steps: int) -> DDIMScheduler:
-        """A fresh DDIM scheduler whose timesteps are set for `steps` steps of a whole run."""
-        scheduler = DDIMScheduler.from_config(self.scheduler_config)
-        scheduler.set_timesteps(steps)
-        return scheduler
-
-    @torch.inference_mode()
-    def encode(self, pictures: list[Picture]) -> Tensor:
-        """uint8 (R, R, 3) pictures -> latents float32 (B, C, h, w)."""
-        x = to_unit(pictures, self.device) * 2 - 1
-        if self.vae is None:
-            return F.pixel_unshuffle(x, self.fold)
-        return self.vae.encode(x).latent_dist.mode() * self.vae.config.scaling_factor
-
-    @torch.inference_mode()
-    def decode(self, latents: Tensor) -> Tensor:
-        """Latents float32 (B, C, h, w) -> pictures float32 (B, 3, R, R) in [0, 1]."""
-        if self.vae is None:
-            x = F.pixel_shuffle(latents, self.fold)
-        else:
-            x = self.vae.decode(latents / self.vae.config.scaling_factor).sample
-        return (x.clamp(-1, 1) + 1) / 2
-
-    @torch.inference_mode()
-    def embed(self, prompts: list[str]) -> Tensor:
-        """Prompts -> text conditioning float32 (B, tokens, width)."""
-        return self.text_encoder(self.tokenize(prompts).to(self.device))[0]
-
-
 @dataclass(frozen=True, eq=False)
 class Foundation:
-    """Both models of a profile on one device, and `identity`: which weights these are, down to the last bit."""
+    """The models of a profile on one device, and `identity`: which weights these are, down to the last bit.
+
+    `comparing` is the encoder of S_P and S_N: `clip` itself, where the profile names no other. `text_map` is the card
+    of the linear maps in `clip`, where they come from a file.
+    """
 
     profile: Profile
     clip: ClipModel
+    comparing: VisionModel
     diffusion: DiffusionModel
     identity: str
-
-
-def to_unit(pictures: list[Picture], device: torch.device) -> Tensor:
-    """uint8 (H, W, 3) pictures of one size -> float32 (B, 3, H, W) in [0, 1]."""
-    return torch.from_numpy(np.stack(pictures)).to(device).permute(0, 3, 1, 2).float() / 255
-
-
-def to_pictures(x: Tensor) -> list[Picture]:
-    """float32 (B, 3, H, W) in [0, 1] -> uint8 (H, W, 3) pictures."""
-    return list(np.ascontiguousarray((x * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()))
+    text_map: MapCard | None = None
 
 
 def pick_device() -> torch.device:
@@ -180,21 +78,30 @@ def load_from(profile: Profile, weights: Path | None) -> Foundation:
 
 def _load(profile: Profile, weights: Path | None) -> Foundation:
     device = pick_device()
-    clip = _load_clip(profile.encoder, device, weights)
-    diffusion = _load_diffusion(profile.diffusion, device, weights)
-    if bad := [level for level in profile.encoder.levels if not 1 <= level <= clip.model.visual.transformer.layers]:
-        raise FoundationError(
-            f"profile {profile.name!r}: level {bad[0]} does not exist, its encoder has "
-            f"{clip.model.visual.transformer.layers} blocks: correct encoder.levels"
+    clip, card = _load_clip(profile.encoder, device, weights), None
+    if profile.text_map:
+        clip, card = _with_map(clip, Path(profile.text_map), profile.encoder)
+    elif clip.maps is None:
+        logger.warning(
+            "profile %s has no trained linear maps for S_text: the encoder's own projection serves", profile.name
         )
+    comparing = _load_vision(profile.patch_encoder, device) if profile.patch_encoder else clip
+    diffusion = _load_diffusion(profile.diffusion, device, weights)
+    for field, model, settings in (("encoder", clip, profile.encoder), ("patch_encoder", comparing, profile.comparing)):
+        if bad := [level for level in settings.levels if not 1 <= level <= model.depth]:
+            raise FoundationError(
+                f"profile {profile.name!r}: level {bad[0]} does not exist, its encoder has {model.depth} blocks: "
+                f"correct {field}.levels"
+            )
     modules = [
         clip.model,
         *([clip.maps] if clip.maps else []),
+        *([comparing.model] if comparing is not clip else []),
         diffusion.unet,
         diffusion.text_encoder,
         *([diffusion.vae] if diffusion.vae else []),
     ]
-    return Foundation(profile, clip, diffusion, _weights_digest(modules))
+    return Foundation(profile, clip, comparing, diffusion, weights_digest(modules), card)
 
 
 def _load_clip(settings: EncoderSettings, device: torch.device, weights: Path | None) -> ClipModel:
@@ -216,27 +123,68 @@ def _load_clip(settings: EncoderSettings, device: torch.device, weights: Path | 
             tokenize = open_clip.get_tokenizer(name)
         else:
             name, _, tag = source.partition("@")
-            model = open_clip.create_model(name, pretrained=tag, force_image_size=settings.resolution)
+            folder = pulled(source)
+            weights_of = str(folder / "open_clip_model.safetensors") if folder else tag
+            model = open_clip.create_model(name, pretrained=weights_of, force_image_size=settings.resolution)
+            if folder:  # then open_clip does not know whose weights they are
+                model.visual.preprocess_cfg = open_clip.get_pretrained_cfg(name, tag)
             tokenize = open_clip.get_tokenizer(name)
     except Exception as error:  # open_clip, the hub and safetensors each raise their own kinds
         raise _cannot_load("encoder", source, error) from error
     preprocess = getattr(model.visual, "preprocess_cfg", None) or {}
-    mean = torch.tensor(preprocess.get("mean", open_clip.OPENAI_DATASET_MEAN)).view(1, 3, 1, 1)
-    std = torch.tensor(preprocess.get("std", open_clip.OPENAI_DATASET_STD)).view(1, 3, 1, 1)
     return ClipModel(
         _frozen(model, device),
-        tokenize,
         settings.resolution,
-        mean.to(device),
-        std.to(device),
+        _per_channel(preprocess.get("mean", open_clip.OPENAI_DATASET_MEAN), device),
+        _per_channel(preprocess.get("std", open_clip.OPENAI_DATASET_STD), device),
+        tokenize,
         _frozen(maps, device) if maps else None,
     )
+
+
+def _with_map(clip: ClipModel, file: Path, settings: EncoderSettings) -> tuple[ClipModel, MapCard]:
+    maps, card = read_map(file)
+    if (card.encoder, card.levels) != (weights_digest([clip.model]), settings.levels):
+        raise FoundationError(
+            f"text map {file} was trained for another encoder or for other levels {card.levels}: train one with "
+            "jobs/train_text_map.py and this profile"
+        )
+    return replace(clip, maps=_frozen(maps, clip.mean.device)), card
+
+
+def _load_vision(settings: EncoderSettings, device: torch.device) -> VisionModel:
+    """The encoder of pictures alone: from open_clip as `_load_clip`, else from timm."""
+    source = settings.source
+    if not source.startswith(TIMM) and not (Path(source) / "config.json").is_file():
+        return _load_clip(settings, device, EMBEDDED)
+    try:
+        folder = pulled(source) or (None if source.startswith(TIMM) else Path(source))
+        if folder and not (folder / "model.safetensors").is_file():
+            raise FoundationError("it has no model.safetensors")
+        name = f"local-dir:{folder.resolve()}" if folder else source.removeprefix(TIMM)
+        model: Any = timm.create_model(name, pretrained=True, num_classes=0, img_size=settings.resolution)
+        if not hasattr(model, "blocks"):
+            raise FoundationError(f"it is a {type(model).__name__} and no vision transformer")
+    except Exception as error:  # timm, the hub and safetensors each raise their own kinds
+        raise _cannot_load("patch encoder", source, error) from error
+    seen = timm.data.resolve_model_data_config(model)
+    return VisionModel(
+        _frozen(model, device),
+        settings.resolution,
+        _per_channel(seen["mean"], device),
+        _per_channel(seen["std"], device),
+    )
+
+
+def _per_channel(values: Sequence[float], device: torch.device) -> Tensor:
+    return torch.tensor(values).view(1, 3, 1, 1).to(device)
 
 
 def _load_diffusion(settings: DiffusionSettings, device: torch.device, weights: Path | None) -> DiffusionModel:
     source = settings.source
     vae = None
     try:
+        source = str(pulled(source) or source)
         if source == "embedded":
             root = EMBEDDED / "diffusion"
             unet_config = UNet2DConditionModel.load_config(root / "unet")
@@ -260,19 +208,29 @@ def _load_diffusion(settings: DiffusionSettings, device: torch.device, weights: 
             scheduler = load(DDIMScheduler, "scheduler")
             # A model of pixels has no autoencoder; one of latents does not work without it.
             if unet.config.in_channels != 3:
-                vae = _frozen(load(AutoencoderKL, "vae"), device)
+                vae = load(AutoencoderKL, "vae") if settings.small_vae is None else _small_vae(settings.small_vae)
     except Exception as error:  # diffusers, transformers and the hub each raise their own kinds
         raise _cannot_load("diffusion model", source, error) from error
     if device.type == "cpu":
         _pointwise_as_products(unet)
+    else:
+        # Convolutions on tensor cores want their channels last, and half the bits where the profile allows it.
+        form = {"memory_format": torch.channels_last, "dtype": getattr(torch, settings.gpu_precision)}
+        unet, vae = unet.to(**form), vae.to(**form) if vae else None
     return DiffusionModel(
         unet=_frozen(unet, device),
         text_encoder=_frozen(text_encoder, device),
         tokenize=tokenize,
         scheduler_config=dict(scheduler.config),
-        vae=vae,
+        vae=_frozen(vae, device) if vae else None,
         resolution=settings.resolution,
+        solver=settings.solver,
     )
+
+
+def _small_vae(source: str) -> Any:
+    """An autoencoder distilled into a few layers, which knows the latents of the large one."""
+    return AutoencoderTiny.from_pretrained(str(pulled(source) or source), use_safetensors=True)
 
 
 def _from_pretrained(source: str, revision: str | None, kind: Any, folder: str) -> Any:
@@ -336,16 +294,3 @@ def _pointwise_as_products(model: nn.Module) -> None:
 
 def _frozen(model: Any, device: torch.device) -> Any:
     return model.to(device).eval().requires_grad_(False)
-
-
-def _weights_digest(modules: Iterable[nn.Module]) -> str:
-    digest = hashlib.sha256()
-    for module in modules:
-        for name, tensor in sorted(module.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(
-                tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
-                if tensor.ndim
-                else repr(tensor.item()).encode()
-            )
-    return digest.hexdigest()[:16]

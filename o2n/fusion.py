@@ -1,5 +1,6 @@
 """Three local maps of one query -> its score and its anomaly map (eq. 4-7). NumPy alone: the gateway runs it too."""
 
+import math
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -9,9 +10,9 @@ from PIL import Image
 
 from o2n.category import VersionRef
 from o2n.images import Picture
-from o2n.profiles import Profile
+from o2n.profiles import BRANCHES, Profile
 
-Local = NDArray[np.float32]  # (L, G): one branch's value at every level and patch
+Local = NDArray[np.float32]  # (L, G): one branch's value at every level and patch; two encoders have two G
 
 T = TypeVar("T", float, Local)
 
@@ -45,22 +46,54 @@ def fuse(s_p: T, s_n: T, s_text: T, alpha: float, beta: float) -> T:
     return s_p + alpha * s_n + beta * s_text
 
 
+def ablations(s_p: T, s_n: T, s_text: T, alpha: float, beta: float) -> dict[str, T]:
+    """The rows of the paper's table 4: what is left of eq. (7) without some of its branches. For scores and maps, which
+    were computed once, with everything in them."""
+    nothing = 0 * s_p
+    return {
+        "S_text": fuse(nothing, nothing, s_text, 0, 1),
+        "S_P": s_p,
+        "S_N": fuse(nothing, s_n, nothing, 1, 0),
+        "S_P + S_text": fuse(s_p, nothing, s_text, 0, beta),
+        "S_N + S_text": fuse(nothing, s_n, s_text, alpha, beta),
+        "S_P + S_N": fuse(s_p, s_n, nothing, alpha, 0),
+        "S_P + S_N + S_text": fuse(s_p, s_n, s_text, alpha, beta),
+    }
+
+
+def fuse_with(profile: Profile, s_p: T, s_n: T, s_text: T) -> T:
+    """Eq. (7) of those branches that the profile counts."""
+    kept = [
+        value if name in profile.branches else 0 * value
+        for name, value in zip(BRANCHES, (s_p, s_n, s_text), strict=True)
+    ]
+    return fuse(kept[0], kept[1], kept[2], profile.alpha, profile.beta)
+
+
 def fuse_maps(
     ref: VersionRef, counterpart: Picture, personal: Local, normal: Local, text: Local, profile: Profile
 ) -> Score:
-    """The branches' local values of one query, each float32 (L, G), -> its score and its map."""
+    """The branches' local values of one query, each float32 (L, G), -> its score and its map, on the grid of S_P."""
     s_p, s_n, s_text = image_score(personal), image_score(normal), image_score(text)
-    fused = fuse(personal.mean(axis=0), normal.mean(axis=0), text.mean(axis=0), profile.alpha, profile.beta)
-    side = int(fused.size**0.5)
+    side = math.isqrt(personal.shape[-1])
+    p, n, t = (_on_grid(local.mean(axis=0), side) for local in (personal, normal, text))
+    fused = fuse_with(profile, p, n, t)
     return Score(
         ref=ref,
-        score=fuse(s_p, s_n, s_text, profile.alpha, profile.beta),
+        score=fuse_with(profile, s_p, s_n, s_text),
         s_p=s_p,
         s_n=s_n,
         s_text=s_text,
-        anomaly_map=fused.reshape(side, side),
+        anomaly_map=fused,
         counterpart=counterpart,
     )
+
+
+def _on_grid(values: Local, side: int) -> NDArray[np.float32]:
+    """float32 (G,), row by row -> (side, side)."""
+    own = math.isqrt(values.size)
+    grid = values.reshape(own, own)
+    return grid if own == side else upsample(grid, side, side)
 
 
 def upsample(anomaly_map: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:

@@ -1,15 +1,17 @@
 """What the branches say of a category's own normal pictures, each as if it were not in the bank: what scales,
 calibrations and the warning of an odd reference are made of."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from o2n.bank import MemoryBank
 from o2n.calibration import Calibration, NormalPicture, Origin
 from o2n.category import Digest
-from o2n.features import patch_features, personal_distance
+from o2n.features import features_to_compare, features_to_read, personal_distance
 from o2n.foundation import Foundation
-from o2n.fusion import fuse, image_score
+from o2n.fusion import fuse_with, image_score
 from o2n.images import Picture, digest
 from o2n.personalize import noise_for, personalize
 from o2n.profiles import Profile
@@ -26,24 +28,27 @@ LEAST_DISTANCE = 1e-4
 
 
 def encode(foundation: Foundation, pictures: list[Picture] | Tensor) -> Tensor:
-    """Patch features of any number of pictures, batch by batch: float32 (N, L, G, D), on the CPU."""
-    clip, levels = foundation.clip, foundation.profile.encoder.levels
+    """Features to compare of any number of pictures, batch by batch: float32 (N, L, G, D), on the CPU."""
     parts = [pictures[start : start + BATCH] for start in range(0, len(pictures), BATCH)]
-    return torch.cat([patch_features(clip, part, levels).cpu() for part in parts])
+    return torch.cat([features_to_compare(foundation, part).cpu() for part in parts])
 
 
-def leave_one_out(features: Tensor, origins: list[int | None], count: int) -> Tensor:
+def leave_one_out(features: Tensor, origins: Sequence[int | None], count: int, kept: Tensor | None = None) -> Tensor:
     """S_N's inner term of the bank's first `count` pictures, each beside the bank without all that was made of its own
     reference.
 
-    Args: features: float32 (N, L, G, D) of the bank. origins: of each of its pictures, the reference it was made of.
+    Args:
+        features: float32 (N, L, G, D) of the bank. origins: of each of its pictures, the reference it was made of.
+        kept: as for `MemoryBank`.
+
     Returns: float32 (count, L, G), on the CPU.
     """
     distances = torch.empty((count, *features.shape[1:3]))
     for reference in dict.fromkeys(origins[:count]):
+        bank = MemoryBank(features, kept)
+        bank.remove([row for row, origin in enumerate(origins) if origin == reference])
         rows = [row for row in range(count) if origins[row] == reference]
-        others = [row for row, origin in enumerate(origins) if origin != reference]
-        distances[rows] = MemoryBank(features[others]).distance(features[rows])
+        distances[rows] = bank.distance(features[rows])
     return distances
 
 
@@ -56,7 +61,7 @@ def branch_values(
     distances: Tensor,
     text: Tensor,
     object_word: str,
-) -> Tensor:
+) -> tuple[Tensor, Tensor, Tensor]:
     """What the branches say of every patch, in their own units: the inner terms of eq. (4), (5), (6).
 
     Args:
@@ -65,7 +70,7 @@ def branch_values(
         features: float32 (B, L, G, D), the pictures'. distances: float32 (B, L, G), to the nearest patch of a bank.
         text: float32 (2, E), the category's text features.
 
-    Returns: float32 (B, 3, L, G), on the CPU: S_P, S_N, S_text.
+    Returns: S_P, S_N, S_text, each float32 (B, L, G) on the CPU, L and G its encoder's.
     """
     profile, model, device = foundation.profile, foundation.diffusion, foundation.clip.mean.device
     prompts = model.embed(personal_prompts(object_word, profile.prompts))
@@ -80,11 +85,12 @@ def branch_values(
         guidance=profile.diffusion.guidance,
     )
     personal = personal_distance(features, encode(foundation, counterparts))
-    read = [
-        abnormal_probability(foundation.clip, part.to(device), text.expand(len(part), -1, -1)).cpu()
-        for part in features.split(BATCH)
-    ]
-    return torch.stack([personal, distances, torch.cat(read)], dim=1)
+    read = []
+    for start in range(0, len(pictures), BATCH):
+        part = slice(start, start + BATCH)
+        seen = features_to_read(foundation, pictures[part], features[part].to(device))
+        read.append(abnormal_probability(foundation.clip, seen, text.expand(len(seen), -1, -1)).cpu())
+    return personal, distances, torch.cat(read)
 
 
 def image_scores(local: Tensor) -> Tensor:
@@ -135,7 +141,7 @@ def calibrate(
     shape = foundation.diffusion.latent_shape
     noise = torch.stack([noise_for(picture, adapter_digest, shape) for picture in pictures])
     values = branch_values(foundation, adapter, pictures, noise, features, distances, text, object_word)
-    rows = list(zip(*(scaled_scores(values[:, row], scales[row]) for row in range(3)), strict=True))
+    rows = list(zip(*map(scaled_scores, values, scales), strict=True))
     return Calibration.of(
         normal_picture(
             foundation.profile, digest(picture), "reference" if index < len(references) else "extra", *rows[index]
@@ -148,5 +154,5 @@ def normal_picture(
     profile: Profile, picture: Digest, origin: Origin, s_p: float, s_n: float, s_text: float
 ) -> NormalPicture:
     """The record of a normal picture, its branches fused as the profile fuses those of queries (eq. 7)."""
-    score = fuse(s_p, s_n, s_text, profile.alpha, profile.beta)
+    score = fuse_with(profile, s_p, s_n, s_text)
     return NormalPicture(picture=picture, origin=origin, score=score, s_p=s_p, s_n=s_n, s_text=s_text)

@@ -18,17 +18,18 @@ import numpy as np
 import torch
 
 from o2n import images
-from o2n.bank import MemoryBank
+from o2n.bank import MemoryBank, coreset
 from o2n.branches import pack, unpack
 from o2n.category import BlobRef, Manifest, VersionRef, check_name
 from o2n.customize import customize, load_adapter, unload_adapter
-from o2n.errors import CategoryError
+from o2n.errors import CategoryError, NotFoundError
 from o2n.foundation import load_foundation
 from o2n.images import Picture
 from o2n.normals import calibrate, encode, leave_one_out, odd_reference
 from o2n.pool import bank_origins, draw_pool, draw_prior, warped
 from o2n.profiles import Profile
 from o2n.scales import UNSCALED, branch_scales
+from o2n.screening import acceptable
 from o2n.store import CategoryStore
 from o2n.text import text_features
 
@@ -127,6 +128,7 @@ def onboard(
     def make_adapter() -> bytes:
         prior = _unpack_pictures(store, prior_blob, "prior pictures")
         steps = profile.customisation.steps
+        so_far = stages.partial("adapter", adapter_inputs)
         return customize(
             model,
             resized,
@@ -134,10 +136,13 @@ def onboard(
             word,
             profile.customisation,
             profile.seed,
-            lambda step, loss: on_progress("adapter", step / (steps + 1)),
+            lambda step, loss: on_progress(f"adapter, loss {loss:.3f}", step / (steps + 1)),
+            so_far,
+            lambda state: stages.keep_partial("adapter", adapter_inputs, state),
         )
 
-    adapter_blob = stages.run("adapter", [*base, references_blob.sha256, prior_blob.sha256], make_adapter)
+    adapter_inputs = [*base, references_blob.sha256, prior_blob.sha256]
+    adapter_blob = stages.run("adapter", adapter_inputs, make_adapter)
 
     @contextmanager
     def adapter_loaded() -> Iterator[str]:
@@ -160,6 +165,29 @@ def onboard(
         return pack(encode(foundation, pictures))
 
     features_blob = stages.run("features", [*base, references_blob.sha256, pool_blob.sha256], make_features)
+    origins = bank_origins(len(resized), profile)
+    if profile.pool.screened:
+        features = unpack(store.get_blob(features_blob), "features")
+        found = acceptable(features[: len(resized)], features[len(views) :])
+        rows = [*range(len(views)), *(len(views) + place for place in found)]
+        drawn = _unpack_pictures(store, pool_blob, "pool pictures")
+        pool_blob = store.put_blob(_pack_pictures([drawn[place] for place in found]))
+        features_blob = store.put_blob(pack(features[rows]))
+        origins = [origins[row] for row in rows]
+    kept_blob, warnings = None, []
+    if profile.pool.budget is not None:
+        features = unpack(store.get_blob(features_blob), "features")
+        places, farthest = coreset(features, profile.pool.budget)
+        kept_blob = store.put_blob(pack(places))
+        if (whole := features.shape[0] * features.shape[2]) > places.shape[1]:
+            warnings.append(
+                f"the bank keeps {places.shape[1]} of {whole} patches a level to take no more than "
+                f"{profile.pool.budget} bytes: what is left out is {farthest:.3f} from what is kept, at most"
+            )
+
+    def bank_kept() -> torch.Tensor | None:
+        return unpack(store.get_blob(kept_blob), "kept patches") if kept_blob else None
+
     text_blob = stages.run("text_features", base, lambda: pack(text_features(foundation.clip, word)))
 
     def make_scales() -> bytes:
@@ -168,7 +196,7 @@ def onboard(
         features = unpack(store.get_blob(features_blob), "features")
         text = unpack(store.get_blob(text_blob), "text features")
         with adapter_loaded() as adapter:
-            return pack(branch_scales(foundation, adapter, views, features, text, word))
+            return pack(branch_scales(foundation, adapter, views, features, origins, bank_kept(), text, word))
 
     scales_blob = stages.run("scales", [*base, adapter_blob.sha256, features_blob.sha256], make_scales)
 
@@ -185,8 +213,8 @@ def onboard(
     def make_distances() -> bytes:
         bank = unpack(store.get_blob(features_blob), "features")
         queries = unpack(store.get_blob(normals_blob), "normals")[len(resized) :]
-        own = leave_one_out(bank, bank_origins(len(resized), profile), len(resized))
-        return pack(torch.cat([own, MemoryBank(bank).distance(queries)]) if extras else own)
+        own = leave_one_out(bank, origins, len(resized), bank_kept())
+        return pack(torch.cat([own, MemoryBank(bank, bank_kept()).distance(queries)]) if extras else own)
 
     distances_blob = stages.run("distances", [*base, features_blob.sha256, normals_blob.sha256], make_distances)
 
@@ -212,7 +240,6 @@ def onboard(
         make_calibration,
     )
 
-    warnings = []
     if odd := odd_reference(unpack(store.get_blob(distances_blob), "distances")[: len(resized)]):
         digests = [images.digest(reference) for reference in references]
         number = digests.index(list(distinct)[odd[0]]) + 1
@@ -236,6 +263,7 @@ def onboard(
             "calibration": calibration_blob,
             "normals": normals_blob,
             "distances": distances_blob,
+            **({"kept": kept_blob} if kept_blob else {}),
         },
         reference_digests=list(distinct),
         created=datetime.now(UTC),
@@ -252,11 +280,24 @@ class _Stages:
 
     def __init__(self, store: CategoryStore, on_progress: Progress) -> None:
         self._store, self._on_progress = store, on_progress
+        self._unfinished = False
         self.resumed: list[str] = []
         self.seconds: dict[str, float] = {}
 
+    def partial(self, stage: str, inputs: list[str]) -> bytes | None:
+        """What a run that was stopped within this stage has kept of it."""
+        try:
+            return self._store.objects.get(self._partial(stage, inputs))[0]
+        except NotFoundError:
+            return None
+
+    def keep_partial(self, stage: str, inputs: list[str], state: bytes) -> None:
+        """Keep what this stage has come to, in the place of what was kept before, until it is done."""
+        self._store.objects.put(self._partial(stage, inputs), state)
+        self._unfinished = True
+
     def run(self, stage: str, inputs: list[str], make: Callable[[], bytes]) -> BlobRef:
-        key = hashlib.sha256("\n".join([stage, *inputs]).encode()).hexdigest()
+        key = _stage_key(stage, inputs)
         begun = time.perf_counter()
         self._on_progress(stage, 0.0)
         if blob := self._store.recall(key):
@@ -264,9 +305,19 @@ class _Stages:
         else:
             blob = self._store.put_blob(make())
             self._store.remember(key, blob)
+            if self._unfinished:
+                self._store.objects.delete(self._partial(stage, inputs))
+                self._unfinished = False
         self._on_progress(stage, 1.0)
         self.seconds[stage] = round(time.perf_counter() - begun, 3)
         return blob
+
+    def _partial(self, stage: str, inputs: list[str]) -> str:
+        return f"stages/{_stage_key(stage, inputs)}.partial"
+
+
+def _stage_key(stage: str, inputs: list[str]) -> str:
+    return hashlib.sha256("\n".join([stage, *inputs]).encode()).hexdigest()
 
 
 def _check_count(count: int, where: str) -> None:

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from o2n import prompts
-from o2n.foundation import DiffusionModel, to_pictures, to_unit
 from o2n.images import Picture
+from o2n.models import DiffusionModel, to_pictures, to_unit
 from o2n.personalize import BASE, MAX_BATCH, personalize, redraw, seeded_noise
 from o2n.profiles import Profile
 
@@ -34,7 +34,14 @@ def draw_pool(
     Returns: as many pictures as bring the references up to `profile.pool.pictures`, uint8 (R, R, 3).
     """
     drawn_count, redrawn_count = _counts(len(references), profile)
-    drawn = _draw(model, adapter, prompts.instance_prompt(object_word), drawn_count, profile, profile.seed + 1)
+    drawn = _draw(
+        model,
+        adapter,
+        prompts.instance_prompt(object_word, profile.customisation.prompt),
+        drawn_count,
+        profile,
+        profile.seed + 1,
+    )
     sources = [references[index % len(references)] for index in range(redrawn_count)]
     if not sources:
         return drawn

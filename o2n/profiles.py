@@ -1,11 +1,18 @@
 """Profiles: the one dial. A profile is data that names the models and every setting of the method."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from o2n.errors import FoundationError
+from o2n.prompts import INSTANCE_TEMPLATE
+
+Branch = Literal["S_P", "S_N", "S_text"]
+BRANCHES: tuple[Branch, ...] = ("S_P", "S_N", "S_text")
+
+# The levels that the embedded linear maps were trained for; at others the encoder's own projection serves.
+EMBEDDED_LEVELS = (2, 4, 5)
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -14,10 +21,20 @@ class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class EncoderSettings(_Settings):
-    """The CLIP model whose patch features are compared."""
+def _since(default: Any, **field: Any) -> Any:
+    """A field that profiles did not always have: at its default, which means as before, it is not written down. So
+    versions and stages that were stored without it keep their names."""
+    return Field(default, exclude_if=lambda value: value == default, **field)
 
-    source: str = Field(description="'embedded', a directory in open_clip's hub layout, or MODEL@WEIGHTS")
+
+class EncoderSettings(_Settings):
+    """A model whose patch features are compared: a CLIP of open_clip, or a vision transformer of timm."""
+
+    source: str = Field(
+        description="'embedded', a directory in open_clip's or timm's hub layout, MODEL@WEIGHTS of open_clip, or "
+        "timm:MODEL.WEIGHTS"
+    )
+    revision: str | None = _since(None, description="commit of the hub repository; for 'o2n models pull'")
     resolution: int = Field(gt=0, description="side of the encoder's input, pixels")
     levels: tuple[int, ...] = Field(min_length=1, description="blocks whose output is a level, counted from 1")
 
@@ -30,6 +47,15 @@ class DiffusionSettings(_Settings):
     resolution: int = Field(gt=0, description="side of the pictures the model draws, pixels")
     steps: int = Field(gt=0, description="steps of a whole denoising run, t = 1")
     guidance: float = Field(ge=1.0, description="classifier-free guidance; 1 is none and costs half")
+    solver: Literal["ddim", "dpm++", "unipc"] = _since(
+        "ddim", description="DDIM, DPM-Solver++ for 15 to 25 steps of a whole run, UniPC for 5 to 10"
+    )
+    small_vae: str | None = _since(
+        None, description="an autoencoder of few layers in the place of the model's own; directory or hub repository"
+    )
+    gpu_precision: Literal["float32", "bfloat16"] = _since(
+        "float32", description="what UNet and autoencoder compute in on a GPU; a CPU takes float32"
+    )
 
 
 class CustomisationSettings(_Settings):
@@ -42,6 +68,12 @@ class CustomisationSettings(_Settings):
     learning_rate: float = Field(gt=0)
     augmentations: int = Field(gt=0, description="augmented pictures made of each reference")
     spoilt: Fraction = Field(0.0, description="share of them noised with a made-up defect; not in the paper")
+    checkpointing: bool = _since(
+        False, description="computes activations twice rather than keep them: a third of the memory, a third slower"
+    )
+    prompt: str = _since(
+        INSTANCE_TEMPLATE, pattern=r"^[^{}]*\{\}[^{}]*$", description="instance prompt; {} is what the part is called"
+    )
     prior_weight: float = Field(ge=0, description="weight of the class-prior preservation term")
     prior_pictures: int = Field(ge=0, description="class pictures drawn from the base model")
 
@@ -52,24 +84,62 @@ class PoolSettings(_Settings):
     pictures: int = Field(gt=0, description="pictures in the bank, references included")
     t: Fraction = Field(description="how far references are noised before they are redrawn")
     warps: int = Field(0, ge=0, le=6, description="slightly moved views of each reference added to the bank")
+    screened: bool = _since(
+        False, description="only generated pictures that pass for the references enter the bank, and none twice"
+    )
+    budget: int | None = _since(
+        None, gt=0, description="bytes that a bank may take as it is onboarded; what is too much is left out by coreset"
+    )
 
 
 class Profile(_Settings):
     """All of the method's settings; stored whole in every version's manifest."""
 
     name: str
-    encoder: EncoderSettings
+    encoder: EncoderSettings = Field(description="a CLIP; S_text is its affair, whatever compares pictures")
+    patch_encoder: EncoderSettings | None = _since(
+        None, description="compares pictures for S_P and S_N in the place of `encoder`, such as a DINOv2 or DINOv3"
+    )
     diffusion: DiffusionSettings
     customisation: CustomisationSettings
     pool: PoolSettings
     t: Fraction = Field(description="how far a query is noised, as a fraction of the schedule (eq. 3)")
-    prompts: int = Field(ge=1, le=10, description="normal-state prompts tried on each query (eq. 2)")
+    prompts: int = Field(
+        ge=0,
+        le=10,
+        description="normal-state prompts tried on each query (eq. 2); 0: the empty prompt alone",
+    )
+    text_map: str | None = _since(
+        None, description="file of linear maps for S_text, made by jobs/train_text_map.py (eq. 6)"
+    )
     alpha: float = Field(ge=0, description="weight of S_N (eq. 7)")
     beta: float = Field(ge=0, description="weight of S_text (eq. 7)")
+    branches: tuple[Branch, ...] = _since(
+        BRANCHES, min_length=1, description="those that count in the score; all are computed, once, and told"
+    )
     fusion: Literal["sum", "calibrated"] = Field(
         "sum", description="what is fused: the branches as they are (eq. 7), or in deviations of the good pictures"
     )
     seed: int = 0
+
+    @property
+    def comparing(self) -> EncoderSettings:
+        """The encoder of S_P and S_N."""
+        return self.patch_encoder or self.encoder
+
+    @property
+    def reads_by(self) -> str:
+        """What brings patch features to the texts of S_text, in words."""
+        if self.text_map:
+            return f"linear maps of {self.text_map}"
+        if self.encoder.source == "embedded" and self.encoder.levels == EMBEDDED_LEVELS:
+            return "embedded linear maps"
+        return "the encoder's own projection, no trained maps"
+
+    def scores_as(self, other: "Profile") -> bool:
+        """Whether versions of both are scored in the same way: how they are made may differ."""
+        made = {"name", "customisation", "pool", "seed"}
+        return self.model_dump(exclude=made) == other.model_dump(exclude=made)
 
 
 TINY = Profile(
@@ -100,7 +170,11 @@ PAPER = Profile(
     # OpenAI's weights were trained with QuickGELU; the plain variant loads them without a word and is wrong.
     encoder=EncoderSettings(source="ViT-L-14-quickgelu@openai", resolution=240, levels=(6, 12, 18, 24)),
     diffusion=DiffusionSettings(
-        source="stable-diffusion-v1-5/stable-diffusion-v1-5", resolution=512, steps=50, guidance=7.5
+        source="stable-diffusion-v1-5/stable-diffusion-v1-5",
+        resolution=512,
+        steps=50,
+        guidance=7.5,
+        gpu_precision="bfloat16",
     ),
     customisation=CustomisationSettings(
         rank=16,
@@ -112,14 +186,31 @@ PAPER = Profile(
         prior_weight=1.0,
         prior_pictures=64,
     ),
-    pool=PoolSettings(pictures=30, t=0.5),
+    pool=PoolSettings(pictures=30, t=0.5, screened=True),
     t=0.3,
     prompts=3,
     alpha=1.0,
     beta=0.5,
 )
 
-PROFILES = {profile.name: profile for profile in (TINY, PAPER)}
+# The same models on a quarter of the pixels, with 3 steps of one prompt and without guidance, and a small autoencoder.
+FAST = PAPER.model_copy(
+    update={
+        "name": "fast",
+        "diffusion": PAPER.diffusion.model_copy(
+            update={
+                "resolution": 256,
+                "steps": 10,
+                "guidance": 1.0,
+                "solver": "unipc",
+                "small_vae": "madebyollin/taesd",
+            }
+        ),
+        "prompts": 1,
+    }
+)
+
+PROFILES = {profile.name: profile for profile in (TINY, PAPER, FAST)}
 
 
 def get_profile(name: str) -> Profile:

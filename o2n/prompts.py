@@ -1,5 +1,7 @@
 """Prompt ensembles: what normal and abnormal are called. Plain text, no models."""
 
+INSTANCE_TEMPLATE = "a photo of normal {}"  # One-to-Normal, section 3.2
+
 # One-to-Normal, appendix A.1, figure 5: state level (a) and physical level (b).
 PERSONAL_STATES = ("{} without flaw", "{} without defect", "{} without damage")
 PERSONAL_TEMPLATES = (
@@ -52,9 +54,9 @@ TEMPLATES = (
 )
 
 
-def instance_prompt(object_word: str) -> str:
+def instance_prompt(object_word: str, template: str = INSTANCE_TEMPLATE) -> str:
     """The prompt a category is customised with (eq. 1)."""
-    return f"a photo of normal {object_word}"
+    return template.format(object_word)
 
 
 def class_prompt(object_word: str) -> str:
@@ -63,7 +65,10 @@ def class_prompt(object_word: str) -> str:
 
 
 def personal_prompts(object_word: str, count: int) -> list[str]:
-    """The first `count` (1-10) normal-state prompts that a query is redrawn with (eq. 2), states taking turns."""
+    """The first `count` (0-10) normal-state prompts that a query is redrawn with (eq. 2), states taking turns; of none
+    the empty one is left, the "w/o text" of the paper's table 5."""
+    if count == 0:
+        return [""]
     return [
         template.format(PERSONAL_STATES[index % len(PERSONAL_STATES)].format(object_word))
         for index, template in enumerate(PERSONAL_TEMPLATES[:count])

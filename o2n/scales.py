@@ -4,6 +4,8 @@ The paper adds the branches as they are (eq. 7). Where one of them strays more a
 bad ones, the sum is ruled by the worse; in deviations of the good pictures, each counts by what it can tell apart.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -11,7 +13,6 @@ from o2n.foundation import Foundation
 from o2n.images import Picture
 from o2n.normals import branch_values, image_scores, leave_one_out
 from o2n.personalize import seeded_noise
-from o2n.pool import bank_origins
 
 # Deviations of few and related pictures come out too small by chance: this share of the mean is added to them.
 LEAST_SPREAD = 0.1
@@ -22,7 +23,14 @@ UNSCALED = torch.tensor([[0.0, 1.0]] * 3)
 
 
 def branch_scales(
-    foundation: Foundation, adapter: str, views: list[Picture], features: Tensor, text: Tensor, object_word: str
+    foundation: Foundation,
+    adapter: str,
+    views: list[Picture],
+    features: Tensor,
+    origins: Sequence[int | None],
+    kept: Tensor | None,
+    text: Tensor,
+    object_word: str,
 ) -> Tensor:
     """Mean and deviation of S_P, S_N and S_text over the references and their moved views.
 
@@ -31,17 +39,15 @@ def branch_scales(
     Args:
         adapter: name of the category's adapter in the UNet.
         views: the references, uint8 (R, R, 3), then their moved views, as they are in the bank.
-        features: float32 (N, L, G, D) of the whole bank, which begins with the views.
+        features, origins, kept: the bank, which begins with the views; as for `leave_one_out`.
         text: float32 (2, E), the category's text features.
 
     Returns: float32 (3, 2), a row of mean and deviation for each of S_P, S_N, S_text.
     """
     profile, count = foundation.profile, len(views)
-    origins = bank_origins(count // (1 + profile.pool.warps), profile)
     noise = seeded_noise(profile.seed + 4, (count, *foundation.diffusion.latent_shape))
-    distances = leave_one_out(features, origins, count)
-    scores = image_scores(
-        branch_values(foundation, adapter, views, noise, features[:count], distances, text, object_word)
-    )
+    distances = leave_one_out(features, origins, count, kept)
+    values = branch_values(foundation, adapter, views, noise, features[:count], distances, text, object_word)
+    scores = torch.stack([image_scores(local) for local in values], dim=1)
     mean = scores.mean(dim=0)
     return torch.stack([mean, (scores.std(dim=0) + LEAST_SPREAD * mean).clamp_min(LEAST_DEVIATION)], dim=1)

@@ -1,4 +1,4 @@
-"""What the environment decides: `O2N_STORE`, `O2N_S3_ENDPOINT`, `O2N_DEVICE`, `O2N_FALSE_POSITIVE_RATE`."""
+"""What the environment decides: store, S3 server, models, device, false-positive rate."""
 
 from pathlib import Path
 
@@ -19,6 +19,9 @@ class Settings(BaseSettings):
     )
     s3_endpoint: str | None = Field(
         None, pattern=r"^https?://[^\s/]+", description="the S3 server, where it is not Amazon's"
+    )
+    models: Path | None = Field(
+        None, description="folder that 'o2n models pull' has filled: looked into before the hub is asked"
     )
     device: str | None = Field(
         None, pattern=r"^(cpu|mps|cuda(:\d+)?)$", description="None: cuda where there is one, else cpu"

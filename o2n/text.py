@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from o2n import prompts
-from o2n.foundation import ClipModel
+from o2n.models import ClipModel
 
 # CLIP's own logit scale at the end of its training, and what the linear maps are trained with.
 LOGIT_SCALE = 100.0
@@ -43,6 +43,11 @@ def map_to_text(clip: ClipModel, features: Tensor) -> Tensor:
     return F.normalize(tokens @ visual.proj if visual.proj is not None else tokens, dim=-1)
 
 
+def text_logits(mapped: Tensor, text: Tensor) -> Tensor:
+    """100 · cos(F'_q,l, F_text). Args: float32 (B, L, G, E), (B, 2, E), of length 1. Returns: float32 (B, L, G, 2)."""
+    return LOGIT_SCALE * torch.einsum("blge,bce->blgc", mapped, text)
+
+
 @torch.inference_mode()
 def abnormal_probability(clip: ClipModel, features: Tensor, text: Tensor) -> Tensor:
     """softmax(F'_q,l · F_textᵀ), the abnormal class: the inner term of eq. (6).
@@ -53,5 +58,4 @@ def abnormal_probability(clip: ClipModel, features: Tensor, text: Tensor) -> Ten
 
     Returns: float32 (B, L, G) in [0, 1].
     """
-    logits = LOGIT_SCALE * torch.einsum("blge,bce->blgc", map_to_text(clip, features), text.to(features.device))
-    return logits.softmax(dim=-1)[..., 1]
+    return text_logits(map_to_text(clip, features), text.to(features.device)).softmax(dim=-1)[..., 1]

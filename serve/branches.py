@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from o2n.branches import NormalBranch, PersonalBranch, TextBranch, check_numbers
 from o2n.category import VersionRef
 from o2n.errors import O2NError
-from o2n.features import patch_features
+from o2n.features import features_to_compare, patch_features
 from o2n.feedback import accept_normal
-from o2n.foundation import load_foundation, to_pictures
+from o2n.foundation import load_foundation
 from o2n.fusion import Local
 from o2n.images import Picture
+from o2n.models import to_pictures
 from o2n.profiles import Profile
 from o2n.references import References
 from o2n.store import CategoryStore
@@ -102,25 +103,35 @@ class _Branch(_Replica, Generic[B]):
 
 
 class Encoder(_Replica):
-    """Pictures -> patch features, once per query."""
+    """Pictures -> patch features, once per query and encoder."""
 
     def __init__(self, profile: Profile) -> None:
-        self._clip = load_foundation(profile).clip
-        self._levels = profile.encoder.levels
-        self._blank = torch.zeros(1, 3, profile.encoder.resolution, profile.encoder.resolution)
+        self._foundation = load_foundation(profile)
+        self._blank = torch.zeros(1, 3, profile.comparing.resolution, profile.comparing.resolution)
         self._features = Batcher(self._encode, MAX_BATCH)
+        self._read = Batcher(self._encode_to_read, MAX_BATCH)
 
     async def encode(self, picture: Picture) -> Features:
-        """A query, uint8 (R, R, 3) -> float32 (L, G, D)."""
+        """A query, uint8 (R, R, 3) -> float32 (L, G, D) for S_P and S_N; where CLIP is the only encoder, for all."""
         return await self._features(picture)
+
+    async def encode_to_read(self, picture: Picture) -> Features:
+        """A query, uint8 (R, R, 3) -> float32 (L, G, D) of CLIP, for S_text."""
+        return await self._read(picture)
 
     async def _encode(self, pictures: list[Picture]) -> list[Features]:
         with metrics.batch("encoder", len(pictures)):
-            features = await self._run(patch_features, self._clip, pictures, self._levels)
+            features = await self._run(features_to_compare, self._foundation, pictures)
+        return list(features.cpu().numpy())
+
+    async def _encode_to_read(self, pictures: list[Picture]) -> list[Features]:
+        levels = self._foundation.profile.encoder.levels
+        with metrics.batch("encoder", len(pictures)):
+            features = await self._run(patch_features, self._foundation.clip, pictures, levels)
         return list(features.cpu().numpy())
 
     def _check(self) -> None:
-        check_numbers("encoder", patch_features(self._clip, self._blank, self._levels))
+        check_numbers("encoder", features_to_compare(self._foundation, self._blank))
 
 
 class Personalizer(_Branch[PersonalBranch]):
@@ -131,9 +142,8 @@ class Personalizer(_Branch[PersonalBranch]):
     """
 
     def __init__(self, profile: Profile, store: CategoryStore, budget: int) -> None:
-        foundation = load_foundation(profile)
-        super().__init__("personal", PersonalBranch(foundation, store, budget))
-        self._clip, self._levels = foundation.clip, profile.encoder.levels
+        self._foundation = load_foundation(profile)
+        super().__init__("personal", PersonalBranch(self._foundation, store, budget))
         self._comparisons = Batcher(self._compare, MAX_BATCH)
 
     async def compare(self, picture: Picture, features: Features, ref: VersionRef) -> tuple[Local, Picture]:
@@ -147,7 +157,7 @@ class Personalizer(_Branch[PersonalBranch]):
         def compare(part: list[tuple[Picture, Features, VersionRef]]) -> list[tuple[Local, Picture]]:
             pictures, features, refs = (list(column) for column in zip(*part, strict=True))
             counterparts = self._branch.counterparts(pictures, refs)
-            redrawn = patch_features(self._clip, counterparts, self._levels).cpu()
+            redrawn = features_to_compare(self._foundation, counterparts).cpu()
             distances = self._branch.distances(_tensor(features), redrawn, refs)
             return list(zip(distances.numpy(), to_pictures(counterparts), strict=True))
 

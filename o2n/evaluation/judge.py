@@ -10,11 +10,13 @@ from o2n.branches import unpack
 from o2n.evaluation.baselines import nearest_picture, random_encoder, raw_patches
 from o2n.evaluation.metrics import aupro, auroc, masked_error, ssim_outside
 from o2n.evaluation.tasks import Task
+from o2n.foundation import load_foundation
 from o2n.fusion import upsample
 from o2n.images import Picture
 from o2n.onboard import onboard
 from o2n.profiles import PAPER, Profile
 from o2n.store import CategoryStore
+from o2n.text_map import refuse_trained_on
 from o2n.triplet import TripletScorer
 
 BRANCHES = ("S_P", "S_N", "S_text")
@@ -38,6 +40,7 @@ class Judgement:
 
 def judge(task: Task, draw: int, profile: Profile, store: CategoryStore) -> Judgement:
     """Onboard the task's references, score its queries, and measure; baselines included."""
+    refuse_trained_on(load_foundation(profile).text_map, task.group, map(images.digest, task.queries))
     category = re.sub(r"[^A-Za-z0-9]+", "-", f"{task.name}-{draw}-{profile.seed}")
     ref = onboard(category, task.references, profile, store, task.object_word).ref
     scores = TripletScorer(profile, store).score(task.queries, [ref] * len(task.queries))

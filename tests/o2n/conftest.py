@@ -1,11 +1,49 @@
 """Tests of the library: models are loaded in this process, once."""
 
+import json
+from pathlib import Path
+
 import pytest
 
-from o2n.foundation import Foundation, load_foundation
+from o2n.evaluation.blank import blank_clip, blank_diffusion
+from o2n.foundation import EMBEDDED, Foundation, load_foundation
 from tests.helpers import QUICK
 
 
 @pytest.fixture(scope="session")
 def foundation() -> Foundation:
     return load_foundation(QUICK)
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLIP as small as the embedded one, in open_clip's hub layout."""
+    folder = tmp_path_factory.mktemp("clip") / "model"
+    blank_clip(json.loads((EMBEDDED / "clip" / "open_clip_config.json").read_text())["model_cfg"], folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def diffusion_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small diffusion model of latents in Stable Diffusion's layout."""
+    folder = tmp_path_factory.mktemp("diffusion")
+    unet = {
+        "sample_size": 8,
+        "block_out_channels": (8, 16),
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+        "cross_attention_dim": 16,
+        "attention_head_dim": 2,
+    }
+    vae = {
+        "block_out_channels": (8, 8),
+        "down_block_types": ("DownEncoderBlock2D",) * 2,
+        "up_block_types": ("UpDecoderBlock2D",) * 2,
+        "norm_num_groups": 4,
+        "scaling_factor": 0.5,
+    }
+    text = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    blank_diffusion(unet, vae, text, folder)
+    return folder

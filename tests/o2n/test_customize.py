@@ -1,5 +1,7 @@
 """Equation (1): the adapter learns, is the same every time, and loads in a plain diffusers program."""
 
+import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +10,15 @@ import safetensors.torch
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 
-from o2n.customize import customize, load_adapter, unload_adapter
+from o2n.customize import SAVE_EVERY, customize, load_adapter, unload_adapter
 from o2n.data.procedural import spoil_photographs
 from o2n.errors import IntegrityError
 from o2n.evaluation.metrics import masked_error
 from o2n.foundation import Foundation
-from o2n.personalize import mixed_adapters, personalize, seeded_noise
+from o2n.images import Picture
+from o2n.models import DiffusionModel
+from o2n.personalize import BASE, mixed_adapters, personalize, seeded_noise
+from o2n.pool import draw_prior
 from tests.helpers import QUICK, checks
 
 SETTINGS = QUICK.customisation
@@ -36,6 +41,95 @@ def test_the_loss_falls(foundation: Foundation) -> None:
     customize(foundation.diffusion, REFERENCES, [], "board", settings, 0, lambda step, loss: losses.append(loss))
     assert len(losses) == 60
     assert sum(losses[-15:]) < 0.9 * sum(losses[:15])
+
+
+def held_out_loss(model: DiffusionModel, adapter: str, pictures: list[Picture], prompt: str) -> float:
+    """The mean error in denoising, over noise and timesteps that no training has seen."""
+    latents, text = torch.cat([model.encode([picture]) for picture in pictures]), model.embed([prompt])
+    scheduler = model.noising()
+    losses = []
+    for seed, t in enumerate(range(50, 1000, 100)):
+        noise = seeded_noise(10_000 + seed, tuple(latents.shape))
+        at = torch.full((len(latents),), t)
+        with torch.inference_mode(), mixed_adapters(model.unet, [adapter] * len(latents)):
+            found = model.predict(scheduler.add_noise(latents, noise, at), at, text.expand(len(latents), -1, -1))
+        losses.append(torch.nn.functional.mse_loss(found, latents).item())  # the embedded model predicts the picture
+    return float(np.mean(losses))
+
+
+def test_the_prior_term_keeps_the_class_from_drifting(foundation: Foundation) -> None:
+    """What the base model takes the class to be, on pictures of it that the training has not seen, is still so after a
+    training with the term, and not after one without. The references are learned either way."""
+    model = foundation.diffusion
+    settings = SETTINGS.model_copy(
+        update={"steps": 40, "learning_rate": 5e-3, "rank": 8, "lora_alpha": 8, "batch": 4, "spoilt": 0.0}
+    )
+    profile = QUICK.model_copy(update={"customisation": settings.model_copy(update={"prior_pictures": 8})})
+    prior, unseen = (draw_prior(model, "board", profile.model_copy(update={"seed": seed})) for seed in (0, 99))
+    drift, learned = {}, {}
+    for weight in (0.0, 1.0):
+        changed = settings.model_copy(update={"prior_weight": weight})
+        load_adapter(model, "tried", customize(model, REFERENCES, prior, "board", changed, 0))
+        try:
+            for found, pictures, prompt in (
+                (drift, unseen, "a photo of board"),
+                (learned, REFERENCES, "a photo of normal board"),
+            ):
+                before, after = (held_out_loss(model, name, pictures, prompt) for name in (BASE, "tried"))
+                found[weight] = after / before - 1
+        finally:
+            unload_adapter(model, "tried")
+    assert drift[0.0] > 0.15
+    assert drift[1.0] < drift[0.0] / 2
+    assert max(learned.values()) < -0.05
+
+
+def test_a_training_that_was_stopped_goes_on_to_the_same_bytes(foundation: Foundation) -> None:
+    settings, model = SETTINGS.model_copy(update={"steps": SAVE_EVERY + 2, "batch": 1}), foundation.diffusion
+    states: list[bytes] = []
+    seen: list[int] = []
+    whole = customize(model, REFERENCES, [checks(7)], "board", settings, 0, save=states.append)
+    assert len(states) == 1
+
+    def go_on(so_far: bytes, references: list[Picture] = REFERENCES) -> bytes:
+        seen.clear()
+        return customize(
+            model, references, [checks(7)], "board", settings, 0, lambda step, loss: seen.append(step), so_far
+        )
+
+    assert go_on(states[0]) == whole
+    assert seen == [SAVE_EVERY + 1, SAVE_EVERY + 2]
+    assert go_on(states[0][:-9]) == whole
+    assert len(seen) == settings.steps
+
+
+def test_keeping_no_activations_changes_next_to_nothing(foundation: Foundation) -> None:
+    kept, twice = (safetensors.torch.load(adapter(foundation, checkpointing=value)) for value in (False, True))
+    for name, tensor in kept.items():
+        torch.testing.assert_close(twice[name], tensor, atol=1e-4, rtol=0)
+    assert not foundation.diffusion.unet.training
+    assert not foundation.diffusion.unet.is_gradient_checkpointing
+
+
+def test_half_precision_trains_an_adapter_in_full_precision(foundation: Foundation) -> None:
+    """As on a GPU: the UNet in bfloat16. A CPU can do it too, if slowly."""
+    half = replace(foundation.diffusion, unet=copy.deepcopy(foundation.diffusion.unet).to(torch.bfloat16))
+    settings = SETTINGS.model_copy(update={"steps": 10, "batch": 4})
+    rough, exact = (
+        safetensors.torch.load(customize(model, REFERENCES, [], "board", settings, 0))
+        for model in (half, foundation.diffusion)
+    )
+    assert {tensor.dtype for tensor in rough.values()} == {torch.float32}
+    moved = sum((tensor**2).sum() for name, tensor in exact.items() if "lora_B" in name)
+    apart = sum(((tensor - rough[name]) ** 2).sum() for name, tensor in exact.items() if "lora_B" in name)
+    assert 0 < apart < moved  # the same way, though steps of Adam have a size whatever their reason
+    x, text = torch.randn(1, *half.latent_shape), half.embed(["a board"])
+    for model in (half, foundation.diffusion):
+        assert model.predict(x, torch.tensor(500), text).dtype == torch.float32
+
+
+def test_another_prompt_gives_another_adapter(foundation: Foundation) -> None:
+    assert adapter(foundation) != adapter(foundation, prompt="a picture of a flawless {}")
 
 
 def test_the_prior_term_and_its_weight_count(foundation: Foundation) -> None:

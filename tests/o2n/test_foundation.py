@@ -1,72 +1,19 @@
 """Models from every kind of source. Directories are small models saved in the hub's own file layout."""
 
-import json
 from pathlib import Path
 
 import numpy as np
-import open_clip
 import pytest
 import safetensors.torch
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from o2n.errors import FoundationError
-from o2n.foundation import EMBEDDED, load_foundation, load_from, pick_device, to_pictures
+from o2n.foundation import EMBEDDED, load_foundation, load_from, pick_device
+from o2n.models import to_pictures
 from o2n.personalize import BASE, redraw, seeded_noise
 from o2n.profiles import TINY, Profile
 from o2n.tiny.weights import FILES
 from tests.helpers import checks
-
-
-@pytest.fixture(scope="module")
-def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("clip")
-    config = json.loads((EMBEDDED / "clip" / "open_clip_config.json").read_text())
-    (folder / "open_clip_config.json").write_text(json.dumps(config))
-    torch.manual_seed(1)
-    safetensors.torch.save_file(
-        open_clip.CLIP(**config["model_cfg"]).state_dict(), folder / "open_clip_model.safetensors"
-    )
-    return folder
-
-
-@pytest.fixture(scope="module")
-def diffusion_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Stable Diffusion's layout: a UNet of latents, an autoencoder, a text encoder, a tokenizer, a scheduler."""
-    folder = tmp_path_factory.mktemp("diffusion")
-    torch.manual_seed(2)
-    UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(8, 16),
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        layers_per_block=1,
-        norm_num_groups=4,
-        cross_attention_dim=16,
-        attention_head_dim=2,
-    ).save_pretrained(folder / "unet")
-    AutoencoderKL(
-        block_out_channels=(8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        norm_num_groups=4,
-        scaling_factor=0.5,
-    ).save_pretrained(folder / "vae")
-    text = CLIPTextConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
-    CLIPTextModel(text).save_pretrained(folder / "text_encoder")
-    bpe = open_clip.SimpleTokenizer()
-    begin, end = "<|startoftext|>", "<|endoftext|>"
-    renamed = {"<start_of_text>": begin, "<end_of_text>": end}
-    (folder / "files").mkdir()
-    vocabulary = {renamed.get(token, token): index for token, index in bpe.encoder.items()}
-    (folder / "files" / "vocab.json").write_text(json.dumps(vocabulary))
-    (folder / "files" / "merges.txt").write_text("#version: 0.2\n" + "\n".join(f"{a} {b}" for a, b in bpe.bpe_ranks))
-    CLIPTokenizer.from_pretrained(
-        folder / "files", bos_token=begin, eos_token=end, unk_token=end, pad_token=end, model_max_length=77
-    ).save_pretrained(folder / "tokenizer")
-    DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False).save_pretrained(folder / "scheduler")
-    return folder
 
 
 def profile(clip: Path | str = "embedded", diffusion: Path | str = "embedded", **change: object) -> Profile:

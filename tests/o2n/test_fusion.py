@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from o2n.category import VersionRef
-from o2n.fusion import fuse, fuse_maps, image_score, upsample
-from o2n.profiles import TINY
+from o2n.fusion import ablations, fuse, fuse_maps, image_score, upsample
+from o2n.profiles import BRANCHES, TINY
 
 REF = VersionRef("bolts", "0" * 16)
 
@@ -30,6 +32,45 @@ def test_scores_and_maps_fuse_the_same_way() -> None:
 
 def test_weights_of_nought_leave_s_p() -> None:
     assert fuse(0.7, 0.5, 0.3, alpha=0, beta=0) == 0.7
+
+
+@given(st.tuples(*[st.floats(-5, 5, width=32)] * 3), st.floats(0, 3), st.floats(0, 3))
+def test_the_rows_of_table_4_leave_branches_out(
+    branches: tuple[float, float, float], alpha: float, beta: float
+) -> None:
+    weighted = dict(zip(BRANCHES, np.array(branches) * [1, alpha, beta], strict=True))
+    rows = ablations(*branches, alpha, beta)
+    assert len(rows) == 7
+    for name, value in rows.items():
+        parts = name.split(" + ")
+        alone = dict(zip(BRANCHES, branches, strict=True))
+        expected = alone[name] if len(parts) == 1 else sum(weighted[part] for part in parts)
+        assert value == pytest.approx(expected, abs=1e-9)
+
+
+@given(kept=st.sets(st.sampled_from(BRANCHES), min_size=1), seed=st.integers(0, 99))
+def test_a_branch_that_does_not_count_is_computed_and_told(kept: set[str], seed: int) -> None:
+    profile = TINY.model_copy(update={"branches": tuple(kept)})
+    maps = [local(seed + row) for row in range(3)]
+    score = fuse_maps(REF, np.zeros((4, 4, 3), np.uint8), *maps, profile)
+    values = np.array([score.s_p, score.s_n, score.s_text])
+    assert values == pytest.approx([image_score(one) for one in maps])
+    weights = np.array([1, TINY.alpha, TINY.beta]) * [name in kept for name in BRANCHES]
+    assert score.score == pytest.approx(values @ weights, rel=1e-6)
+    np.testing.assert_allclose(
+        score.anomaly_map.ravel(), np.tensordot(weights, [one.mean(0) for one in maps], 1), rtol=1e-5
+    )
+
+
+def test_maps_of_two_grids_are_fused_on_that_of_s_p() -> None:
+    coarse = np.repeat(np.repeat(np.eye(2, dtype=np.float32), 2, 0), 2, 1).reshape(1, 16)
+    profile = TINY.model_copy(update={"branches": ("S_text",), "beta": 1.0})
+    zeros = np.zeros((2, 16), np.float32)
+    score = fuse_maps(
+        REF, np.zeros((4, 4, 3), np.uint8), zeros, zeros, np.eye(2, dtype=np.float32).reshape(1, 4), profile
+    )
+    assert score.anomaly_map.shape == (4, 4)
+    assert np.corrcoef(score.anomaly_map.ravel(), coarse.ravel())[0, 1] > 0.8
 
 
 def test_upsampling_keeps_range_and_place() -> None:

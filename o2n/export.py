@@ -1,0 +1,69 @@
+"""A published category -> any number of normal pictures that were never taken, for other methods to train on (the
+paper's figure 4)."""
+
+from collections.abc import Callable
+
+import torch
+
+from o2n.branches import checked_manifest, unpack
+from o2n.category import VersionRef
+from o2n.customize import load_adapter, unload_adapter
+from o2n.errors import CategoryError
+from o2n.foundation import load_foundation
+from o2n.images import Picture
+from o2n.normals import encode
+from o2n.pool import draw_pool
+from o2n.screening import acceptable
+from o2n.store import CategoryStore
+
+BATCH = 16
+# After so many batches of which no picture passed, no further one is drawn.
+PATIENCE = 3
+
+_ADAPTER = "o2n_export"
+
+
+def draw_normal(
+    store: CategoryStore, ref: VersionRef, count: int, on_picture: Callable[[int], None] = lambda done: None
+) -> tuple[list[Picture], list[Picture]]:
+    """Draw as the pool of the memory bank is drawn, with other seeds, until `count` pictures have passed `acceptable`.
+
+    Args: on_picture: called with how many have passed.
+    Returns: the references, and `count` generated pictures, uint8 (R, R, 3); the same arguments give the same pictures.
+
+    Raises:
+        CategoryError: of `PATIENCE` batches nothing has passed.
+        NotFoundError, IntegrityError, FoundationError, StoreError: a version that cannot be used.
+    """
+    foundation = load_foundation(store.manifest(ref).profile)
+    manifest = checked_manifest(store, ref, foundation)
+    profile = manifest.profile
+    blobs = {name: store.get_blob(manifest.blobs[name]) for name in ("adapter", "references")}
+    references = list(unpack(blobs["references"], f"the references of {ref.category}").numpy())
+    shown = encode(foundation, references)
+    found: list[Picture] = []
+    known = shown[:0]
+    load_adapter(foundation.diffusion, _ADAPTER, blobs["adapter"])
+    try:
+        batch = useless = 0
+        while len(found) < count:
+            batch += 1
+            # The pool itself has the seeds next to the profile's own.
+            pool = profile.pool.model_copy(update={"pictures": len(references) + BATCH})
+            drawing = profile.model_copy(update={"seed": profile.seed + 100 * batch, "pool": pool})
+            drawn = draw_pool(foundation.diffusion, _ADAPTER, references, manifest.object_word, drawing)
+            everything = torch.cat([known, encode(foundation, drawn)])
+            new = [place for place in acceptable(shown, everything) if place >= len(known)]
+            found += [drawn[place - len(known)] for place in new]
+            known = torch.cat([known, everything[new]])
+            useless = 0 if new else useless + 1
+            if useless == PATIENCE:
+                raise CategoryError(
+                    f"{ref.category} version {ref.version}: of {batch * BATCH} generated pictures {len(found)} pass "
+                    f"for normal, and none of the last {PATIENCE * BATCH}: ask for no more, or onboard it with more "
+                    "references or more training"
+                )
+            on_picture(min(len(found), count))
+    finally:
+        unload_adapter(foundation.diffusion, _ADAPTER)
+    return references, found[:count]

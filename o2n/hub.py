@@ -1,0 +1,299 @@
+"""A profile's models: from the hub into a directory, verified, and on to a site without a network.
+
+The directory, `O2N_MODELS`, holds one folder per repository, in the repository's own layout, and `o2n-models.json`:
+what was taken from which commit, under which licence, and the digest of every file.
+"""
+
+import fnmatch
+import hashlib
+import os
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from o2n.category import Digest
+from o2n.errors import FoundationError
+from o2n.profiles import EncoderSettings, Profile
+from o2n.settings import get_settings
+
+TIMM = "timm:"
+
+RECORD = "o2n-models.json"
+_CHUNK = 1 << 20
+
+_CLIP_FILES = ("open_clip_config.json", "open_clip_model.safetensors")
+_TIMM_FILES = ("config.json", "model.safetensors")
+_VAE_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
+# A repository has more than this, such as the same weights in other forms.
+_DIFFUSION_FILES = (
+    "model_index.json",
+    "scheduler/scheduler_config.json",
+    "text_encoder/config.json",
+    "text_encoder/model.safetensors",
+    "tokenizer/*",
+    "unet/config.json",
+    "unet/diffusion_pytorch_model.safetensors",
+    "vae/config.json",
+    "vae/diffusion_pytorch_model.safetensors",
+)
+
+
+class RecordedFile(BaseModel):
+    """What a file was when it was pulled."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sha256: Digest
+    size: int = Field(ge=0)
+
+
+class RecordedRepository(BaseModel):
+    """What was pulled of a repository."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    revision: str = Field(description="the commit")
+    licence: str = Field(description="as the repository states it")
+    files: dict[str, RecordedFile]
+
+
+class Record(BaseModel):
+    """`o2n-models.json`: repository -> what was pulled of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    repositories: dict[str, RecordedRepository] = {}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a profile needs of a repository: names or patterns of files, and the commit, if it is pinned."""
+
+    repository: str
+    files: tuple[str, ...]
+    revision: str | None = None
+
+
+def wanted(profile: Profile) -> list[Wanted]:
+    """What a profile takes from the hub; nothing of what is embedded or a directory.
+
+    Raises:
+        FoundationError: an encoder's weights that the hub does not have.
+    """
+    found = [_of_encoder(settings) for settings in (profile.encoder, profile.patch_encoder) if settings]
+    model = profile.diffusion
+    if _is_remote(model.source):
+        found.append(Wanted(model.source, _DIFFUSION_FILES, model.revision))
+    if model.small_vae and _is_remote(model.small_vae):
+        found.append(Wanted(model.small_vae, _VAE_FILES))
+    return [one for one in found if one]
+
+
+def pulled(source: str) -> Path | None:
+    """The folder of a repository, or of the weights of an encoder, in `O2N_MODELS`, if they were pulled there.
+
+    Raises:
+        FoundationError: a file of it is missing or has another size than it had.
+    """
+    root = get_settings().models
+    if root is None or not _is_remote(source):
+        return None
+    name = _repository(source)
+    kept = read_record(root).repositories.get(name)
+    if kept is None:
+        return None
+    folder = _folder(root, name)
+    for file, told in kept.files.items():
+        if not (folder / file).is_file() or (folder / file).stat().st_size != told.size:
+            raise FoundationError(f"{folder / file} is not whole: 'o2n models pull' fetches it again")
+    return folder
+
+
+def pull(profile: Profile, root: Path, on_file: Callable[[str], None] = lambda name: None) -> Record:
+    """Take what `profile` needs from the hub ($HF_ENDPOINT, where it is another) into `root`, and note it down.
+
+    A commit once noted down is kept to. Files that are there already, and what they should be, are not taken again.
+
+    Raises:
+        FoundationError: the hub cannot be reached, a file is missing there, broken, or not what it was.
+    """
+    record = read_record(root)
+    for want in wanted(profile):
+        repositories = {**record.repositories, want.repository: _pull(want, root, record, on_file)}
+        record = Record(repositories=repositories)
+        root.mkdir(parents=True, exist_ok=True)
+        whole = root / f"{RECORD}.new"
+        whole.write_text(record.model_dump_json(indent=1))
+        whole.replace(root / RECORD)
+    return record
+
+
+def verify(profile: Profile, root: Path) -> dict[str, RecordedRepository]:
+    """Every file of `profile` in `root` read, and its digest compared with what was noted down.
+
+    Raises:
+        FoundationError: something was never pulled, is missing or was altered.
+    """
+    record, found = read_record(root), {}
+    for want in wanted(profile):
+        kept = record.repositories.get(want.repository)
+        if kept is None:
+            raise FoundationError(f"{want.repository} is not in {root}: 'o2n models pull' fetches it")
+        for name, told in kept.files.items():
+            _check(_folder(root, want.repository) / name, told)
+        found[want.repository] = kept
+    return found
+
+
+def pack(profile: Profile, root: Path, file: Path) -> None:
+    """All of `profile`'s models in `root`, verified, as one tar file, for `unpack` elsewhere; raises as `verify`."""
+    found = verify(profile, root)
+    if not found:
+        raise FoundationError(f"profile {profile.name!r} takes nothing from the hub: there is nothing to pack")
+    record = root / f"{RECORD}.packed"
+    record.write_text(Record(repositories=found).model_dump_json(indent=1))
+    try:
+        with tarfile.open(file, "w") as tar:
+            tar.add(record, RECORD)
+            for repository, kept in found.items():
+                for name in kept.files:
+                    path = _folder(root, repository) / name
+                    tar.add(path, path.relative_to(root).as_posix())
+    finally:
+        record.unlink()
+
+
+def unpack(file: Path, root: Path) -> Record:
+    """What `pack` made -> `root`, verified, beside what is there already.
+
+    Raises:
+        FoundationError: no such file, or it was altered.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    before = read_record(root)
+    try:
+        with tarfile.open(file) as tar:
+            packed = tar.extractfile(RECORD)
+            record = Record.model_validate_json(packed.read() if packed else b"")
+            names = {
+                (_folder(root, repository) / name).relative_to(root).as_posix()
+                for repository, kept in record.repositories.items()
+                for name in kept.files
+            }
+            # Nothing but the files it names, and none of them outside the folder (PEP 706).
+            tar.extractall(root, [member for member in tar if member.name in names], filter="data")
+    except (OSError, tarfile.TarError, ValidationError, KeyError, ValueError) as error:
+        cause = (str(error).splitlines() or [type(error).__name__])[0]
+        raise FoundationError(f"{file} holds no packed models ({cause}): make it with 'o2n models pack'") from None
+    for repository, kept in record.repositories.items():
+        for name, told in kept.files.items():
+            _check(_folder(root, repository) / name, told)
+    both = Record(repositories={**before.repositories, **record.repositories})
+    (root / RECORD).write_text(both.model_dump_json(indent=1))
+    return record
+
+
+def read_record(root: Path) -> Record:
+    """What `root` holds; nothing, where nothing was pulled yet.
+
+    Raises:
+        FoundationError: its record was altered.
+    """
+    try:
+        return Record.model_validate_json((root / RECORD).read_bytes())
+    except FileNotFoundError:
+        return Record()
+    except (OSError, ValidationError) as error:
+        cause = str(error).splitlines()[0]
+        raise FoundationError(f"{root / RECORD} cannot be read ({cause}): pull into another folder") from None
+
+
+def _pull(want: Wanted, root: Path, record: Record, on_file: Callable[[str], None]) -> RecordedRepository:
+    from huggingface_hub import HfApi, hf_hub_download
+
+    endpoint = os.environ.get("HF_ENDPOINT")
+    before = record.repositories.get(want.repository)
+    revision = want.revision or (before.revision if before else None)
+    folder = _folder(root, want.repository)
+    try:
+        info = HfApi(endpoint=endpoint).model_info(want.repository, revision=revision, files_metadata=True)
+        offered = {file.rfilename: file for file in info.siblings or []}
+        files = {}
+        for name in _chosen(want, list(offered)):
+            told = before.files.get(name) if before and before.revision == info.sha else None
+            if told is None or not _is(folder / name, told):
+                on_file(f"{want.repository} {name}")
+                hf_hub_download(want.repository, name, revision=info.sha, local_dir=folder, endpoint=endpoint)
+            found = RecordedFile(sha256=_sha256(folder / name), size=(folder / name).stat().st_size)
+            large = offered[name].lfs
+            promised = told.sha256 if told else large.sha256 if large else found.sha256
+            if found.sha256 != promised:
+                (folder / name).unlink()
+                raise FoundationError(f"{name} has digest {found.sha256[:16]}, not {promised[:16]} as it should")
+            files[name] = found
+    except Exception as error:  # the hub's client raises its own kinds and those of its HTTP library
+        cause = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise FoundationError(
+            f"{want.repository}{f' at {revision}' if revision else ''} cannot be pulled ({cause[:300]}): check the "
+            "name, the network and $HF_ENDPOINT, then give the command again"
+        ) from error
+    card = info.card_data
+    licence = str(card.get("license")) if card and card.get("license") else "not stated"
+    return RecordedRepository(revision=info.sha or "", licence=licence, files=files)
+
+
+def _chosen(want: Wanted, offered: list[str]) -> Iterator[str]:
+    for pattern in want.files:
+        found = fnmatch.filter(offered, pattern)
+        if not found:
+            raise FoundationError(f"it has no {pattern}")
+        yield from sorted(found)
+
+
+def _of_encoder(settings: EncoderSettings) -> Wanted | None:
+    if not _is_remote(settings.source):
+        return None
+    files = _TIMM_FILES if settings.source.startswith(TIMM) else _CLIP_FILES
+    return Wanted(_repository(settings.source), files, settings.revision)
+
+
+def _repository(source: str) -> str:
+    """The repository that a source is short for: timm:MODEL.WEIGHTS, MODEL@WEIGHTS of open_clip, or its own name."""
+    if source.startswith(TIMM):
+        return f"timm/{source.removeprefix(TIMM)}"
+    if "@" in source:
+        import open_clip
+
+        known = open_clip.get_pretrained_cfg(*source.split("@", 1))
+        if not known.get("hf_hub", "").endswith("/"):
+            raise FoundationError(f"open_clip knows no repository with the weights of {source!r}: give a directory")
+        return str(known["hf_hub"].rstrip("/"))
+    return source
+
+
+def _is_remote(source: str) -> bool:
+    return source != "embedded" and not Path(source).is_dir()
+
+
+def _folder(root: Path, repository: str) -> Path:
+    return root / repository.replace("/", "--")
+
+
+def _is(file: Path, told: RecordedFile) -> bool:
+    return file.is_file() and file.stat().st_size == told.size and _sha256(file) == told.sha256
+
+
+def _check(file: Path, told: RecordedFile) -> None:
+    if not _is(file, told):
+        raise FoundationError(f"{file} is missing or not what was pulled: 'o2n models pull' fetches it again")
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,33 @@
+"""Generated pictures -> those that may enter the memory bank: a bad one in it would hide that very defect for ever."""
+
+import torch
+from torch import Tensor
+
+from o2n.bank import MemoryBank, picture_distance
+from o2n.normals import image_scores, leave_one_out
+
+# A generated picture may be so many times as far from the references as the oddest of these is from the others. Of the
+# embedded models' pictures that are drawn from nothing, none passes; of references that are redrawn, about half do.
+SLACK = 1.5
+# Below this mean distance of patches a picture shows nothing that another does not show too.
+COPY_DISTANCE = 1e-3
+
+
+def acceptable(references: Tensor, generated: Tensor) -> list[int]:
+    """Which generated pictures are good enough for the bank, and none of them twice.
+
+    A picture is measured as a query would be, by S_N of eq. (5) beside the references alone: the worst of its patches
+    counts, so that one bad corner is enough to refuse it.
+
+    Args: features, float32 (N, L, G, D): of two references or more, and of M generated pictures.
+    Returns: places in `generated`, ascending; none, where none will do: the references are in the bank anyhow.
+    """
+    among = image_scores(leave_one_out(references, range(len(references)), len(references)))
+    scores = image_scores(MemoryBank(references).distance(generated))
+    found: list[int] = []
+    known = references
+    for row in torch.nonzero(scores <= SLACK * among.max())[:, 0].tolist():
+        if picture_distance(generated[row : row + 1], known).min() > COPY_DISTANCE:
+            found.append(row)
+            known = torch.cat([known, generated[row : row + 1]])
+    return found

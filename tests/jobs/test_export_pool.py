@@ -1,0 +1,59 @@
+"""Any number of normal pictures of a category, in MVTec layout."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from jobs.export_pool import main
+from o2n import images
+from o2n.category import VersionRef
+from o2n.errors import CategoryError
+from o2n.export import draw_normal
+from o2n.foundation import load_foundation
+from o2n.normals import encode
+from o2n.onboard import onboard
+from o2n.screening import acceptable
+from o2n.store import CategoryStore
+from tests.helpers import QUICK, checks
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[CategoryStore, VersionRef]:
+    store = CategoryStore(tmp_path_factory.mktemp("export").as_uri())
+    return store, onboard("board", [checks(0), checks(1)], QUICK, store).ref
+
+
+def test_more_pictures_than_one_batch_of_them(published: tuple[CategoryStore, VersionRef], tmp_path: Path) -> None:
+    store, _ = published
+    options = ["board", "--count", "18", "--output", str(tmp_path), "--store", store.url]
+    done = CliRunner().invoke(main, options, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.output.splitlines()[-1])
+    assert (found["references"], found["generated"]) == (2, 18)
+    files = images.find(tmp_path / "board" / "train" / "good")
+    pictures = [images.read(file) for file in files]
+    assert len({images.digest(picture) for picture in pictures}) == 20
+    assert all(np.array_equal(a, b) for a, b in zip(pictures, [checks(0), checks(1)], strict=False))
+    features = encode(load_foundation(QUICK), pictures)
+    assert acceptable(features[:2], features[2:]) == list(range(18))
+    again = CliRunner().invoke(main, options)
+    assert again.exit_code == 1
+    assert "already" in again.output
+
+
+def test_the_same_pictures_every_time(published: tuple[CategoryStore, VersionRef]) -> None:
+    first, second = (draw_normal(*published, count)[1] for count in (3, 5))
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=False))
+
+
+def test_none_rather_than_pictures_that_will_not_do(tmp_path: Path) -> None:
+    """References so much alike that nothing drawn comes as near to them as they are to each other."""
+    store = CategoryStore(tmp_path.as_uri())
+    other = checks(0).copy()
+    other[0, 0] ^= 1
+    ref = onboard("board", [checks(0), other], QUICK, store).ref
+    with pytest.raises(CategoryError, match="none of the last 48"):
+        draw_normal(store, ref, 1)

@@ -1,0 +1,145 @@
+"""Equation (5) and the bank: brute force, pictures that come and go, a budget of bytes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from o2n import images
+from o2n.bank import MemoryBank, coreset
+from o2n.branches import NormalBranch, unpack
+from o2n.feedback import accept_normal
+from o2n.foundation import load_foundation
+from o2n.normals import encode
+from o2n.onboard import onboard
+from o2n.profiles import Profile
+from o2n.store import CategoryStore
+from o2n.triplet import TripletScorer
+from tests.helpers import QUICK, checks
+
+EXACT = {"atol": 1e-5, "rtol": 0.0}
+
+
+def unit(*shape: int, seed: int = 0) -> Tensor:
+    return torch.nn.functional.normalize(torch.randn(shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+def brute_force(queries: Tensor, bank: Tensor) -> Tensor:
+    """Eq. (5)'s inner term, written out: float32 (B, L, G, D) and (N, L, G', D) -> (B, L, G)."""
+    return 1 - torch.einsum("blgd,nlhd->blgnh", queries, bank).amax(dim=(-2, -1))
+
+
+@given(
+    n=st.integers(1, 5),
+    levels=st.integers(1, 3),
+    patches=st.integers(1, 7),
+    width=st.integers(2, 9),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=30, deadline=None)
+def test_the_bank_is_brute_force(n: int, levels: int, patches: int, width: int, seed: int) -> None:
+    bank, queries = unit(n, levels, patches, width, seed=seed), unit(3, levels, patches, width, seed=seed + 1)
+    found = MemoryBank(bank).distance(queries)
+    torch.testing.assert_close(found, brute_force(queries, bank).clamp_min(0), **EXACT)
+    assert MemoryBank(bank).nbytes == bank.nbytes
+
+
+@given(added=st.lists(st.integers(1, 2), max_size=4), seed=st.integers(0, 99), data=st.data())
+@settings(max_examples=30, deadline=None)
+def test_pictures_come_and_go_as_if_the_bank_had_been_made_without_them(
+    added: list[int], seed: int, data: st.DataObject
+) -> None:
+    made = unit(2 + sum(added), 2, 3, 5, seed=seed)
+    bank, at = MemoryBank(made[:2]), 2
+    for count in added:
+        assert bank.add(made[at : at + count]) == list(range(at, at + count))
+        at += count
+    gone = data.draw(st.sets(st.integers(0, len(made) - 1), max_size=len(made) - 1))
+    for picture in gone:
+        bank.remove([picture])
+    queries = unit(2, 2, 3, 5, seed=seed + 1)
+    left = made[[row for row in range(len(made)) if row not in gone]]
+    assert torch.equal(bank.distance(queries), MemoryBank(left).distance(queries))
+    assert bank.nbytes == left.nbytes
+    new = unit(1, 2, 3, 5, seed=seed + 2)
+    assert bank.add(new) == [len(made)]  # numbers are not given twice
+    assert torch.equal(bank.distance(queries), MemoryBank(torch.cat([left, new])).distance(queries))
+
+
+def test_a_bank_is_never_emptied() -> None:
+    bank = MemoryBank(unit(2, 1, 3, 4))
+    with pytest.raises(ValueError, match="emptied"):
+        bank.remove([0, 1])
+    assert bank.nbytes == 2 * 3 * 4 * 4
+
+
+@given(seed=st.integers(0, 99), share=st.floats(0.05, 1.2))
+@settings(max_examples=30, deadline=None)
+def test_a_coreset_keeps_to_its_budget_and_says_what_it_costs(seed: int, share: float) -> None:
+    features, queries = unit(4, 2, 6, 5, seed=seed), unit(3, 2, 6, 5, seed=seed + 1)
+    budget = int(features.nbytes * share)
+    kept, farthest = coreset(features, budget)
+    bank = MemoryBank(features, kept)
+    assert bank.nbytes <= max(budget, 2 * 5 * 4)
+    assert all(len(set(row.tolist())) == len(row) for row in kept)
+    whole, less = MemoryBank(features).distance(queries), bank.distance(queries)
+    assert (less >= whole - 1e-6).all()
+    # Euclidean distance is √(2d) on vectors of length 1, and it obeys the triangle inequality.
+    assert ((2 * less).sqrt() <= (2 * whole).sqrt() + (2 * farthest) ** 0.5 + 1e-3).all()
+    if share >= 1:
+        assert farthest == 0
+        torch.testing.assert_close(less, whole, atol=1e-6, rtol=0)
+
+
+def test_a_coreset_covers_better_than_as_many_patches_at_random() -> None:
+    clusters = unit(1, 1, 12, 16)
+    crowd = torch.nn.functional.normalize(clusters[:, :, [0] * 80] + 0.05 * unit(1, 1, 80, 16, seed=1), dim=-1)
+    features = torch.cat([crowd, clusters], dim=2)
+    kept, farthest = coreset(features, 12 * 16 * 4)
+    assert farthest < 0.05
+    assert MemoryBank(features, kept).distance(clusters).max() < 0.05
+    assert MemoryBank(features, torch.arange(12)[None]).distance(clusters).max() > 0.2
+
+
+@pytest.mark.gpu
+def test_pictures_come_and_go_on_a_gpu_too() -> None:
+    made, queries = unit(5, 2, 20, 32, seed=1), unit(4, 2, 20, 32, seed=2)
+    bank = MemoryBank(made[:3].cuda())
+    bank.add(made[3:].cuda())
+    bank.remove([1])
+    torch.testing.assert_close(bank.distance(queries.cuda()), MemoryBank(made[[0, 2, 3, 4]]).distance(queries), **EXACT)
+
+
+def test_a_category_with_a_budget(tmp_path: Path) -> None:
+    """Its bank is that small in the branch, its calibration of the very scores that queries get, and what is fed back
+    is in it whole."""
+    budget = 200_000
+    profile: Profile = QUICK.model_copy(
+        update={"pool": QUICK.pool.model_copy(update={"budget": budget}), "fusion": "calibrated"}
+    )
+    store = CategoryStore(tmp_path.as_uri())
+    done = onboard("board", [checks(0), checks(1)], profile, store, more_normal=[checks(20)])
+    assert any("patches a level" in warning for warning in done.warnings)
+    branch = NormalBranch(load_foundation(profile), store)
+    branch.loaded.get(done.ref)
+    assert budget * 0.9 < branch.loaded.nbytes <= budget
+    scorer = TripletScorer(profile, store)
+    extra = store.calibration(done.ref).pictures[-1]
+    (found,) = scorer.score([checks(20)], [done.ref])
+    assert (extra.score, extra.s_n) == (found.score, found.s_n)
+
+    picture = images.resize(checks(33), profile.diffusion.resolution)
+    (before,) = scorer.score([picture], [done.ref])
+    features = encode(scorer.foundation, [picture])[0].numpy()
+    ref = accept_normal(store, scorer.foundation, done.ref, picture, features, before.s_p, before.s_text, "ada")
+    (after,) = scorer.score([picture], [ref])
+    mean, deviation = unpack(store.get_blob(store.manifest(ref).blobs["scales"]), "scales")[1].tolist()
+    assert after.s_n * deviation + mean == pytest.approx(0, abs=1e-4)
+    assert before.s_n * deviation + mean > 1e-2
+    branch.loaded.get(ref)
+    patches = np.prod(features.shape) * 4
+    assert NormalBranch(load_foundation(profile), store).loaded.get(ref)[0].nbytes <= budget + patches

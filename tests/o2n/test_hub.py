@@ -1,0 +1,264 @@
+"""Models pulled from a hub, packed, and loaded without one. The hub is a small HTTP server that speaks its file API."""
+
+import hashlib
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import open_clip
+import pytest
+import timm
+import torch
+from click.testing import CliRunner
+from timm.models import save_for_hf
+
+from o2n.cli import main
+from o2n.errors import FoundationError
+from o2n.foundation import load_foundation
+from o2n.hub import RECORD, pack, pull, read_record, unpack, verify
+from o2n.profiles import PAPER, TINY, EncoderSettings, Profile
+
+COMMIT = "1" * 40
+TIMM = "vit_small_patch14_dinov2.made_up"
+
+
+class Hub:
+    """repositories: name -> its folder. cut: files of which half is sent; swap: files whose content is another's."""
+
+    def __init__(self) -> None:
+        self.repositories: dict[str, Path] = {}
+        self.cut: set[str] = set()
+        self.swap: set[str] = set()
+        self.requests: list[str] = []
+        self.url = ""
+
+    def answer(self, path: str) -> tuple[int, dict[str, str], bytes, int]:
+        """Status, headers, body, and how long it says that is."""
+        parts = unquote(urlsplit(path).path).strip("/").split("/")
+        api = parts[:2] == ["api", "models"]
+        name = "/".join(parts[2:4] if api else parts[:2])
+        folder = self.repositories.get(name)
+        if folder is None:
+            return 404, {"X-Error-Code": "RepoNotFound"}, b"", 0
+        if api:
+            files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+            siblings = [self._sibling(folder, file) for file in files]
+            told = {"id": name, "sha": COMMIT, "siblings": siblings, "cardData": {"license": "made-up-1.0"}}
+            body = json.dumps(told).encode()
+            return 200, {"Content-Type": "application/json"}, body, len(body)
+        file = folder / "/".join(parts[4:])
+        if parts[2] != "resolve" or not file.is_file():
+            return 404, {"X-Error-Code": "EntryNotFound"}, b"", 0
+        body = file.read_bytes()
+        headers = {"ETag": f'"{hashlib.sha256(body).hexdigest()}"', "X-Repo-Commit": COMMIT}
+        size = len(body)
+        if file.name in self.swap:
+            body = body[:-1] + bytes([body[-1] ^ 1])
+        return 200, headers, body[: size // 2] if file.name in self.cut else body, size
+
+    def _sibling(self, folder: Path, file: Path) -> dict[str, Any]:
+        data = file.read_bytes()
+        told: dict[str, Any] = {"rfilename": file.relative_to(folder).as_posix(), "size": len(data)}
+        if file.suffix == ".safetensors":
+            told["lfs"] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 100}
+        return told
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    served = Hub()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            served.requests.append(f"{self.command} {self.path}")
+            status, headers, body, size = served.answer(self.path)
+            begin = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").split("-")[0])
+            self.send_response(206 if begin and status == 200 else status)
+            for key, value in {**headers, "Content-Length": str(size - begin), "Accept-Ranges": "bytes"}.items():
+                self.send_header(key, value)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body[begin:])
+                if len(body) < size:
+                    self.close_connection = True
+
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    served.url = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setenv("HF_ENDPOINT", served.url)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    yield served
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    small = {"img_size": 28, "embed_dim": 24, "depth": 2, "num_heads": 2}
+    folder = tmp_path_factory.mktemp("timm")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        model = timm.create_model(TIMM.split(".")[0], num_classes=0, **small)
+    save_for_hf(model, folder, model_args=small, safe_serialization=True)
+    return folder
+
+
+@pytest.fixture
+def profile(hub: Hub, diffusion_folder: Path, encoder_folder: Path, tmp_path: Path) -> Profile:
+    """A latent diffusion model and a DINOv2 on the hub, the CLIP embedded."""
+    repository = tmp_path / "repository"
+    shutil.copytree(diffusion_folder, repository)
+    (repository / "model_index.json").write_text("{}")
+    (repository / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"the same, pickled")
+    hub.repositories = {"somebody/diffusion": repository, f"timm/{TIMM}": encoder_folder}
+    return TINY.model_copy(
+        update={
+            "diffusion": TINY.diffusion.model_copy(update={"source": "somebody/diffusion"}),
+            "patch_encoder": EncoderSettings(source=f"timm:{TIMM}", resolution=28, levels=(1, 2)),
+        }
+    )
+
+
+def test_what_was_pulled_packed_and_unpacked_loads_without_a_hub(
+    hub: Hub,
+    profile: Profile,
+    diffusion_folder: Path,
+    encoder_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written, near, far = tmp_path / "profile.json", tmp_path / "near", tmp_path / "far"
+    written.write_text(profile.model_dump_json())
+    run = CliRunner().invoke
+    done = run(main, ["models", "pull", "--profile", str(written), "--models", str(near)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert COMMIT in done.output
+    assert "made-up-1.0" in done.output
+    kept = read_record(near).repositories["somebody/diffusion"]
+    assert "unet/diffusion_pytorch_model.bin" not in kept.files
+    weights = diffusion_folder / "unet" / "diffusion_pytorch_model.safetensors"
+    assert (
+        kept.files["unet/diffusion_pytorch_model.safetensors"].sha256
+        == hashlib.sha256(weights.read_bytes()).hexdigest()
+    )
+
+    before = len(hub.requests)
+    pull(profile, near)  # all is there: nothing but the lists of files is asked for
+    assert not [request for request in hub.requests[before:] if "resolve" in request]
+
+    tar = tmp_path / "models.tar"
+    assert run(main, ["models", "pack", str(tar), "--profile", str(written), "--models", str(near)]).exit_code == 0
+    assert run(main, ["models", "unpack", str(tar), "--models", str(far)]).exit_code == 0
+    assert verify(profile, far).keys() == {"somebody/diffusion", f"timm/{TIMM}"}
+
+    hub.repositories = {}
+    monkeypatch.setenv("O2N_MODELS", str(far))
+    there = load_foundation(profile)
+    monkeypatch.delenv("O2N_MODELS")
+    directories = profile.model_copy(
+        update={
+            "diffusion": profile.diffusion.model_copy(update={"source": str(diffusion_folder)}),
+            "patch_encoder": profile.comparing.model_copy(update={"source": str(encoder_folder)}),
+        }
+    )
+    assert there.identity == load_foundation(directories).identity
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda hub: hub.cut.add("diffusion_pytorch_model.safetensors"), "somebody/diffusion"),
+        (lambda hub: hub.swap.add("model.safetensors"), "digest"),
+        (lambda hub: (hub.repositories["somebody/diffusion"] / "vae" / "config.json").unlink(), "it has no vae"),
+        (lambda hub: hub.repositories.clear(), "cannot be pulled"),
+    ],
+    ids=["broken download", "wrong digest", "missing file", "missing repository"],
+)
+def test_what_goes_wrong_is_told_and_nothing_of_it_is_used(
+    hub: Hub, profile: Profile, tmp_path: Path, spoil: Any, said: str
+) -> None:
+    spoil(hub)
+    with pytest.raises(FoundationError, match=said) as refused:
+        pull(profile, tmp_path / "models")
+    assert "\n" not in str(refused.value)
+    assert "somebody/diffusion" not in read_record(tmp_path / "models").repositories
+    hub.cut, hub.swap = set(), set()
+    if (hub.repositories.get("somebody/diffusion", tmp_path) / "vae" / "config.json").exists():
+        pull(profile, tmp_path / "models")  # what was broken is fetched again
+        verify(profile, tmp_path / "models")
+
+
+def test_what_changed_since_it_was_pulled_is_refused(
+    hub: Hub, profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = tmp_path / "models"
+    pull(profile, models)
+    weights = models / "somebody--diffusion" / "unet" / "diffusion_pytorch_model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(FoundationError, match="not what was pulled"):
+        verify(profile, models)
+    with pytest.raises(FoundationError, match="not what was pulled"):
+        pack(profile, models, tmp_path / "models.tar")
+    weights.write_bytes(data[:-1])
+    monkeypatch.setenv("O2N_MODELS", str(models))
+    with pytest.raises(FoundationError, match="not whole"):
+        load_foundation(profile.model_copy(update={"name": "cut"}))
+    # The hub has moved on, under the same commit: not what was noted down then.
+    other = hub.repositories["somebody/diffusion"] / "unet" / "diffusion_pytorch_model.safetensors"
+    other.write_bytes(other.read_bytes()[:-1] + b"?")
+    with pytest.raises(FoundationError, match="digest"):
+        pull(profile, models)
+
+
+def test_a_tar_that_was_altered_is_refused(hub: Hub, profile: Profile, tmp_path: Path) -> None:
+    models, tar = tmp_path / "models", tmp_path / "models.tar"
+    pull(profile, models)
+    pack(profile, models, tar)
+    data = bytearray(tar.read_bytes())
+    data[len(data) // 2] ^= 1
+    tar.write_bytes(data)
+    with pytest.raises(FoundationError):
+        unpack(tar, tmp_path / "elsewhere")
+    assert not (tmp_path / "elsewhere" / RECORD).exists()
+    tar.write_bytes(b"no tar")
+    with pytest.raises(FoundationError, match="no packed models"):
+        unpack(tar, tmp_path / "elsewhere")
+
+
+def test_weights_of_open_clip_are_found_by_their_name(hub: Hub, tmp_path: Path) -> None:
+    """MODEL@WEIGHTS is short for a repository."""
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    (repository / "open_clip_config.json").write_text("{}")
+    (repository / "open_clip_model.safetensors").write_bytes(b"weights")
+    name = open_clip.get_pretrained_cfg("ViT-L-14-quickgelu", "openai")["hf_hub"].rstrip("/")
+    assert name.count("/") == 1
+    hub.repositories = {name: repository}
+    record = pull(TINY.model_copy(update={"encoder": PAPER.encoder}), tmp_path / "models")
+    assert set(record.repositories[name].files) == {"open_clip_config.json", "open_clip_model.safetensors"}
+    with pytest.raises(FoundationError, match="knows no repository"):
+        pull(TINY.model_copy(update={"encoder": PAPER.encoder.model_copy(update={"source": "RN50@none"})}), tmp_path)
+
+
+def test_an_embedded_profile_takes_nothing_from_a_hub(hub: Hub, tmp_path: Path) -> None:
+    assert pull(TINY, tmp_path).repositories == {}
+    assert hub.requests == []
+    with pytest.raises(FoundationError, match="nothing to pack"):
+        pack(TINY, tmp_path, tmp_path / "models.tar")

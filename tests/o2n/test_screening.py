@@ -1,0 +1,76 @@
+"""Which generated pictures enter the bank: none that strays farther than references do, and none twice."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from o2n.branches import unpack
+from o2n.foundation import load_foundation
+from o2n.images import Picture
+from o2n.normals import encode
+from o2n.onboard import onboard
+from o2n.profiles import Profile
+from o2n.screening import acceptable
+from o2n.store import CategoryStore
+from o2n.triplet import TripletScorer
+from tests.helpers import QUICK, checks
+
+SCREENED: Profile = QUICK.model_copy(
+    update={"pool": QUICK.pool.model_copy(update={"screened": True}), "fusion": "calibrated"}
+)
+
+
+def unit(*shape: int, seed: int) -> torch.Tensor:
+    return torch.nn.functional.normalize(torch.randn(shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+def board(shift: int) -> Picture:
+    """One and the same good part, moved a little."""
+    return np.roll(checks(0), shift, axis=1)
+
+
+def test_a_negative_a_spoilt_picture_and_a_copy_do_not_pass() -> None:
+    foundation = load_foundation(QUICK)
+    spoilt = board(6).copy()
+    spoilt[20:40, 20:40] = (200, 0, 0)
+    pictures = [board(0), 255 - board(4), board(5), spoilt, board(5), board(7)]
+    references = encode(foundation, [board(shift) for shift in range(4)])
+    assert acceptable(references, encode(foundation, pictures)) == [2, 5]
+
+
+@given(seed=st.integers(0, 50), spread=st.floats(0.0, 2.0), copies=st.integers(0, 3))
+@settings(max_examples=25, deadline=None)
+def test_what_passes_is_near_enough_and_new(seed: int, spread: float, copies: int) -> None:
+    references = unit(3, 2, 4, 8, seed=seed)
+    moved = torch.nn.functional.normalize(references[[0, 1, 2, 0]] + spread * unit(4, 2, 4, 8, seed=seed + 1), dim=-1)
+    generated = torch.cat([moved, *[moved[:1]] * copies, references[:1]])
+    found = acceptable(references, generated)
+    assert found == sorted(set(found))
+    assert len(moved) + copies not in found  # the reference itself
+    assert sum(row == 0 or len(moved) <= row < len(moved) + copies for row in found) <= 1
+    assert found == acceptable(references, generated)
+
+
+def test_a_bank_without_the_pictures_that_do_not_pass(tmp_path: Path) -> None:
+    """After so short a training few do; the references are in it anyhow."""
+    store = CategoryStore(tmp_path.as_uri())
+    references = [board(shift) for shift in range(3)]
+    ref = onboard("board", references, SCREENED, store, more_normal=[checks(20)]).ref
+    manifest = store.manifest(ref)
+    features, pool = (unpack(store.get_blob(manifest.blobs[blob]), blob) for blob in ("features", "pool"))
+    views = len(references) * (1 + SCREENED.pool.warps)
+    assert len(features) == views + len(pool) < views + SCREENED.pool.pictures - len(references)
+    foundation = load_foundation(SCREENED)
+    assert len(acceptable(features[:3], features[views:])) == len(pool)
+    extra = store.calibration(ref).pictures[-1]
+    (found,) = TripletScorer(SCREENED, store).score([checks(20)], [ref])
+    assert (extra.score, extra.s_n) == (found.score, found.s_n)
+    # The version is made in another way than an unscreened one, and scored in the same: one service serves both.
+    unscreened = SCREENED.model_copy(update={"pool": QUICK.pool, "name": "before"})
+    (other,) = TripletScorer(unscreened, store).score([checks(20)], [ref])
+    assert other.score == found.score
+    assert np.isfinite(found.anomaly_map).all()
+    assert foundation.identity == manifest.foundation
