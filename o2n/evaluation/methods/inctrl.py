@@ -80,14 +80,14 @@ class InCTRL:
             return train(tasks, epochs, profile.seed).state_dict()
 
         visual = self._foundation.clip.model.visual
-        self._heads = Heads(visual.output_dim, math.prod(visual.grid_size)).eval()
-        self._heads.load_state_dict(kept("inctrl", settings, trained))
+        self.heads = Heads(visual.output_dim, math.prod(visual.grid_size)).eval()
+        self.heads.load_state_dict(kept("inctrl", settings, trained))
 
     def fit(self, references: list[Picture], object_word: str) -> "InCTRLFitted":
         clip, levels = self._foundation.clip, self._foundation.profile.encoder.levels
         text = text_features(clip, object_word)
         known, bank = wholes(clip, references), patches(clip, references, levels)
-        return InCTRLFitted(clip, levels, self._heads, known, bank, text)
+        return InCTRLFitted(clip, levels, self.heads, known, bank, text)
 
 
 @dataclass(frozen=True)

@@ -87,11 +87,11 @@ class RegAD:
             return train(looked, steps, profile.seed)[0].state_dict()
 
         weights = kept("regad", settings, trained)
-        self._network = Network(weights["centre"]).eval()
-        self._network.load_state_dict(weights)
+        self.network = Network(weights["centre"]).eval()
+        self.network.load_state_dict(weights)
 
     def fit(self, references: list[Picture], object_word: str) -> "RegADFitted":
-        return RegADFitted(self._foundation, self._network, references)
+        return RegADFitted(self._foundation, self.network, references)
 
 
 class RegADFitted:
