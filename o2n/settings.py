@@ -1,4 +1,4 @@
-"""What the environment decides: store, S3 server, models, device, false-positive rate."""
+"""What the environment decides: store, S3 server, models, device, false-positive rate, what evaluations keep."""
 
 from pathlib import Path
 
@@ -29,6 +29,11 @@ class Settings(BaseSettings):
     false_positive_rate: float = Field(
         0.05, gt=0, lt=1, description="share of normal pictures that may be called anomalous, where none is asked for"
     )
+    cache: Path = Field(
+        default_factory=lambda: Path.home() / ".cache" / "o2n",
+        description="where competing methods keep what they were trained to",
+    )
+    dino: str | None = Field(None, description="DINOv2 or DINOv3 weights: a directory in timm's hub layout, or a name")
 
 
 def get_settings() -> Settings:

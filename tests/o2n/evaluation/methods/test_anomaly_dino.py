@@ -1,0 +1,92 @@
+"""AnomalyDINO: turned parts are known, the background can be left out, and it runs on a timm transformer."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import timm
+import torch
+
+from o2n.evaluation.methods import METHODS
+from o2n.evaluation.methods.anomaly_dino import AnomalyDINO, foreground
+from o2n.evaluation.methods.encoding import patches
+from o2n.evaluation.methods.nearest_patch import NearestPatch
+from o2n.foundation import Foundation
+from o2n.images import Picture
+from tests.helpers import QUICK, stripes
+
+
+@pytest.fixture
+def dino(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A small transformer with random weights, in timm's hub layout, as O2N_DINO."""
+    torch.manual_seed(0)
+    architecture, sizes = "vit_tiny_patch16_224", {"embed_dim": 24, "depth": 4, "num_heads": 2, "num_classes": 0}
+    model = timm.create_model(architecture, pretrained=False, img_size=64, **sizes)
+    config = {
+        "architecture": architecture,
+        "num_classes": 0,
+        "model_args": {"img_size": 64, **sizes},
+        "pretrained_cfg": {"input_size": [3, 64, 64], "mean": [0.5] * 3, "std": [0.5] * 3, "num_classes": 0},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    safetensors.torch.save_file(model.state_dict(), tmp_path / "model.safetensors")
+    monkeypatch.setenv("O2N_DINO", str(tmp_path))
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["anomaly-dino", "nearest-patch-dino"])
+def test_it_runs_on_weights_that_the_user_brings(name: str, dino: str) -> None:
+    method = METHODS[name](QUICK)
+    query = stripes(5)
+    query[20:40, 20:40] = (255, 0, 255)
+    scored = method.fit([stripes(seed) for seed in range(3)], "stripes").score([stripes(4), query])
+    assert scored.maps is not None
+    assert scored.maps.shape == (2, 28, 28)  # 448 pixels in patches of 16
+    assert scored.scores[1] > scored.scores[0]
+
+
+def test_a_turned_part_is_known(foundation: Foundation) -> None:
+    known, query = [stripes(0), stripes(1)], np.ascontiguousarray(np.rot90(stripes(2)))
+    levels = QUICK.encoder.levels
+    turning = AnomalyDINO("", foundation.clip, levels).fit(known, "stripes").score([query, stripes(2)]).scores
+    plain = NearestPatch("", foundation.clip, levels, warps=0).fit(known, "stripes").score([query, stripes(2)]).scores
+    assert turning[0] / turning[1] < 0.8 * plain[0] / plain[1]
+
+
+def test_the_score_is_the_mean_of_the_largest_hundredth(foundation: Foundation) -> None:
+    fitted = AnomalyDINO("", foundation.clip, QUICK.encoder.levels).fit([stripes(0), stripes(1)], "stripes")
+    scored = fitted.score([stripes(2)])
+    assert scored.maps is not None
+    assert scored.scores[0] == pytest.approx(np.sort(scored.maps, axis=None)[-2:].mean(), rel=1e-5)
+
+
+def on_plain_ground(seed: int, spot: tuple[int, int] | None = None) -> Picture:
+    """A striped part in the middle of a grey table, perhaps with a speck at `spot`."""
+    rng = np.random.default_rng(seed)
+    picture = rng.normal(90, 2, (64, 64, 3)).clip(0, 255).astype(np.uint8)
+    picture[12:52, 12:52] = stripes(seed)[12:52, 12:52]
+    if spot:
+        picture[spot[0] : spot[0] + 5, spot[1] : spot[1] + 5] = 255
+    return picture
+
+
+def test_the_foreground_is_the_part(foundation: Foundation) -> None:
+    features = patches(foundation.clip, [on_plain_ground(0)], QUICK.encoder.levels[-1:])[0, 0]
+    mask = foreground(features)
+    assert mask[5:11, 5:11].mean() > 0.9
+    assert mask[[0, -1]].mean() < 0.5
+    assert foreground(torch.nn.functional.normalize(torch.ones(64, 8), dim=-1)).all()
+
+
+def test_masked_it_does_not_care_for_the_background(foundation: Foundation) -> None:
+    known = [on_plain_ground(seed) for seed in range(4)]
+    queries = [on_plain_ground(5), on_plain_ground(5, (2, 2)), on_plain_ground(5, (30, 30))]
+    masked, unmasked = (
+        AnomalyDINO("", foundation.clip, QUICK.encoder.levels, masked=masked).fit(known, "part").score(queries).scores
+        for masked in (True, False)
+    )
+    assert unmasked[1] > 1.5 * unmasked[0]
+    assert masked[1] < unmasked[1]
+    assert masked[2] > masked[1]
