@@ -1,49 +1,21 @@
 """The competing methods, behind one small interface: `fit(references) -> score(pictures)`."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from o2n.images import Picture
+from o2n.evaluation.methods.interface import Fitted, Method, Scored
+from o2n.evaluation.methods.padim import PaDiM
+from o2n.evaluation.methods.patchcore import PatchCore
+from o2n.evaluation.methods.winclip import WinCLIP
 from o2n.profiles import Profile
-
-
-@dataclass(frozen=True)
-class Scored:
-    """What a method says of N pictures; higher is more anomalous.
-
-    scores: float64 (N,). maps: float32 (N, h, w) on any grid, upsampled by the caller; None of a method without maps.
-    parts: named parts of the scores, each float64 (N,): of O2N its branches.
-    """
-
-    scores: NDArray[np.float64]
-    maps: NDArray[np.float32] | None
-    parts: dict[str, NDArray[np.float64]] = field(default_factory=dict)
-
-
-class Fitted(Protocol):
-    """A method that knows one category."""
-
-    def score(self, pictures: list[Picture]) -> Scored:
-        """Score uint8 (H, W, 3) pictures of any sizes; the company a picture is scored in changes nothing."""
-        ...
-
-
-class Method(Protocol):
-    """A method with its settings. `name`: how tables call it."""
-
-    name: str
-
-    def fit(self, references: list[Picture], object_word: str) -> Fitted:
-        """Learn a category from uint8 (H, W, 3) pictures of good parts, of any sizes."""
-        ...
-
 
 Builder = Callable[[Profile], Method]
 
 # How the command line calls a method -> what builds it. A method whose weights a user must bring raises
 # `FoundationError` that says which and from where.
-METHODS: dict[str, Builder] = {}
+METHODS: dict[str, Builder] = {
+    "padim": PaDiM,
+    "patchcore": PatchCore,
+    "winclip": WinCLIP,
+}
+
+__all__ = ["METHODS", "Builder", "Fitted", "Method", "Scored"]
