@@ -12,6 +12,7 @@ from o2n.data.datasets.base import (
     GOOD,
     DataSet,
     LabelledCategory,
+    Sample,
     existing,
     file_sample,
     pictures_in,
@@ -33,7 +34,8 @@ def _load_brain(root: Path) -> list[LabelledCategory]:
 
 def _load_head(root: Path) -> list[LabelledCategory]:
     table = existing(root / "labels.csv", HEAD_LAYOUT)
-    good, bad = [], []
+    good: list[Sample] = []
+    bad: list[Sample] = []
     with table.open(newline="", encoding="utf-8") as file:
         for row in csv.reader(file):
             if len(row) != 2 or not row[0].strip().isdigit():

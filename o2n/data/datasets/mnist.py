@@ -46,15 +46,12 @@ def _by_digit(root: Path, part: str, layout: str) -> list[list[Sample]]:
     if len(_read(path, _PICTURES)) != len(labels):
         raise DataSetError(f"{path}: has another number of pictures than its labels; expected {layout}")
     return [
-        [
-            Sample(f"{path.name}#{row}", GOOD, partial(_picture, path, int(row)))
-            for row in np.flatnonzero(labels == digit)
-        ]
+        [Sample(f"{path.name}#{row}", GOOD, partial(_picture, path, row)) for row in np.flatnonzero(labels == digit)]
         for digit in range(10)
     ]
 
 
-def _picture(path: Path, row: int) -> Picture:
+def _picture(path: Path, row: np.intp) -> Picture:
     return np.repeat(_read(path, _PICTURES)[row][..., None], 3, axis=-1)
 
 
