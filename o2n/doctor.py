@@ -46,6 +46,11 @@ def models(profile: Profile) -> list[str]:
     foundation = load_foundation(profile)
     millions = {
         "encoder": sum(p.numel() for p in foundation.clip.model.parameters()) / 1e6,
+        **(
+            {"patch encoder": sum(p.numel() for p in foundation.comparing.model.parameters()) / 1e6}
+            if foundation.comparing is not foundation.clip
+            else {}
+        ),
         "UNet": sum(p.numel() for p in foundation.diffusion.unet.parameters()) / 1e6,
     }
     sizes = ", ".join(f"{name} {count:.1f}M parameters" for name, count in millions.items())

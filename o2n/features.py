@@ -1,15 +1,15 @@
-"""Pictures -> multi-level patch features of the CLIP image encoder."""
+"""Pictures -> multi-level patch features of an image encoder."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from o2n.foundation import ClipModel, to_unit
+from o2n.foundation import Foundation, VisionModel, to_unit
 from o2n.images import Picture
 
 
 @torch.inference_mode()
-def patch_features(clip: ClipModel, pictures: list[Picture] | Tensor, levels: tuple[int, ...]) -> Tensor:
+def patch_features(encoder: VisionModel, pictures: list[Picture] | Tensor, levels: tuple[int, ...]) -> Tensor:
     """Patch features of every picture at every level: F_q,l of the paper's section 3.4.
 
     Args:
@@ -19,15 +19,21 @@ def patch_features(clip: ClipModel, pictures: list[Picture] | Tensor, levels: tu
     Returns:
         float32 (B, L, G, D), each D-vector of length 1; G patches in row-major order, on the model's device.
     """
-    x = pictures if isinstance(pictures, Tensor) else to_unit(pictures, clip.mean.device)
-    tokens = clip.model.visual.forward_intermediates(
-        clip.pixels(x),
-        indices=[level - 1 for level in levels],
-        stop_early=True,
-        intermediates_only=True,
-        output_fmt="NLC",
-    )["image_intermediates"]
-    return F.normalize(torch.stack(tokens, dim=1), dim=-1)
+    x = pictures if isinstance(pictures, Tensor) else to_unit(pictures, encoder.mean.device)
+    return F.normalize(torch.stack(encoder.blocks(x, levels), dim=1), dim=-1)
+
+
+def features_to_compare(foundation: Foundation, pictures: list[Picture] | Tensor) -> Tensor:
+    """F_q,l of S_P and S_N; as `patch_features`."""
+    return patch_features(foundation.comparing, pictures, foundation.profile.comparing.levels)
+
+
+def features_to_read(foundation: Foundation, pictures: list[Picture] | Tensor, compared: Tensor) -> Tensor:
+    """F_q,l of S_text, as `patch_features`: what `features_to_compare` found in the same pictures, `compared`, where
+    CLIP does both."""
+    if foundation.comparing is foundation.clip:
+        return compared
+    return patch_features(foundation.clip, pictures, foundation.profile.encoder.levels)
 
 
 @torch.inference_mode()

@@ -1,7 +1,9 @@
-"""A profile -> its models: one CLIP and one text-conditional diffusion model. Knows no category.
+"""A profile -> its models: one CLIP, if need be another encoder for S_P and S_N, and one text-conditional diffusion
+model. Knows no category.
 
 Sources are the embedded `tiny` models, a directory in the hub's own layout, or the hub; all three end in the same
-classes (open_clip's `CLIP`; diffusers' `UNet2DConditionModel`, `AutoencoderKL` and `DDIMScheduler`).
+classes (open_clip's `CLIP`; timm's `VisionTransformer` and `Eva`; diffusers' `UNet2DConditionModel`, `AutoencoderKL`
+and `DDIMScheduler`).
 """
 
 import functools
@@ -9,7 +11,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 import numpy as np
 import open_clip
 import safetensors.torch
+import timm
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -32,6 +35,8 @@ EMBEDDED = Path(__file__).parent / "tiny"
 
 # The levels that the embedded linear maps were trained for; at others the encoder's own projection serves.
 EMBEDDED_LEVELS = (2, 4, 5)
+
+TIMM = "timm:"
 
 Tokenizer = Callable[[list[str]], Tensor]
 
@@ -52,15 +57,34 @@ class LinearMaps(nn.Module):
 
 
 @dataclass(frozen=True, eq=False)
-class ClipModel:
-    """The encoder: an open_clip model in evaluation mode. `maps` are the trained linear maps of its levels, if any."""
+class VisionModel:
+    """An encoder of pictures in evaluation mode: a vision transformer of timm, such as a DINOv2 or a DINOv3."""
 
     model: Any
-    tokenize: Tokenizer
     resolution: int
     mean: Tensor
     std: Tensor
-    maps: LinearMaps | None = None
+
+    @property
+    def depth(self) -> int:
+        """How many blocks it has."""
+        return len(self.model.blocks)
+
+    def blocks(self, pictures: Tensor, levels: tuple[int, ...]) -> list[Tensor]:
+        """What the blocks `levels`, counted from 1, put out: of each float32 (B, G, D), without prefix tokens.
+
+        Normalised like the last block's, as DINOv2's own `get_intermediate_layers` does it.
+
+        Args: pictures: float32 (B, 3, H, W) in [0, 1].
+        """
+        return self.model.forward_intermediates(
+            self.pixels(pictures),
+            indices=[level - 1 for level in levels],
+            norm=True,
+            stop_early=True,
+            intermediates_only=True,
+            output_fmt="NLC",
+        )
 
     def pixels(self, pictures: Tensor) -> Tensor:
         """float32 (B, 3, H, W) in [0, 1] -> normalised float32 (B, 3, R, R) on the model's device."""
@@ -68,6 +92,28 @@ class ClipModel:
         if x.shape[-2:] != (self.resolution, self.resolution):
             x = F.interpolate(x, size=(self.resolution,) * 2, mode="bicubic", antialias=True).clamp(0, 1)
         return (x - self.mean) / self.std
+
+
+@dataclass(frozen=True, eq=False)
+class ClipModel(VisionModel):
+    """The same of an open_clip model, which also reads. `maps` are the trained linear maps of its levels, if any."""
+
+    tokenize: Tokenizer
+    maps: LinearMaps | None = None
+
+    @property
+    def depth(self) -> int:
+        return self.model.visual.transformer.layers
+
+    def blocks(self, pictures: Tensor, levels: tuple[int, ...]) -> list[Tensor]:
+        """As they come out of the blocks: what brings them into the space of the texts normalises them itself."""
+        return self.model.visual.forward_intermediates(
+            self.pixels(pictures),
+            indices=[level - 1 for level in levels],
+            stop_early=True,
+            intermediates_only=True,
+            output_fmt="NLC",
+        )["image_intermediates"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,10 +180,14 @@ class DiffusionModel:
 
 @dataclass(frozen=True, eq=False)
 class Foundation:
-    """Both models of a profile on one device, and `identity`: which weights these are, down to the last bit."""
+    """The models of a profile on one device, and `identity`: which weights these are, down to the last bit.
+
+    `comparing` is the encoder of S_P and S_N: `clip` itself, where the profile names no other.
+    """
 
     profile: Profile
     clip: ClipModel
+    comparing: VisionModel
     diffusion: DiffusionModel
     identity: str
 
@@ -181,20 +231,23 @@ def load_from(profile: Profile, weights: Path | None) -> Foundation:
 def _load(profile: Profile, weights: Path | None) -> Foundation:
     device = pick_device()
     clip = _load_clip(profile.encoder, device, weights)
+    comparing = _load_vision(profile.patch_encoder, device) if profile.patch_encoder else clip
     diffusion = _load_diffusion(profile.diffusion, device, weights)
-    if bad := [level for level in profile.encoder.levels if not 1 <= level <= clip.model.visual.transformer.layers]:
-        raise FoundationError(
-            f"profile {profile.name!r}: level {bad[0]} does not exist, its encoder has "
-            f"{clip.model.visual.transformer.layers} blocks: correct encoder.levels"
-        )
+    for field, model, settings in (("encoder", clip, profile.encoder), ("patch_encoder", comparing, profile.comparing)):
+        if bad := [level for level in settings.levels if not 1 <= level <= model.depth]:
+            raise FoundationError(
+                f"profile {profile.name!r}: level {bad[0]} does not exist, its encoder has {model.depth} blocks: "
+                f"correct {field}.levels"
+            )
     modules = [
         clip.model,
         *([clip.maps] if clip.maps else []),
+        *([comparing.model] if comparing is not clip else []),
         diffusion.unet,
         diffusion.text_encoder,
         *([diffusion.vae] if diffusion.vae else []),
     ]
-    return Foundation(profile, clip, diffusion, _weights_digest(modules))
+    return Foundation(profile, clip, comparing, diffusion, _weights_digest(modules))
 
 
 def _load_clip(settings: EncoderSettings, device: torch.device, weights: Path | None) -> ClipModel:
@@ -221,16 +274,41 @@ def _load_clip(settings: EncoderSettings, device: torch.device, weights: Path | 
     except Exception as error:  # open_clip, the hub and safetensors each raise their own kinds
         raise _cannot_load("encoder", source, error) from error
     preprocess = getattr(model.visual, "preprocess_cfg", None) or {}
-    mean = torch.tensor(preprocess.get("mean", open_clip.OPENAI_DATASET_MEAN)).view(1, 3, 1, 1)
-    std = torch.tensor(preprocess.get("std", open_clip.OPENAI_DATASET_STD)).view(1, 3, 1, 1)
     return ClipModel(
         _frozen(model, device),
-        tokenize,
         settings.resolution,
-        mean.to(device),
-        std.to(device),
+        _per_channel(preprocess.get("mean", open_clip.OPENAI_DATASET_MEAN), device),
+        _per_channel(preprocess.get("std", open_clip.OPENAI_DATASET_STD), device),
+        tokenize,
         _frozen(maps, device) if maps else None,
     )
+
+
+def _load_vision(settings: EncoderSettings, device: torch.device) -> VisionModel:
+    """The encoder of pictures alone: from open_clip as `_load_clip`, else from timm."""
+    source = settings.source
+    if not source.startswith(TIMM) and not (Path(source) / "config.json").is_file():
+        return _load_clip(settings, device, EMBEDDED)
+    name = source.removeprefix(TIMM) if source.startswith(TIMM) else f"local-dir:{Path(source).resolve()}"
+    try:
+        if not source.startswith(TIMM) and not (Path(source) / "model.safetensors").is_file():
+            raise FoundationError("it has no model.safetensors")
+        model: Any = timm.create_model(name, pretrained=True, num_classes=0, img_size=settings.resolution)
+        if not hasattr(model, "blocks"):
+            raise FoundationError(f"it is a {type(model).__name__} and no vision transformer")
+    except Exception as error:  # timm, the hub and safetensors each raise their own kinds
+        raise _cannot_load("patch encoder", source, error) from error
+    seen = timm.data.resolve_model_data_config(model)
+    return VisionModel(
+        _frozen(model, device),
+        settings.resolution,
+        _per_channel(seen["mean"], device),
+        _per_channel(seen["std"], device),
+    )
+
+
+def _per_channel(values: Sequence[float], device: torch.device) -> Tensor:
+    return torch.tensor(values).view(1, 3, 1, 1).to(device)
 
 
 def _load_diffusion(settings: DiffusionSettings, device: torch.device, weights: Path | None) -> DiffusionModel:

@@ -1,5 +1,6 @@
 """Three local maps of one query -> its score and its anomaly map (eq. 4-7). NumPy alone: the gateway runs it too."""
 
+import math
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -11,7 +12,7 @@ from o2n.category import VersionRef
 from o2n.images import Picture
 from o2n.profiles import Profile
 
-Local = NDArray[np.float32]  # (L, G): one branch's value at every level and patch
+Local = NDArray[np.float32]  # (L, G): one branch's value at every level and patch; two encoders have two G
 
 T = TypeVar("T", float, Local)
 
@@ -48,19 +49,27 @@ def fuse(s_p: T, s_n: T, s_text: T, alpha: float, beta: float) -> T:
 def fuse_maps(
     ref: VersionRef, counterpart: Picture, personal: Local, normal: Local, text: Local, profile: Profile
 ) -> Score:
-    """The branches' local values of one query, each float32 (L, G), -> its score and its map."""
+    """The branches' local values of one query, each float32 (L, G), -> its score and its map, on the grid of S_P."""
     s_p, s_n, s_text = image_score(personal), image_score(normal), image_score(text)
-    fused = fuse(personal.mean(axis=0), normal.mean(axis=0), text.mean(axis=0), profile.alpha, profile.beta)
-    side = int(fused.size**0.5)
+    side = math.isqrt(personal.shape[-1])
+    p, n, t = (_on_grid(local.mean(axis=0), side) for local in (personal, normal, text))
+    fused = fuse(p, n, t, profile.alpha, profile.beta)
     return Score(
         ref=ref,
         score=fuse(s_p, s_n, s_text, profile.alpha, profile.beta),
         s_p=s_p,
         s_n=s_n,
         s_text=s_text,
-        anomaly_map=fused.reshape(side, side),
+        anomaly_map=fused,
         counterpart=counterpart,
     )
+
+
+def _on_grid(values: Local, side: int) -> NDArray[np.float32]:
+    """float32 (G,), row by row -> (side, side)."""
+    own = math.isqrt(values.size)
+    grid = values.reshape(own, own)
+    return grid if own == side else upsample(grid, side, side)
 
 
 def upsample(anomaly_map: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:

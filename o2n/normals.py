@@ -7,7 +7,7 @@ from torch import Tensor
 from o2n.bank import MemoryBank
 from o2n.calibration import Calibration, NormalPicture, Origin
 from o2n.category import Digest
-from o2n.features import patch_features, personal_distance
+from o2n.features import features_to_compare, features_to_read, personal_distance
 from o2n.foundation import Foundation
 from o2n.fusion import fuse, image_score
 from o2n.images import Picture, digest
@@ -26,10 +26,9 @@ LEAST_DISTANCE = 1e-4
 
 
 def encode(foundation: Foundation, pictures: list[Picture] | Tensor) -> Tensor:
-    """Patch features of any number of pictures, batch by batch: float32 (N, L, G, D), on the CPU."""
-    clip, levels = foundation.clip, foundation.profile.encoder.levels
+    """Features to compare of any number of pictures, batch by batch: float32 (N, L, G, D), on the CPU."""
     parts = [pictures[start : start + BATCH] for start in range(0, len(pictures), BATCH)]
-    return torch.cat([patch_features(clip, part, levels).cpu() for part in parts])
+    return torch.cat([features_to_compare(foundation, part).cpu() for part in parts])
 
 
 def leave_one_out(features: Tensor, origins: list[int | None], count: int) -> Tensor:
@@ -56,7 +55,7 @@ def branch_values(
     distances: Tensor,
     text: Tensor,
     object_word: str,
-) -> Tensor:
+) -> tuple[Tensor, Tensor, Tensor]:
     """What the branches say of every patch, in their own units: the inner terms of eq. (4), (5), (6).
 
     Args:
@@ -65,7 +64,7 @@ def branch_values(
         features: float32 (B, L, G, D), the pictures'. distances: float32 (B, L, G), to the nearest patch of a bank.
         text: float32 (2, E), the category's text features.
 
-    Returns: float32 (B, 3, L, G), on the CPU: S_P, S_N, S_text.
+    Returns: S_P, S_N, S_text, each float32 (B, L, G) on the CPU, L and G its encoder's.
     """
     profile, model, device = foundation.profile, foundation.diffusion, foundation.clip.mean.device
     prompts = model.embed(personal_prompts(object_word, profile.prompts))
@@ -80,11 +79,12 @@ def branch_values(
         guidance=profile.diffusion.guidance,
     )
     personal = personal_distance(features, encode(foundation, counterparts))
-    read = [
-        abnormal_probability(foundation.clip, part.to(device), text.expand(len(part), -1, -1)).cpu()
-        for part in features.split(BATCH)
-    ]
-    return torch.stack([personal, distances, torch.cat(read)], dim=1)
+    read = []
+    for start in range(0, len(pictures), BATCH):
+        part = slice(start, start + BATCH)
+        seen = features_to_read(foundation, pictures[part], features[part].to(device))
+        read.append(abnormal_probability(foundation.clip, seen, text.expand(len(seen), -1, -1)).cpu())
+    return personal, distances, torch.cat(read)
 
 
 def image_scores(local: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ def calibrate(
     shape = foundation.diffusion.latent_shape
     noise = torch.stack([noise_for(picture, adapter_digest, shape) for picture in pictures])
     values = branch_values(foundation, adapter, pictures, noise, features, distances, text, object_word)
-    rows = list(zip(*(scaled_scores(values[:, row], scales[row]) for row in range(3)), strict=True))
+    rows = list(zip(*map(scaled_scores, values, scales), strict=True))
     return Calibration.of(
         normal_picture(
             foundation.profile, digest(picture), "reference" if index < len(references) else "extra", *rows[index]

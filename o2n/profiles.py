@@ -1,7 +1,7 @@
 """Profiles: the one dial. A profile is data that names the models and every setting of the method."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -14,10 +14,19 @@ class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class EncoderSettings(_Settings):
-    """The CLIP model whose patch features are compared."""
+def _since(default: Any, **field: Any) -> Any:
+    """A field that profiles did not always have: at its default, which means as before, it is not written down. So
+    versions and stages that were stored without it keep their names."""
+    return Field(default, exclude_if=lambda value: value == default, **field)
 
-    source: str = Field(description="'embedded', a directory in open_clip's hub layout, or MODEL@WEIGHTS")
+
+class EncoderSettings(_Settings):
+    """A model whose patch features are compared: a CLIP of open_clip, or a vision transformer of timm."""
+
+    source: str = Field(
+        description="'embedded', a directory in open_clip's or timm's hub layout, MODEL@WEIGHTS of open_clip, or "
+        "timm:MODEL.WEIGHTS"
+    )
     resolution: int = Field(gt=0, description="side of the encoder's input, pixels")
     levels: tuple[int, ...] = Field(min_length=1, description="blocks whose output is a level, counted from 1")
 
@@ -58,7 +67,10 @@ class Profile(_Settings):
     """All of the method's settings; stored whole in every version's manifest."""
 
     name: str
-    encoder: EncoderSettings
+    encoder: EncoderSettings = Field(description="a CLIP; S_text is its affair, whatever compares pictures")
+    patch_encoder: EncoderSettings | None = _since(
+        None, description="compares pictures for S_P and S_N in the place of `encoder`, such as a DINOv2 or DINOv3"
+    )
     diffusion: DiffusionSettings
     customisation: CustomisationSettings
     pool: PoolSettings
@@ -70,6 +82,11 @@ class Profile(_Settings):
         "sum", description="what is fused: the branches as they are (eq. 7), or in deviations of the good pictures"
     )
     seed: int = 0
+
+    @property
+    def comparing(self) -> EncoderSettings:
+        """The encoder of S_P and S_N."""
+        return self.patch_encoder or self.encoder
 
 
 TINY = Profile(

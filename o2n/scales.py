@@ -40,8 +40,7 @@ def branch_scales(
     origins = bank_origins(count // (1 + profile.pool.warps), profile)
     noise = seeded_noise(profile.seed + 4, (count, *foundation.diffusion.latent_shape))
     distances = leave_one_out(features, origins, count)
-    scores = image_scores(
-        branch_values(foundation, adapter, views, noise, features[:count], distances, text, object_word)
-    )
+    values = branch_values(foundation, adapter, views, noise, features[:count], distances, text, object_word)
+    scores = torch.stack([image_scores(local) for local in values], dim=1)
     mean = scores.mean(dim=0)
     return torch.stack([mean, (scores.std(dim=0) + LEAST_SPREAD * mean).clamp_min(LEAST_DEVIATION)], dim=1)

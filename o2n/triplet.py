@@ -3,7 +3,7 @@
 from o2n import images
 from o2n.branches import NormalBranch, PersonalBranch, TextBranch
 from o2n.category import VersionRef
-from o2n.features import patch_features
+from o2n.features import features_to_compare, features_to_read
 from o2n.foundation import load_foundation, to_pictures
 from o2n.fusion import Score, fuse_maps
 from o2n.images import Picture
@@ -47,13 +47,12 @@ class TripletScorer:
             branch.loaded.get(ref)
 
     def _score_batch(self, queries: list[Picture], refs: list[VersionRef]) -> list[Score]:
-        levels = self.profile.encoder.levels
-        features = patch_features(self.foundation.clip, queries, levels)
+        features = features_to_compare(self.foundation, queries)
         counterparts = self._personal.counterparts(queries, refs)
-        redrawn = patch_features(self.foundation.clip, counterparts, levels)
+        redrawn = features_to_compare(self.foundation, counterparts)
         personal = self._personal.distances(features, redrawn, refs)
         normal = self._normal.distances(features, refs)
-        text = self._text.probabilities(features, refs)
+        text = self._text.probabilities(features_to_read(self.foundation, queries, features), refs)
         return [
             fuse_maps(ref, counterpart, s_p, s_n, s_text, self.profile)
             for ref, counterpart, s_p, s_n, s_text in zip(

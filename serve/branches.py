@@ -17,7 +17,7 @@ from ray.serve.handle import DeploymentHandle
 from o2n.branches import NormalBranch, PersonalBranch, TextBranch, check_numbers
 from o2n.category import VersionRef
 from o2n.errors import O2NError
-from o2n.features import patch_features
+from o2n.features import features_to_compare, patch_features
 from o2n.feedback import accept_normal
 from o2n.foundation import load_foundation, to_pictures, to_unit
 from o2n.fusion import Local
@@ -106,26 +106,37 @@ class _Branch(_Replica, Generic[B]):
 
 
 class Encoder(_Replica):
-    """Pictures -> patch features, once per query."""
+    """Pictures -> patch features, once per query and encoder."""
 
     def __init__(self, profile: Profile) -> None:
-        self._clip = load_foundation(profile).clip
-        self._levels = profile.encoder.levels
-        self._blank = torch.zeros(1, 3, profile.encoder.resolution, profile.encoder.resolution)
+        self._foundation = load_foundation(profile)
+        self._blank = torch.zeros(1, 3, profile.comparing.resolution, profile.comparing.resolution)
         self._features = Batcher(self._encode, MAX_BATCH)
+        self._read = Batcher(self._encode_to_read, MAX_BATCH)
 
     async def encode(self, picture: Picture | Counterpart) -> Features:
-        """A query or a counterpart -> float32 (L, G, D)."""
+        """A query or a counterpart -> float32 (L, G, D), for S_P and S_N; where CLIP is the only encoder, for all."""
         return await self._features(picture)
+
+    async def encode_to_read(self, picture: Picture) -> Features:
+        """A query -> float32 (L, G, D) of CLIP, for S_text."""
+        return await self._read(picture)
 
     async def _encode(self, pictures: list[Picture | Counterpart]) -> list[Features]:
         x = torch.cat([_unit(picture) for picture in pictures])
         with metrics.batch("encoder", len(pictures)):
-            features = await self._run(patch_features, self._clip, x, self._levels)
+            features = await self._run(features_to_compare, self._foundation, x)
+        return list(features.cpu().numpy())
+
+    async def _encode_to_read(self, pictures: list[Picture | Counterpart]) -> list[Features]:
+        x = torch.cat([_unit(picture) for picture in pictures])
+        levels = self._foundation.profile.encoder.levels
+        with metrics.batch("encoder", len(pictures)):
+            features = await self._run(patch_features, self._foundation.clip, x, levels)
         return list(features.cpu().numpy())
 
     def _check(self) -> None:
-        check_numbers("encoder", patch_features(self._clip, self._blank, self._levels))
+        check_numbers("encoder", features_to_compare(self._foundation, self._blank))
 
 
 class Personalizer(_Branch[PersonalBranch]):

@@ -130,13 +130,14 @@ class Branches:
 
     async def _once(self, query: Picture, ref: VersionRef) -> Score:
         features = self._encoder.encode.remote(query)
+        to_read = self._encoder.encode_to_read.remote(query) if self._profile.patch_encoder else features
         # The features are not awaited here: they go from the encoder to the branches by reference.
         answers = [
             asyncio.ensure_future(_answer(response))
             for response in (
                 self._personalizer.compare.remote(query, features, ref),
                 self._normal.compare.remote(features, ref),
-                self._text.compare.remote(features, ref),
+                self._text.compare.remote(to_read, ref),
             )
         ]
         try:

@@ -13,7 +13,7 @@ from o2n.branches import NormalBranch, PersonalBranch, TextBranch
 from o2n.category import VersionRef
 from o2n.customize import customize, load_adapter, unload_adapter
 from o2n.evaluation.tasks import Task
-from o2n.features import patch_features
+from o2n.features import features_to_compare, features_to_read
 from o2n.foundation import Foundation, load_foundation
 from o2n.images import Picture, resize
 from o2n.onboard import onboard
@@ -114,7 +114,7 @@ def onboarding_stages(task: Task, foundation: Foundation, rounds: int) -> dict[s
         MemoryBank(
             torch.cat(
                 [
-                    patch_features(foundation.clip, pictures[start : start + ENCODE_BATCH], profile.encoder.levels)
+                    features_to_compare(foundation, pictures[start : start + ENCODE_BATCH])
                     for start in range(0, len(pictures), ENCODE_BATCH)
                 ]
             )
@@ -132,19 +132,19 @@ def scoring_stages(
 
     Args: queries: uint8 (R, R, 3) at the model's resolution; refs: each one's version.
     """
-    levels, count = foundation.profile.encoder.levels, len(queries)
+    count = len(queries)
     personal, normal = PersonalBranch(foundation, store), NormalBranch(foundation, store)
     text = TextBranch(foundation, store)
-    features = patch_features(foundation.clip, queries, levels)
+    features = features_to_compare(foundation, queries)
     counterparts = personal.counterparts(queries, refs)
-    redrawn = patch_features(foundation.clip, counterparts, levels)
+    redrawn = features_to_compare(foundation, counterparts)
     calls: dict[str, Call] = {
-        "encoder, queries": lambda: patch_features(foundation.clip, queries, levels),
+        "encoder, queries": lambda: features_to_compare(foundation, queries),
         "personalise": lambda: personal.counterparts(queries, refs),
-        "encoder, counterparts": lambda: patch_features(foundation.clip, counterparts, levels),
+        "encoder, counterparts": lambda: features_to_compare(foundation, counterparts),
         "S_P": lambda: personal.distances(features, redrawn, refs),
         "S_N": lambda: normal.distances(features, refs),
-        "S_text": lambda: text.probabilities(features, refs),
+        "S_text": lambda: text.probabilities(features_to_read(foundation, queries, features), refs),
     }
     return {name: timed_stage(name, count, call, rounds) for name, call in calls.items()}
 

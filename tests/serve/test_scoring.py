@@ -5,6 +5,7 @@ tells it.
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ from ray.serve.schema import ReplicaRank
 from o2n.category import VersionRef
 from o2n.errors import DeadlineError, IntegrityError, NotFoundError, O2NError, OverloadedError, UnavailableError
 from o2n.images import resize
+from o2n.onboard import onboard
+from o2n.profiles import Profile
 from o2n.store import CategoryStore
 from o2n.triplet import TripletScorer
 from serve.branches import Encoder, NormalScorer, Personalizer, TextScorer
@@ -74,13 +77,13 @@ class _Method:
 
 
 class Deployed:
-    def __init__(self, store: CategoryStore) -> None:
-        self.encoder = Handle(Encoder(QUICK))
-        self.personalizer = Handle(Personalizer(QUICK, store, self.encoder, BUDGET))  # type: ignore[arg-type]
-        self.normal = Handle(NormalScorer(QUICK, store, BUDGET))
-        self.text = Handle(TextScorer(QUICK, store, BUDGET))
+    def __init__(self, store: CategoryStore, profile: Profile = QUICK) -> None:
+        self.encoder = Handle(Encoder(profile))
+        self.personalizer = Handle(Personalizer(profile, store, self.encoder, BUDGET))  # type: ignore[arg-type]
+        self.normal = Handle(NormalScorer(profile, store, BUDGET))
+        self.text = Handle(TextScorer(profile, store, BUDGET))
         handles: Any = (self.encoder, self.personalizer, self.normal, self.text)
-        self.branches = Branches(QUICK, *handles, 60.0)
+        self.branches = Branches(profile, *handles, 60.0)
 
 
 @pytest.fixture(scope="module")
@@ -263,5 +266,20 @@ def test_draining_waits_for_those_in_flight(loop: asyncio.Runner, deployed: Depl
             with pytest.raises(UnavailableError, match="shutting down"), branches.admitted(1):
                 pass
         await asyncio.wait_for(draining, 30)
+
+    loop.run(main())
+
+
+def test_two_encoders_score_as_the_library_does(loop: asyncio.Runner, tmp_path: Path) -> None:
+    other = QUICK.encoder.model_copy(update={"levels": (3,)})
+    profile: Profile = QUICK.model_copy(update={"patch_encoder": other})
+    store = CategoryStore(tmp_path.as_uri())
+    ref = onboard("checks", [checks(0), checks(1)], profile, store).ref
+    (expected,) = TripletScorer(profile, store).score([checks(400)], [ref])
+
+    async def main() -> None:
+        score = await Deployed(store, profile).branches.score(resize(checks(400), 64), ref, time.monotonic() + 60)
+        found = (score.s_p, score.s_n, score.s_text)
+        assert found == pytest.approx((expected.s_p, expected.s_n, expected.s_text), abs=1e-5)
 
     loop.run(main())
