@@ -39,6 +39,15 @@ class DiffusionSettings(_Settings):
     resolution: int = Field(gt=0, description="side of the pictures the model draws, pixels")
     steps: int = Field(gt=0, description="steps of a whole denoising run, t = 1")
     guidance: float = Field(ge=1.0, description="classifier-free guidance; 1 is none and costs half")
+    solver: Literal["ddim", "dpm++", "unipc"] = _since(
+        "ddim", description="DDIM, DPM-Solver++ for 15 to 25 steps of a whole run, UniPC for 5 to 10"
+    )
+    small_vae: str | None = _since(
+        None, description="an autoencoder of few layers in the place of the model's own; directory or hub repository"
+    )
+    gpu_precision: Literal["float32", "bfloat16"] = _since(
+        "float32", description="what UNet and autoencoder compute in on a GPU; a CPU takes float32"
+    )
 
 
 class CustomisationSettings(_Settings):
@@ -75,7 +84,11 @@ class Profile(_Settings):
     customisation: CustomisationSettings
     pool: PoolSettings
     t: Fraction = Field(description="how far a query is noised, as a fraction of the schedule (eq. 3)")
-    prompts: int = Field(ge=1, le=10, description="normal-state prompts tried on each query (eq. 2)")
+    prompts: int = Field(
+        ge=0,
+        le=10,
+        description="normal-state prompts tried on each query (eq. 2); 0: the empty prompt alone",
+    )
     alpha: float = Field(ge=0, description="weight of S_N (eq. 7)")
     beta: float = Field(ge=0, description="weight of S_text (eq. 7)")
     fusion: Literal["sum", "calibrated"] = Field(

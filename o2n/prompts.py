@@ -63,7 +63,10 @@ def class_prompt(object_word: str) -> str:
 
 
 def personal_prompts(object_word: str, count: int) -> list[str]:
-    """The first `count` (1-10) normal-state prompts that a query is redrawn with (eq. 2), states taking turns."""
+    """The first `count` (0-10) normal-state prompts that a query is redrawn with (eq. 2), states taking turns; of none
+    the empty one is left, the "w/o text" of the paper's table 5."""
+    if count == 0:
+        return [""]
     return [
         template.format(PERSONAL_STATES[index % len(PERSONAL_STATES)].format(object_word))
         for index, template in enumerate(PERSONAL_TEMPLATES[:count])
