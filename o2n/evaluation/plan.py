@@ -1,6 +1,7 @@
 """The whole evaluation: which units there are, and running those whose outcome is not known yet, on Ray."""
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -125,6 +126,7 @@ def _bounded(runs: list[Run], submit: Callable[[Run], ray.ObjectRef], in_flight:
 
 def _run_one(one: Run, profile: Profile) -> str:
     """On a worker; what a user can mend comes back in words, so that it never sinks the others."""
+    warnings.filterwarnings("ignore", module="peft")  # it tells of each adapter that comes or goes
     try:
         outcome = run(one.unit, profile, one.pool)
     except O2NError as error:

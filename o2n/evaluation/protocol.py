@@ -94,7 +94,7 @@ class Outcome(BaseModel):
 
 def digest(unit: Unit, profile: Profile, identity: str) -> str:
     """Under which the outcome of `unit` is kept: of all names of pictures and settings, of the weights (`identity`,
-    `Foundation.identity`), and of the method's own source."""
+    `Foundation.identity`), and of the method's own module."""
     settings = {
         "category": [unit.dataset, unit.category, unit.object_word],
         "references": [sample.key for sample in unit.references],
@@ -131,7 +131,7 @@ def run(unit: Unit, profile: Profile, pool: Path | None) -> Outcome:
     parts = dict(found.parts)
     if isinstance(fitted, OneToNormalFitted):
         for count in unit.prompts:
-            found_with = [fitted.personal([s.read() for s in batch], fitted.prompts(count)) for batch in batches]
+            found_with = [fitted.personal([s.read() for s in batch], count) for batch in batches]
             parts[prompts_part(count)] = np.concatenate(found_with)
         if pool:
             _write_pool(pool, fitted.pool(unit.pool))
@@ -224,6 +224,7 @@ def _read_pool(file: Path) -> list[Picture]:
 
 @cache
 def _source(method: str) -> str:
-    """Of the file that a method is written in."""
-    file = inspect.getsourcefile(ALL_METHODS[method])
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
+    """What a method is written in: the `REVISION` of its module, if that has one, or else a digest of its source."""
+    module = inspect.getmodule(ALL_METHODS[method])
+    revision = getattr(module, "REVISION", None)
+    return hashlib.sha256(inspect.getsource(module).encode()).hexdigest() if revision is None else str(revision)  # type: ignore[arg-type]

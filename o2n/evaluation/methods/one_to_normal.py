@@ -1,11 +1,9 @@
 """One-to-Normal itself as one of the methods: onboarded into a store that lasts as long as it is fitted."""
 
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from o2n import images
@@ -13,19 +11,20 @@ from o2n.branches import PersonalBranch
 from o2n.category import VersionRef
 from o2n.customize import load_adapter, unload_adapter
 from o2n.evaluation.methods.interface import Scored
-from o2n.features import patch_features
+from o2n.features import features_to_compare
 from o2n.foundation import load_foundation
 from o2n.fusion import Score, image_score
 from o2n.images import Picture
 from o2n.onboard import onboard
-from o2n.personalize import noise_for, personalize
 from o2n.pool import draw_pool
 from o2n.profiles import Profile
-from o2n.prompts import personal_prompts
 from o2n.store import CategoryStore
 from o2n.triplet import BATCH, TripletScorer
 
 BRANCHES = ("S_P", "S_N", "S_text")
+
+# Outcomes are kept for as long as this stays the same: raise it when what is computed changes.
+REVISION = 1
 
 _ADAPTER = "o2n_evaluation"
 
@@ -71,41 +70,24 @@ class OneToNormalFitted:
         """Everything about each picture, its counterpart too."""
         return TripletScorer(self.profile, self.store).score(pictures, [self.ref] * len(pictures))
 
-    def personal(self, pictures: list[Picture], prompts: Sequence[str]) -> NDArray[np.float64]:
-        """S_P of each picture, float64 (N,), had it been redrawn with `prompts`: the ablation of the paper's table 5.
-
-        In a calibrated profile it is on the scale of the version's own prompts.
+    def personal(self, pictures: list[Picture], prompts: int) -> NDArray[np.float64]:
+        """S_P of each picture, float64 (N,), had it been redrawn with so many prompts, 0 being the empty one: the
+        ablation of the paper's table 5. In a calibrated profile it is on the scale of the profile's own number.
         """
-        foundation, side = load_foundation(self.profile), self.profile.diffusion.resolution
-        model, levels = foundation.diffusion, self.profile.encoder.levels
+        profile = self.profile.model_copy(update={"prompts": prompts})
+        foundation = replace(load_foundation(self.profile), profile=profile)
+        manifest = self.store.manifest(self.ref)
+        ref = self.store.publish(manifest.model_copy(update={"category": f"prompts-{prompts}", "profile": profile}))
         branch = PersonalBranch(foundation, self.store)
-        adapter = self.store.manifest(self.ref).blobs["adapter"]
-        text = model.embed(list(prompts))
         found: list[float] = []
-        load_adapter(model, _ADAPTER, self.store.get_blob(adapter))
-        try:
-            for start in range(0, len(pictures), BATCH):
-                part = [images.resize(picture, side) for picture in pictures[start : start + BATCH]]
-                counterparts = personalize(
-                    model,
-                    part,
-                    [text] * len(part),
-                    [_ADAPTER] * len(part),
-                    torch.stack([noise_for(one, adapter.sha256, model.latent_shape) for one in part]).to(model.device),
-                    t=self.profile.t,
-                    steps=self.profile.diffusion.steps,
-                    guidance=self.profile.diffusion.guidance,
-                )
-                queries, redrawn = (patch_features(foundation.clip, x, levels) for x in (part, counterparts))
-                local = branch.distances(queries, redrawn, [self.ref] * len(part))
-                found += [image_score(one) for one in local.numpy()]
-        finally:
-            unload_adapter(model, _ADAPTER)
+        for start in range(0, len(pictures), BATCH):
+            part = [images.resize(one, profile.diffusion.resolution) for one in pictures[start : start + BATCH]]
+            refs = [ref] * len(part)
+            queries, redrawn = (
+                features_to_compare(foundation, shown) for shown in (part, branch.counterparts(part, refs))
+            )
+            found += [image_score(local) for local in branch.distances(queries, redrawn, refs).numpy()]
         return np.array(found)
-
-    def prompts(self, count: int) -> list[str]:
-        """The first `count` prompts that queries are redrawn with; none is the empty one."""
-        return personal_prompts(self.object_word, count) if count else [""]
 
     def pool(self, count: int) -> list[Picture]:
         """`count` generated good pictures, uint8 (R, R, 3), for other methods to use (the paper's section 3.4)."""
