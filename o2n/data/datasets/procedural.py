@@ -12,7 +12,7 @@ from o2n.data.defects import UNSEEN_DEFECTS
 from o2n.data.procedural import EVALUATION, Category, Pictures, draw
 from o2n.images import Picture
 
-STYLE = 2026  # the category of each family
+STYLE = 2026  # the category judged in each family
 NORMALS = 64
 EACH = 30  # queries of each sort
 _NORMAL_SEED, _QUERY_SEED = 1 << 22, 1 << 20
