@@ -18,9 +18,10 @@ from o2n.category import Manifest, VersionRef
 from o2n.customize import load_adapter, read_adapter
 from o2n.errors import FoundationError, IntegrityError
 from o2n.features import personal_distance
-from o2n.foundation import DiffusionModel, Foundation
+from o2n.foundation import Foundation
 from o2n.images import Picture
 from o2n.loaded import Loaded
+from o2n.models import DiffusionModel
 from o2n.personalize import noise_for, personalize
 from o2n.prompts import personal_prompts
 from o2n.store import CategoryStore
@@ -82,10 +83,8 @@ class PersonalBranch:
         """
         model = self._foundation.diffusion
         with self._slots.holding([]), torch.inference_mode():
-            check_numbers(
-                "diffusion model",
-                model.unet(torch.zeros(1, *model.latent_shape, device=model.device), 0, model.embed([""])).sample,
-            )
+            blank = torch.zeros(1, *model.latent_shape, device=model.device)
+            check_numbers("diffusion model", model.predict(blank, torch.tensor(0), model.embed([""])))
 
     def _load(self, ref: VersionRef) -> "_Adapter":
         model, profile = self._foundation.diffusion, self._foundation.profile

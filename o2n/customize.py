@@ -22,8 +22,8 @@ from torchvision.transforms import v2
 from o2n.data.defects import TRAINING_DEFECTS
 from o2n.data.procedural import spoil_photographs
 from o2n.errors import IntegrityError
-from o2n.foundation import DiffusionModel
 from o2n.images import Picture
+from o2n.models import DiffusionModel
 from o2n.profiles import CustomisationSettings
 from o2n.prompts import class_prompt, instance_prompt
 
@@ -168,14 +168,14 @@ def _denoising_loss(model: DiffusionModel, x0: Tensor, text: Tensor, shown: Tens
 
     Args: x0, shown: (B, C, h, w); text: (1, tokens, width); most: (B,), the largest t of each, in [0, 1].
     """
-    scheduler = model.scheduler(steps=1)
+    scheduler = model.noising()
     t = (torch.rand(len(x0)) * most * scheduler.config.num_train_timesteps).long().to(x0.device)
     noise = torch.randn(x0.shape).to(x0.device)
     noised = scheduler.add_noise(shown, noise, t)
     alpha = scheduler.alphas_cumprod.to(x0.device)[t].view(-1, 1, 1, 1)
     # The noise that would have made `noised` of x0.
     noise = noise + (alpha / (1 - alpha)).sqrt() * (shown - x0)
-    prediction = model.unet(noised, t, text.expand(len(x0), -1, -1)).sample
+    prediction = model.predict(noised, t, text.expand(len(x0), -1, -1))
     targets: dict[str, Callable[[], Tensor]] = {
         "epsilon": lambda: noise,
         "sample": lambda: x0,

@@ -4,8 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from o2n.foundation import Foundation, VisionModel, to_unit
+from o2n.foundation import Foundation
 from o2n.images import Picture
+from o2n.models import VisionModel, to_unit
 
 
 @torch.inference_mode()

@@ -10,24 +10,21 @@ import functools
 import hashlib
 import json
 import logging
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import open_clip
 import safetensors.torch
 import timm
 import torch
-import torch.nn.functional as F
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from o2n.errors import FoundationError
-from o2n.images import Picture
+from o2n.models import ClipModel, DiffusionModel, LinearMaps, Tokenizer, VisionModel
 from o2n.profiles import DiffusionSettings, EncoderSettings, Profile
 from o2n.settings import get_settings
 
@@ -38,144 +35,7 @@ EMBEDDED_LEVELS = (2, 4, 5)
 
 TIMM = "timm:"
 
-Tokenizer = Callable[[list[str]], Tensor]
-
 logger = logging.getLogger(__name__)
-
-
-class LinearMaps(nn.Module):
-    """One trained linear map per level, from patch features into the space of the text features (F' of eq. 6)."""
-
-    def __init__(self, levels: int, width: int, embed_dim: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(levels, width, embed_dim) * width**-0.5)
-        self.bias = nn.Parameter(torch.zeros(levels, embed_dim))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """float32 (..., L, G, D) -> (..., L, G, E)."""
-        return features @ self.weight.to(features.dtype) + self.bias[:, None].to(features.dtype)
-
-
-@dataclass(frozen=True, eq=False)
-class VisionModel:
-    """An encoder of pictures in evaluation mode: a vision transformer of timm, such as a DINOv2 or a DINOv3."""
-
-    model: Any
-    resolution: int
-    mean: Tensor
-    std: Tensor
-
-    @property
-    def depth(self) -> int:
-        """How many blocks it has."""
-        return len(self.model.blocks)
-
-    def blocks(self, pictures: Tensor, levels: tuple[int, ...]) -> list[Tensor]:
-        """What the blocks `levels`, counted from 1, put out: of each float32 (B, G, D), without prefix tokens.
-
-        Normalised like the last block's, as DINOv2's own `get_intermediate_layers` does it.
-
-        Args: pictures: float32 (B, 3, H, W) in [0, 1].
-        """
-        return self.model.forward_intermediates(
-            self.pixels(pictures),
-            indices=[level - 1 for level in levels],
-            norm=True,
-            stop_early=True,
-            intermediates_only=True,
-            output_fmt="NLC",
-        )
-
-    def pixels(self, pictures: Tensor) -> Tensor:
-        """float32 (B, 3, H, W) in [0, 1] -> normalised float32 (B, 3, R, R) on the model's device."""
-        x = pictures.to(self.mean.device)
-        if x.shape[-2:] != (self.resolution, self.resolution):
-            x = F.interpolate(x, size=(self.resolution,) * 2, mode="bicubic", antialias=True).clamp(0, 1)
-        return (x - self.mean) / self.std
-
-
-@dataclass(frozen=True, eq=False)
-class ClipModel(VisionModel):
-    """The same of an open_clip model, which also reads. `maps` are the trained linear maps of its levels, if any."""
-
-    tokenize: Tokenizer
-    maps: LinearMaps | None = None
-
-    @property
-    def depth(self) -> int:
-        return self.model.visual.transformer.layers
-
-    def blocks(self, pictures: Tensor, levels: tuple[int, ...]) -> list[Tensor]:
-        """As they come out of the blocks: what brings them into the space of the texts normalises them itself."""
-        return self.model.visual.forward_intermediates(
-            self.pixels(pictures),
-            indices=[level - 1 for level in levels],
-            stop_early=True,
-            intermediates_only=True,
-            output_fmt="NLC",
-        )["image_intermediates"]
-
-
-@dataclass(frozen=True, eq=False)
-class DiffusionModel:
-    """The diffusion model in evaluation mode.
-
-    Without a `vae` it works on pixels: the latent is the picture itself, its squares of `fold` × `fold` pixels laid
-    into channels (Hoogeboom et al., 2023, "simple diffusion"), which loses nothing and spares the UNet its dearest
-    level.
-    """
-
-    unet: Any
-    text_encoder: Any
-    tokenize: Tokenizer
-    scheduler_config: dict[str, Any]
-    vae: Any | None
-    resolution: int
-
-    @property
-    def device(self) -> torch.device:
-        return self.unet.device
-
-    @property
-    def fold(self) -> int:
-        """Pixels along a side of the square that one place of the latent stands for."""
-        if self.vae is None:
-            return math.isqrt(self.unet.config.in_channels // 3)
-        return 2 ** (len(self.vae.config.block_out_channels) - 1)
-
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """(C, h, w) of one picture's latent."""
-        side = self.resolution // self.fold
-        return (self.unet.config.in_channels, side, side)
-
-    def scheduler(self, steps: int) -> DDIMScheduler:
-        """A fresh DDIM scheduler whose timesteps are set for `steps` steps of a whole run."""
-        scheduler = DDIMScheduler.from_config(self.scheduler_config)
-        scheduler.set_timesteps(steps)
-        return scheduler
-
-    @torch.inference_mode()
-    def encode(self, pictures: list[Picture]) -> Tensor:
-        """uint8 (R, R, 3) pictures -> latents float32 (B, C, h, w)."""
-        x = to_unit(pictures, self.device) * 2 - 1
-        if self.vae is None:
-            return F.pixel_unshuffle(x, self.fold)
-        return self.vae.encode(x).latent_dist.mode() * self.vae.config.scaling_factor
-
-    @torch.inference_mode()
-    def decode(self, latents: Tensor) -> Tensor:
-        """Latents float32 (B, C, h, w) -> pictures float32 (B, 3, R, R) in [0, 1]."""
-        if self.vae is None:
-            x = F.pixel_shuffle(latents, self.fold)
-        else:
-            x = self.vae.decode(latents / self.vae.config.scaling_factor).sample
-        return (x.clamp(-1, 1) + 1) / 2
-
-    @torch.inference_mode()
-    def embed(self, prompts: list[str]) -> Tensor:
-        """Prompts -> text conditioning float32 (B, tokens, width)."""
-        return self.text_encoder(self.tokenize(prompts).to(self.device))[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,16 +50,6 @@ class Foundation:
     comparing: VisionModel
     diffusion: DiffusionModel
     identity: str
-
-
-def to_unit(pictures: list[Picture], device: torch.device) -> Tensor:
-    """uint8 (H, W, 3) pictures of one size -> float32 (B, 3, H, W) in [0, 1]."""
-    return torch.from_numpy(np.stack(pictures)).to(device).permute(0, 3, 1, 2).float() / 255
-
-
-def to_pictures(x: Tensor) -> list[Picture]:
-    """float32 (B, 3, H, W) in [0, 1] -> uint8 (H, W, 3) pictures."""
-    return list(np.ascontiguousarray((x * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()))
 
 
 def pick_device() -> torch.device:
@@ -338,19 +188,29 @@ def _load_diffusion(settings: DiffusionSettings, device: torch.device, weights: 
             scheduler = load(DDIMScheduler, "scheduler")
             # A model of pixels has no autoencoder; one of latents does not work without it.
             if unet.config.in_channels != 3:
-                vae = _frozen(load(AutoencoderKL, "vae"), device)
+                vae = load(AutoencoderKL, "vae") if settings.small_vae is None else _small_vae(settings.small_vae)
     except Exception as error:  # diffusers, transformers and the hub each raise their own kinds
         raise _cannot_load("diffusion model", source, error) from error
     if device.type == "cpu":
         _pointwise_as_products(unet)
+    else:
+        # Convolutions on tensor cores want their channels last, and half the bits where the profile allows it.
+        form = {"memory_format": torch.channels_last, "dtype": getattr(torch, settings.gpu_precision)}
+        unet, vae = unet.to(**form), vae.to(**form) if vae else None
     return DiffusionModel(
         unet=_frozen(unet, device),
         text_encoder=_frozen(text_encoder, device),
         tokenize=tokenize,
         scheduler_config=dict(scheduler.config),
-        vae=vae,
+        vae=_frozen(vae, device) if vae else None,
         resolution=settings.resolution,
+        solver=settings.solver,
     )
+
+
+def _small_vae(source: str) -> Any:
+    """An autoencoder distilled into a few layers, which knows the latents of the large one."""
+    return AutoencoderTiny.from_pretrained(source, use_safetensors=True)
 
 
 def _from_pretrained(source: str, revision: str | None, kind: Any, folder: str) -> Any:

@@ -11,8 +11,8 @@ from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from o2n import images
-from o2n.foundation import DiffusionModel, to_unit
 from o2n.images import Picture
+from o2n.models import DiffusionModel, to_unit
 
 BASE = "__base__"  # peft's name for "no adapter"
 
@@ -85,7 +85,7 @@ def redraw(
     steps: int,
     guidance: float,
 ) -> Tensor:
-    """x̂ = D_θ(√α_t x + √(1-α_t) ε, c, t), eq. (3), denoised by DDIM (Song et al., 2021) without added noise.
+    """x̂ = D_θ(√α_t x + √(1-α_t) ε, c, t), eq. (3), denoised by the model's solver, which adds no noise of its own.
 
     At t = 1 the run starts from the noise itself: √α_T is small but not 0, and would let the query shine through.
 
@@ -102,17 +102,19 @@ def redraw(
     timesteps = scheduler.timesteps[steps - taken :]
     if taken == 0:
         return latents
-    x = noise if taken == steps else scheduler.add_noise(latents, noise, timesteps[:1].to(latents.device))
+    x = noise if taken == steps else model.noising().add_noise(latents, noise, timesteps[:1].to(latents.device))
+    if hasattr(scheduler, "set_begin_index"):  # those that remember their earlier steps must be told which was first
+        scheduler.set_begin_index(steps - taken)
     if guidance > 1:
         text = torch.cat([model.embed([""]).expand_as(text), text])
         adapters = adapters * 2
     with mixed_adapters(model.unet, adapters):
         for step in timesteps:
             if guidance > 1:
-                unguided, guided = model.unet(torch.cat([x, x]), step, text).sample.chunk(2)
+                unguided, guided = model.predict(torch.cat([x, x]), step, text).chunk(2)
                 prediction = unguided + guidance * (guided - unguided)
             else:
-                prediction = model.unet(x, step, text).sample
+                prediction = model.predict(x, step, text)
             x = scheduler.step(prediction, step, x).prev_sample
     return x
 

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from o2n import prompts
-from o2n.foundation import DiffusionModel, to_pictures, to_unit
 from o2n.images import Picture
+from o2n.models import DiffusionModel, to_pictures, to_unit
 from o2n.personalize import BASE, MAX_BATCH, personalize, redraw, seeded_noise
 from o2n.profiles import Profile
 

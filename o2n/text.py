@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from o2n import prompts
-from o2n.foundation import ClipModel
+from o2n.models import ClipModel
 
 # CLIP's own logit scale at the end of its training, and what the linear maps are trained with.
 LOGIT_SCALE = 100.0

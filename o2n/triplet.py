@@ -4,9 +4,10 @@ from o2n import images
 from o2n.branches import NormalBranch, PersonalBranch, TextBranch
 from o2n.category import VersionRef
 from o2n.features import features_to_compare, features_to_read
-from o2n.foundation import load_foundation, to_pictures
+from o2n.foundation import load_foundation
 from o2n.fusion import Score, fuse_maps
 from o2n.images import Picture
+from o2n.models import to_pictures
 from o2n.profiles import Profile
 from o2n.store import CategoryStore
 

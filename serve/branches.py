@@ -19,9 +19,10 @@ from o2n.category import VersionRef
 from o2n.errors import O2NError
 from o2n.features import features_to_compare, patch_features
 from o2n.feedback import accept_normal
-from o2n.foundation import load_foundation, to_pictures, to_unit
+from o2n.foundation import load_foundation
 from o2n.fusion import Local
 from o2n.images import Picture
+from o2n.models import to_pictures, to_unit
 from o2n.profiles import Profile
 from o2n.references import References
 from o2n.store import CategoryStore

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from o2n import images
 from o2n.bank import MemoryBank
 from o2n.features import patch_features
-from o2n.foundation import ClipModel, load_from
+from o2n.foundation import load_from
 from o2n.images import Picture
+from o2n.models import ClipModel
 from o2n.profiles import TINY
 
 PATCH, STRIDE, SIZE = 8, 4, 64

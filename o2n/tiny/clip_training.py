@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchmetrics.functional.classification import binary_auroc
 
 from o2n.data.procedural import TRAINING, VALIDATION, Category, abnormal_captions, draw, normal_captions
-from o2n.foundation import ClipModel, DiffusionModel, to_pictures
+from o2n.models import ClipModel, DiffusionModel, to_pictures
 from o2n.personalize import BASE, redraw
 from o2n.profiles import TINY
 from o2n.prompts import personal_prompts

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from o2n.data.procedural import TRAINING, VALIDATION, Category, abnormal_captions, draw, normal_captions
 from o2n.evaluation.metrics import masked_error, ssim_outside
-from o2n.foundation import DiffusionModel
+from o2n.models import DiffusionModel
 from o2n.personalize import BASE, redraw, seeded_noise
 from o2n.tiny.training import Plan, Prompts, Trainer, any_word, categories, draw_category, plain_attention, to_tensor
 
@@ -69,7 +69,7 @@ def _batch(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, list[str]]
 
 
 def _loss(model: DiffusionModel, clean: Tensor, spoilt: Tensor, masks: Tensor, tokens: Tensor) -> Tensor:
-    scheduler = model.scheduler(steps=1)
+    scheduler = model.noising()
     count = len(clean)
     # Queries are redrawn from small t alone: most of the training goes where most of the use is.
     often = torch.rand(count) < 0.85

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from o2n.data.procedural import TRAINING, Category, Pictures, draw
-from o2n.foundation import Tokenizer
+from o2n.models import Tokenizer
 
 AVERAGE = 0.998  # decay of the running average of the weights; what is shipped is the average
 

@@ -6,8 +6,9 @@ import torch
 
 from o2n.bank import MemoryBank
 from o2n.features import patch_features, personal_distance
-from o2n.foundation import load_foundation, to_unit
+from o2n.foundation import load_foundation
 from o2n.images import resize
+from o2n.models import to_unit
 from o2n.text import abnormal_probability, map_to_text, text_features
 from tests.helpers import QUICK, checks, stripes
 

@@ -12,7 +12,8 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from o2n.errors import FoundationError
-from o2n.foundation import EMBEDDED, load_foundation, load_from, pick_device, to_pictures
+from o2n.foundation import EMBEDDED, load_foundation, load_from, pick_device
+from o2n.models import to_pictures
 from o2n.personalize import BASE, redraw, seeded_noise
 from o2n.profiles import TINY, Profile
 from o2n.tiny.weights import FILES

@@ -1,15 +1,19 @@
 """Equations (2) and (3): what t does, which redrawing is chosen, many adapters in one batch."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from o2n.category import BlobRef
 from o2n.customize import customize, load_adapter, unload_adapter
-from o2n.foundation import DiffusionModel, Foundation, to_pictures, to_unit
+from o2n.foundation import Foundation
 from o2n.images import Picture, resize
+from o2n.models import SOLVERS, DiffusionModel, to_pictures, to_unit
 from o2n.personalize import BASE, most_similar, noise_for, personalize, redraw, seeded_noise
 from tests.helpers import QUICK, checks, stripes
 
@@ -46,10 +50,16 @@ def redrawn(
     return redraw(model, x, noise(model, count), text(model, count), adapters, t=t, steps=8, guidance=guidance)
 
 
-def test_t_of_nought_returns_the_query_itself(model: DiffusionModel) -> None:
+def with_solver(model: DiffusionModel, solver: str) -> DiffusionModel:
+    return replace(model, solver=solver)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_t_of_nought_returns_the_query_itself(model: DiffusionModel, solver: str) -> None:
     queries = [checks(0), checks(1)]
     texts = [text(model, 2)] * 2
-    found = personalize(model, queries, texts, [BASE] * 2, noise(model, 2), t=0, steps=8, guidance=1)
+    solved = with_solver(model, solver)
+    found = personalize(solved, queries, texts, [BASE] * 2, noise(model, 2), t=0, steps=8, guidance=1)
     assert all(np.array_equal(a, b) for a, b in zip(to_pictures(found), queries, strict=True))
 
 
@@ -59,19 +69,51 @@ def test_the_smaller_t_the_closer_to_the_query(model: DiffusionModel) -> None:
     assert distances == sorted(distances)
 
 
-def test_t_of_one_forgets_the_query(model: DiffusionModel) -> None:
-    x = latents(model, 2)
-    assert torch.equal(redrawn(model, x, [BASE] * 2, 1.0), redrawn(model, x.flip(0), [BASE] * 2, 1.0))
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_t_of_one_forgets_the_query(model: DiffusionModel, solver: str) -> None:
+    x, solved = latents(model, 2), with_solver(model, solver)
+    assert torch.equal(redrawn(solved, x, [BASE] * 2, 1.0), redrawn(solved, x.flip(0), [BASE] * 2, 1.0))
 
 
-def test_t_below_one_remembers_the_query(model: DiffusionModel) -> None:
-    x = latents(model, 2)
-    assert not torch.allclose(redrawn(model, x, [BASE] * 2, 0.5), redrawn(model, x.flip(0), [BASE] * 2, 0.5))
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_t_below_one_remembers_the_query(model: DiffusionModel, solver: str) -> None:
+    x, solved = latents(model, 2), with_solver(model, solver)
+    assert not torch.allclose(redrawn(solved, x, [BASE] * 2, 0.5), redrawn(solved, x.flip(0), [BASE] * 2, 0.5))
 
 
-@pytest.mark.parametrize("guidance", [1.0, 3.0])
-def test_mixed_adapters_give_what_each_gives_alone(model: DiffusionModel, guidance: float) -> None:
-    x, adapters = latents(model, 4), ["one", "two", BASE, "one"]
+def test_all_solvers_solve_the_same_equation(model: DiffusionModel) -> None:
+    """With very many steps DDIM comes to where the others are with few."""
+    x = latents(model, 1)
+
+    def solution(solver: str, steps: int) -> torch.Tensor:
+        solved = with_solver(model, solver)
+        return redraw(solved, x, noise(model, 1), text(model, 1), ["one"], t=0.5, steps=steps, guidance=1.0)
+
+    exact = solution("ddim", 200)
+    off = {solver: (solution(solver, 16) - exact).abs().mean().item() for solver in SOLVERS}
+    assert off["dpm++"] < off["ddim"]
+    assert off["unipc"] < off["ddim"]
+
+
+@given(steps=st.integers(1, 8), t=st.floats(0, 1))
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_share_t_of_all_steps_is_taken(model: DiffusionModel, steps: int, t: float) -> None:
+    """Eq. (3): round(t · steps) of them, the last ones."""
+    seen: list[int] = []
+    hook = model.unet.register_forward_pre_hook(lambda module, args: seen.append(int(args[1])))
+    x = latents(model, 1)
+    try:
+        found = redraw(model, x, noise(model, 1), text(model, 1), [BASE], t=t, steps=steps, guidance=1.0)
+    finally:
+        hook.remove()
+    taken = round(t * steps)
+    assert seen == model.scheduler(steps).timesteps[steps - taken :].tolist()
+    assert taken > 0 or torch.equal(found, x)
+
+
+@pytest.mark.parametrize(("guidance", "solver"), [(1.0, "ddim"), (3.0, "dpm++"), (1.0, "unipc")])
+def test_mixed_adapters_give_what_each_gives_alone(model: DiffusionModel, guidance: float, solver: str) -> None:
+    x, adapters, model = latents(model, 4), ["one", "two", BASE, "one"], with_solver(model, solver)
     together = redrawn(model, x, adapters, 0.5, guidance)
     for index, adapter in enumerate(adapters):
         alone = redrawn(model, x, [adapter] * 4, 0.5, guidance)

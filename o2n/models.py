@@ -1,0 +1,184 @@
+"""The models of the method as everything else sees them: encoders of pictures, CLIP, the diffusion model. Knows no
+profile and no file."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
+from torch import Tensor, nn
+
+from o2n.images import Picture
+
+Tokenizer = Callable[[list[str]], Tensor]
+
+# None of them adds noise on its way, so a counterpart is a function of the query, its noise and the prompt.
+SOLVERS: dict[str, Any] = {
+    "ddim": DDIMScheduler,  # Song et al., 2021
+    "dpm++": DPMSolverMultistepScheduler,  # Lu et al., 2022, DPM-Solver++ of second order
+    "unipc": UniPCMultistepScheduler,  # Zhao et al., 2023: made for 5 to 10 steps
+}
+
+
+class LinearMaps(nn.Module):
+    """One trained linear map per level, from patch features into the space of the text features (F' of eq. 6)."""
+
+    def __init__(self, levels: int, width: int, embed_dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(levels, width, embed_dim) * width**-0.5)
+        self.bias = nn.Parameter(torch.zeros(levels, embed_dim))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """float32 (..., L, G, D) -> (..., L, G, E)."""
+        return features @ self.weight.to(features.dtype) + self.bias[:, None].to(features.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class VisionModel:
+    """An encoder of pictures in evaluation mode: a vision transformer of timm, such as a DINOv2 or a DINOv3."""
+
+    model: Any
+    resolution: int
+    mean: Tensor
+    std: Tensor
+
+    @property
+    def depth(self) -> int:
+        """How many blocks it has."""
+        return len(self.model.blocks)
+
+    def blocks(self, pictures: Tensor, levels: tuple[int, ...]) -> list[Tensor]:
+        """What the blocks `levels`, counted from 1, put out: of each float32 (B, G, D), without prefix tokens.
+
+        Normalised like the last block's, as DINOv2's own `get_intermediate_layers` does it.
+
+        Args: pictures: float32 (B, 3, H, W) in [0, 1].
+        """
+        return self.model.forward_intermediates(
+            self.pixels(pictures),
+            indices=[level - 1 for level in levels],
+            norm=True,
+            stop_early=True,
+            intermediates_only=True,
+            output_fmt="NLC",
+        )
+
+    def pixels(self, pictures: Tensor) -> Tensor:
+        """float32 (B, 3, H, W) in [0, 1] -> normalised float32 (B, 3, R, R) on the model's device."""
+        x = pictures.to(self.mean.device)
+        if x.shape[-2:] != (self.resolution, self.resolution):
+            x = F.interpolate(x, size=(self.resolution,) * 2, mode="bicubic", antialias=True).clamp(0, 1)
+        return (x - self.mean) / self.std
+
+
+@dataclass(frozen=True, eq=False)
+class ClipModel(VisionModel):
+    """The same of an open_clip model, which also reads. `maps` are the trained linear maps of its levels, if any."""
+
+    tokenize: Tokenizer
+    maps: LinearMaps | None = None
+
+    @property
+    def depth(self) -> int:
+        return self.model.visual.transformer.layers
+
+    def blocks(self, pictures: Tensor, levels: tuple[int, ...]) -> list[Tensor]:
+        """As they come out of the blocks: what brings them into the space of the texts normalises them itself."""
+        return self.model.visual.forward_intermediates(
+            self.pixels(pictures),
+            indices=[level - 1 for level in levels],
+            stop_early=True,
+            intermediates_only=True,
+            output_fmt="NLC",
+        )["image_intermediates"]
+
+
+@dataclass(frozen=True, eq=False)
+class DiffusionModel:
+    """The diffusion model in evaluation mode.
+
+    Without a `vae` it works on pixels: the latent is the picture itself, its squares of `fold` × `fold` pixels laid
+    into channels (Hoogeboom et al., 2023, "simple diffusion"), which loses nothing and spares the UNet its dearest
+    level.
+    """
+
+    unet: Any
+    text_encoder: Any
+    tokenize: Tokenizer
+    scheduler_config: dict[str, Any]
+    vae: Any | None
+    resolution: int
+    solver: str = "ddim"
+
+    @property
+    def device(self) -> torch.device:
+        return self.unet.device
+
+    @property
+    def fold(self) -> int:
+        """Pixels along a side of the square that one place of the latent stands for."""
+        if self.vae is None:
+            return math.isqrt(self.unet.config.in_channels // 3)
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, h, w) of one picture's latent."""
+        side = self.resolution // self.fold
+        return (self.unet.config.in_channels, side, side)
+
+    def noising(self) -> DDIMScheduler:
+        """The schedule by which pictures are noised, whatever solver takes the noise away."""
+        return DDIMScheduler.from_config(self.scheduler_config)
+
+    def scheduler(self, steps: int) -> Any:
+        """A fresh scheduler of `SOLVERS` whose timesteps are set for `steps` steps of a whole run."""
+        scheduler = SOLVERS[self.solver].from_config(self.scheduler_config)
+        scheduler.set_timesteps(steps)
+        return scheduler
+
+    def predict(self, x: Tensor, t: Tensor, text: Tensor) -> Tensor:
+        """What the UNet makes of noised latents: float32 (B, C, h, w) -> float32, whatever the UNet computes in.
+
+        Args: t: (B,) or one for all; text: float32 (B, tokens, width).
+        """
+        dtype = self.unet.conv_in.weight.dtype  # `unet.dtype` may be that of an adapter
+        return self.unet(x.to(dtype), t, text.to(dtype)).sample.float()
+
+    @torch.inference_mode()
+    def encode(self, pictures: list[Picture]) -> Tensor:
+        """uint8 (R, R, 3) pictures -> latents float32 (B, C, h, w)."""
+        x = to_unit(pictures, self.device) * 2 - 1
+        if self.vae is None:
+            return F.pixel_unshuffle(x, self.fold)
+        encoded = self.vae.encode(x.to(self.vae.dtype))
+        latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
+        return latents.float() * self.vae.config.scaling_factor
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents float32 (B, C, h, w) -> pictures float32 (B, 3, R, R) in [0, 1]."""
+        if self.vae is None:
+            x = F.pixel_shuffle(latents, self.fold)
+        else:
+            x = self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample.float()
+        return (x.clamp(-1, 1) + 1) / 2
+
+    @torch.inference_mode()
+    def embed(self, prompts: list[str]) -> Tensor:
+        """Prompts -> text conditioning float32 (B, tokens, width)."""
+        return self.text_encoder(self.tokenize(prompts).to(self.device))[0].float()
+
+
+def to_unit(pictures: list[Picture], device: torch.device) -> Tensor:
+    """uint8 (H, W, 3) pictures of one size -> float32 (B, 3, H, W) in [0, 1]."""
+    return torch.from_numpy(np.stack(pictures)).to(device).permute(0, 3, 1, 2).float() / 255
+
+
+def to_pictures(x: Tensor) -> list[Picture]:
+    """float32 (B, 3, H, W) in [0, 1] -> uint8 (H, W, 3) pictures."""
+    return list(np.ascontiguousarray((x * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()))
