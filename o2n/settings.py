@@ -1,4 +1,5 @@
-"""What the environment decides: `O2N_STORE`, `O2N_S3_ENDPOINT`, `O2N_DEVICE`, `O2N_FALSE_POSITIVE_RATE`."""
+"""What the environment decides: `O2N_STORE`, `O2N_S3_ENDPOINT`, `O2N_DEVICE`, `O2N_FALSE_POSITIVE_RATE`, and for
+evaluations `O2N_CACHE` and `O2N_DINO`."""
 
 from pathlib import Path
 
@@ -26,6 +27,11 @@ class Settings(BaseSettings):
     false_positive_rate: float = Field(
         0.05, gt=0, lt=1, description="share of normal pictures that may be called anomalous, where none is asked for"
     )
+    cache: Path = Field(
+        default_factory=lambda: Path.home() / ".cache" / "o2n",
+        description="where competing methods keep what they were trained to",
+    )
+    dino: str | None = Field(None, description="DINOv2 or DINOv3 weights: a directory in timm's hub layout, or a name")
 
 
 def get_settings() -> Settings:
