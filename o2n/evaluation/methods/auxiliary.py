@@ -1,4 +1,4 @@
-"""Auxiliary pictures, of categories that nobody is judged on, and what methods were trained to on them, kept on disk."""
+"""Auxiliary pictures, of categories that nobody is judged on, and what was trained on them, kept on disk."""
 
 import hashlib
 import os

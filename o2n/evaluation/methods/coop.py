@@ -18,8 +18,9 @@ from o2n.data.defects import TRAINING_DEFECTS
 from o2n.data.procedural import spoil_photographs
 from o2n.evaluation.methods.encoding import scored, wholes
 from o2n.evaluation.methods.interface import Scored
-from o2n.foundation import ClipModel, load_foundation
+from o2n.foundation import load_foundation
 from o2n.images import Picture
+from o2n.models import ClipModel
 from o2n.pool import warped
 from o2n.profiles import Profile
 from o2n.prompts import ABNORMAL_STATES, NORMAL_STATES

@@ -10,17 +10,17 @@ from torch import Tensor
 from o2n import images
 from o2n.evaluation.methods.interface import Scored
 from o2n.features import patch_features
-from o2n.foundation import ClipModel, to_unit
 from o2n.images import Picture
+from o2n.models import ClipModel, VisionModel, to_unit
 
 BATCH = 16
 
 
-def patches(clip: ClipModel, pictures: list[Picture], levels: tuple[int, ...]) -> Tensor:
+def patches(encoder: VisionModel, pictures: list[Picture], levels: tuple[int, ...]) -> Tensor:
     """`patch_features` of any number of pictures: float32 (N, L, G, D), D-vectors of length 1."""
-    small = [images.resize(picture, clip.resolution) for picture in pictures]
+    small = [images.resize(picture, encoder.resolution) for picture in pictures]
     parts = [small[start : start + BATCH] for start in range(0, len(small), BATCH)]
-    return torch.cat([patch_features(clip, part, levels).cpu() for part in parts])
+    return torch.cat([patch_features(encoder, part, levels).cpu() for part in parts])
 
 
 @torch.inference_mode()

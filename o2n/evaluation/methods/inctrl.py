@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from o2n.evaluation.methods.auxiliary import PROCEDURAL, Auxiliary, kept
 from o2n.evaluation.methods.encoding import as_grid, patches, scored, wholes
 from o2n.evaluation.methods.interface import Scored
-from o2n.foundation import ClipModel, Foundation, load_foundation
+from o2n.foundation import Foundation, load_foundation
 from o2n.images import Picture
+from o2n.models import ClipModel
 from o2n.profiles import Profile
 from o2n.text import LOGIT_SCALE, text_features
 
@@ -70,7 +70,7 @@ class InCTRL:
 
     name = "InCTRL"
 
-    def __init__(self, profile: Profile, auxiliary: Auxiliary = PROCEDURAL, epochs: int = 20) -> None:
+    def __init__(self, profile: Profile, auxiliary: Auxiliary = PROCEDURAL, epochs: int = 60) -> None:
         self._foundation, self.trained_on = load_foundation(profile), auxiliary.name
         # Whatever changes the outcome of the training must change these words.
         settings = f"1; {self._foundation.identity}; {profile.encoder}; {auxiliary.name}; {epochs}; {profile.seed}"
@@ -197,4 +197,3 @@ def _head(width: int) -> nn.Sequential:
         nn.Linear(64, 1),
         nn.Flatten(0),
     )
-

@@ -33,7 +33,8 @@ class Fitted(Protocol):
 class Method(Protocol):
     """A method with its settings. `name`: how tables call it."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def fit(self, references: list[Picture], object_word: str) -> Fitted:
         """Learn a category from uint8 (H, W, 3) pictures of good parts, of any sizes."""

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from o2n.evaluation.methods.encoding import as_grid, patches, scored, side_by_side
 from o2n.evaluation.methods.interface import Scored
-from o2n.foundation import ClipModel, load_foundation
+from o2n.foundation import load_foundation
 from o2n.images import Picture
+from o2n.models import VisionModel
 from o2n.profiles import Profile
 
 PROJECTED = 128  # dimensions in which the coreset is chosen (section 3.2)
@@ -24,23 +25,23 @@ class PatchCore:
         self._profile, self._share, self._neighbours = profile, share, neighbours
 
     def fit(self, references: list[Picture], object_word: str) -> "PatchCoreFitted":
-        clip, levels = load_foundation(self._profile).clip, self._profile.encoder.levels
-        known = aware(patches(clip, references, levels)).flatten(0, 1)
+        encoder, levels = load_foundation(self._profile).comparing, self._profile.comparing.levels
+        known = aware(patches(encoder, references, levels)).flatten(0, 1)
         bank = known[coreset(known, max(1, round(self._share * len(known))))]
-        return PatchCoreFitted(clip, levels, bank, self._neighbours)
+        return PatchCoreFitted(encoder, levels, bank, self._neighbours)
 
 
 @dataclass(frozen=True)
 class PatchCoreFitted:
     """bank: float32 (M, D), the coreset."""
 
-    clip: ClipModel
+    encoder: VisionModel
     levels: tuple[int, ...]
     bank: Tensor
     neighbours: int
 
     def score(self, pictures: list[Picture]) -> Scored:
-        found = [self._score(one) for one in aware(patches(self.clip, pictures, self.levels))]
+        found = [self._score(one) for one in aware(patches(self.encoder, pictures, self.levels))]
         scores, maps = zip(*found, strict=True)
         return scored(torch.stack(scores), torch.stack(maps))
 

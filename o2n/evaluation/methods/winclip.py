@@ -9,8 +9,9 @@ from torch import Tensor
 from o2n import images
 from o2n.evaluation.methods.encoding import BATCH, scored
 from o2n.evaluation.methods.interface import Scored
-from o2n.foundation import ClipModel, load_foundation, to_unit
+from o2n.foundation import load_foundation
 from o2n.images import Picture
+from o2n.models import ClipModel, to_unit
 from o2n.profiles import Profile
 from o2n.text import text_features
 
@@ -58,7 +59,7 @@ class WinCLIPFitted:
         covers = [cover(self.clip.model.visual.grid_size, side) for side in WINDOWS]
         read = [self._abnormal(windows) for windows in seen.windows]
         scales = [scores[:, None].expand(-1, patches), *map(harmonic, read, covers)]
-        maps = len(scales) / sum(1 / scale for scale in scales)
+        maps = len(scales) / (1 / torch.stack(scales)).sum(dim=0)
         if self.known is not None:
             unlike = [unlikeness(seen.patches, self.known.patches)]
             for own, known, covered in zip(seen.windows, self.known.windows, covers, strict=True):
