@@ -29,7 +29,7 @@ from o2n.data.datasets.mvtec import LAYOUT, load_folder
 from o2n.errors import O2NError
 from o2n.evaluation import sheets, tables
 from o2n.evaluation.plan import Run, Settings, complete, plan
-from o2n.evaluation.protocol import ALL_METHODS, OURS, Outcome, digest
+from o2n.evaluation.protocol import ALL_METHODS, OURS, Outcome
 from o2n.evaluation.results import Report, Sheet, write
 from o2n.evaluation.times import Times, times_table
 from o2n.options import OneLineErrorsCommand, connect_ray, print_json, profile_option
@@ -106,11 +106,10 @@ def main(
     settings = Settings(shots, draws, queries, pixels, pool, prompts)
     loaded = load(data.absolute(), datasets.split(",") if datasets else [])
     connect_ray()
-    identity, left_out = ray.get(ray.remote(num_cpus=1, num_gpus=gpus)(_survey).remote(profile, wanted))
+    identity, revisions, left_out = ray.get(ray.remote(num_cpus=1, num_gpus=gpus)(_survey).remote(profile, wanted))
     for method, why in left_out.items():
         click.echo(f"{method} is left out: {why}")
-    running = [method for method in wanted if method not in left_out]
-    runs = plan(loaded, running, settings, profile, identity, cache)
+    runs = plan(loaded, revisions, settings, profile, identity, cache)
     failed: list[str] = []
     times: list[Times] = []
     if not tables_only:
@@ -122,7 +121,7 @@ def main(
                 if error:
                     failed.append(f"{one.unit.name}: {error}")
                     bar.write(failed[-1])
-    times = take_times(runs, profile, identity, cache, gpus, measure=not tables_only)
+    times = take_times(runs, profile, gpus, measure=not tables_only)
     known = [outcome for one in runs if (outcome := one.outcome())]
     facts = [
         ("command", shlex.join(["python", "jobs/evaluate.py", *sys.argv[1:]])),
@@ -185,15 +184,13 @@ def report(
     return Report(f"Evaluation of profile {profile.name}", notes, (*made, *timed), tuple(pictures), tuple(facts))
 
 
-def take_times(
-    runs: list[Run], profile: Profile, identity: str, cache: Path, gpus: float, *, measure: bool
-) -> list[Times]:
+def take_times(runs: list[Run], profile: Profile, gpus: float, *, measure: bool) -> list[Times]:
     """Of each method on the first category, one after the other; those that are known are not measured again."""
     found = []
     task = ray.remote(num_cpus=1, num_gpus=gpus)(_times)
     plain = [one for one in runs if one.unit.method == OURS or not one.unit.pool]
     for run in {one.unit.method: one for one in reversed(plain)}.values():
-        file = cache / "times" / f"{digest(run.unit, profile, identity)}.json"
+        file = run.file.parent.parent / "times" / run.file.name
         try:
             found.append(Times.model_validate_json(file.read_bytes()))
             continue
@@ -248,18 +245,18 @@ def about(loaded: Loaded, settings: Settings, profile: Profile, identity: str) -
     ]
 
 
-def _survey(profile: Profile, methods: list[str]) -> tuple[str, dict[str, str]]:
-    """On a worker: which weights these are, and why some methods cannot run."""
-    from o2n.evaluation.protocol import build
+def _survey(profile: Profile, methods: list[str]) -> tuple[str, dict[str, str], dict[str, str]]:
+    """On a worker: which weights these are, the revision of each method that can run, and why the others cannot."""
+    from o2n.evaluation.protocol import build, revision
     from o2n.foundation import load_foundation
 
-    left_out = {}
+    revisions, left_out = {}, {}
     for method in methods:
         try:
-            build(method, profile)
+            revisions[method] = revision(build(method, profile))
         except O2NError as error:
             left_out[method] = str(error)
-    return load_foundation(profile).identity, left_out
+    return load_foundation(profile).identity, revisions, left_out
 
 
 def _times(run: Run, profile: Profile) -> Times:

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -52,13 +52,15 @@ class Run:
 
 def plan(
     datasets: Iterable[tuple[DataSet, list[LabelledCategory]]],
-    methods: Sequence[str],
+    methods: Mapping[str, str],
     settings: Settings,
     profile: Profile,
     identity: str,
     cache: Path,
 ) -> list[Run]:
     """All units, draw by draw, so that what is done when a run is cut off makes whole tables of fewer draws.
+
+    Args: methods: their names and revisions.
 
     Raises:
         DataSetError: a category with too few good pictures, or a draw that does not fit it.
@@ -72,7 +74,7 @@ def plan(
             for shots in settings.shots:
                 references = draw.of(category, shots)
                 most = shots == max(settings.shots)
-                for method, pool in _variants(methods, settings.pool):
+                for method, pool in _variants(list(methods), settings.pool):
                     unit = Unit(
                         dataset.name,
                         category.name,
@@ -87,8 +89,10 @@ def plan(
                         settings.prompts if most and method == OURS else (),
                         settings.shown if most and number == 0 and not (pool and method != OURS) else 0,
                     )
-                    file = cache / "outcomes" / f"{digest(unit, profile, identity)}.json"
-                    runs.append(Run(unit, file, pool_file(cache, unit, profile, identity) if pool else None))
+                    file = cache / "outcomes" / f"{digest(unit, profile, identity, methods[method])}.json"
+                    runs.append(
+                        Run(unit, file, pool_file(cache, unit, profile, identity, methods[OURS]) if pool else None)
+                    )
     return runs
 
 

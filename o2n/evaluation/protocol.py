@@ -8,6 +8,7 @@ import base64
 import hashlib
 import inspect
 import json
+import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,7 +21,7 @@ from pydantic import BaseModel, ConfigDict
 from o2n import images
 from o2n.data.datasets.base import Mask, Sample
 from o2n.errors import DataSetError
-from o2n.evaluation.methods import METHODS, Method, Scored
+from o2n.evaluation.methods import METHODS, Builder, Method, Scored
 from o2n.evaluation.methods.one_to_normal import OneToNormal, OneToNormalFitted
 from o2n.evaluation.metrics import auprc, aupro, auroc
 from o2n.fusion import upsample
@@ -28,7 +29,7 @@ from o2n.images import Picture
 from o2n.profiles import Profile
 
 OURS = "one-to-normal"
-ALL_METHODS = {OURS: OneToNormal, **METHODS}
+ALL_METHODS: dict[str, Builder] = {OURS: OneToNormal, **METHODS}
 
 BATCH = 16  # queries in memory at once
 
@@ -74,7 +75,7 @@ class Outcome(BaseModel):
     """What one unit came to.
 
     figures: "AUROC", "AUPRC" and, where every defect has a mask and the method makes maps, "pixel AUROC" and "AUPRO",
-    all in [0, 1]. parts: named parts of the scores.
+    all in [0, 1]. parts: named parts of the scores. title: how tables call the method.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -84,6 +85,7 @@ class Outcome(BaseModel):
     shots: int
     draw: int
     method: str
+    title: str
     pool: int
     labels: list[bool]
     scores: list[float]
@@ -92,26 +94,26 @@ class Outcome(BaseModel):
     shown: list[Shown] = []
 
 
-def digest(unit: Unit, profile: Profile, identity: str) -> str:
+def digest(unit: Unit, profile: Profile, identity: str, revision: str) -> str:
     """Under which the outcome of `unit` is kept: of all names of pictures and settings, of the weights (`identity`,
-    `Foundation.identity`), and of the method's own module."""
+    `Foundation.identity`), and of how the method is written (`revision`)."""
     settings = {
         "category": [unit.dataset, unit.category, unit.object_word],
         "references": [sample.key for sample in unit.references],
         "queries": [sample.key for sample in unit.queries],
         "method": [unit.method, unit.pool, unit.prompts, unit.pixels, unit.shown],
-        "source": _source(unit.method),
+        "revision": revision,
         "profile": profile.model_dump(mode="json"),
         "weights": identity,
     }
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
-def pool_file(cache_folder: Path, unit: Unit, profile: Profile, identity: str) -> Path:
-    """Where the pool that One-to-Normal draws from this unit's references is kept for the other methods."""
+def pool_file(folder: Path, unit: Unit, profile: Profile, identity: str, revision: str) -> Path:
+    """Where the pool that One-to-Normal, at `revision`, draws from this unit's references is kept for the others."""
     settings = [unit.dataset, unit.category, unit.object_word, [sample.key for sample in unit.references], unit.pool]
-    key = json.dumps([settings, profile.model_dump(mode="json"), identity, _source(OURS)], sort_keys=True)
-    return cache_folder / "pools" / f"{hashlib.sha256(key.encode()).hexdigest()}.npz"
+    key = json.dumps([settings, profile.model_dump(mode="json"), identity, revision], sort_keys=True)
+    return folder / "pools" / f"{hashlib.sha256(key.encode()).hexdigest()}.npz"
 
 
 def run(unit: Unit, profile: Profile, pool: Path | None) -> Outcome:
@@ -142,6 +144,7 @@ def run(unit: Unit, profile: Profile, pool: Path | None) -> Outcome:
         shots=unit.shots,
         draw=unit.draw,
         method=unit.method,
+        title=method.name,
         pool=0 if unit.method == OURS else unit.pool,
         labels=labels.tolist(),
         scores=found.scores.tolist(),
@@ -164,6 +167,13 @@ def build(name: str, profile: Profile) -> Method:
         FoundationError: it needs weights that are not here; the message says which and from where.
     """
     return ALL_METHODS[name](profile)
+
+
+def revision(method: Method) -> str:
+    """How a method is written: the `REVISION` of the module of its class, if that has one, or else its digest."""
+    module = sys.modules[type(method).__module__]
+    number = getattr(module, "REVISION", None)
+    return str(number) if number is not None else hashlib.sha256(inspect.getsource(module).encode()).hexdigest()
 
 
 def _figures(found: Scored, labels: NDArray[np.bool_], unit: Unit) -> dict[str, float]:
@@ -220,11 +230,3 @@ def _read_pool(file: Path) -> list[Picture]:
         raise DataSetError(f"{file}: the pool of these references is not there: run {OURS} on them too")
     with np.load(file, allow_pickle=False) as kept:
         return list(kept["pictures"])
-
-
-@cache
-def _source(method: str) -> str:
-    """What a method is written in: the `REVISION` of its module, if that has one, or else a digest of its source."""
-    module = inspect.getmodule(ALL_METHODS[method])
-    revision = getattr(module, "REVISION", None)
-    return hashlib.sha256(inspect.getsource(module).encode()).hexdigest() if revision is None else str(revision)  # type: ignore[arg-type]

@@ -21,8 +21,8 @@ def maps_sheet(outcomes: Sequence[Outcome], categories: Sequence[LabelledCategor
 
     Each map is coloured from its own lowest to its own highest value: where, not how much.
     """
-    methods = [name for name in (OURS, *ALL_METHODS) if any(one.method == name and one.shown for one in outcomes)]
-    methods = list(dict.fromkeys(methods))
+    titles = {one.method: one.title for one in outcomes if one.shown and one.shown[0].anomaly_map}
+    methods = [name for name in ALL_METHODS if name in titles]
     rows = []
     for category in categories:
         queries = {sample.key: sample for sample in category.queries}
@@ -31,7 +31,7 @@ def maps_sheet(outcomes: Sequence[Outcome], categories: Sequence[LabelledCategor
             picture = _square(queries[shown.key].read())
             maps = [_map(picture, shown.key, of_method.get(method, [])) for method in methods]
             rows.append([picture, _truth(queries[shown.key]), *maps])
-    return grid(["query", "defect", *(_title(method) for method in methods)], rows) if rows else None
+    return grid(["query", "defect", *(titles[method] for method in methods)], rows) if rows else None
 
 
 def counterparts_sheet(
@@ -83,7 +83,3 @@ def _truth(query: Sample) -> Picture | None:
 
 def _square(picture: Picture) -> Picture:
     return images.resize(picture, SIDE)
-
-
-def _title(method: str) -> str:
-    return str(getattr(ALL_METHODS[method], "name", method))

@@ -67,6 +67,9 @@ class Outcomes:
     known: Sequence[Outcome]
     sizes: Mapping[str, int]
 
+    def title(self, method: str) -> str:
+        return next((one.title for one in self.known if one.method == method), method)
+
     def figure(self, dataset: str, shots: int, method: str, value: Value, pool: bool = False) -> Figure | None:
         """Mean and deviation of `value` in percent; None without a whole draw, or where some category has no value."""
         draws: dict[int, list[float]] = {}
@@ -115,7 +118,7 @@ def comparison(
             ]
             if any(cells):
                 rows.append(Row((dataset.title, str(count)), (*cells, _lead(methods, cells))))
-    heads = ("data set", "shots", *(_title(method) for method in methods), "ours over the best other")
+    heads = ("data set", "shots", *(outcomes.title(method) for method in methods), "ours over the best other")
     level = "of pictures" if metric in ("AUROC", "AUPRC") else "of pixels"
     return Table(
         f"table-{number}-{metric.replace(' ', '-')}".lower(),
@@ -200,7 +203,7 @@ def pooled(outcomes: Outcomes, datasets: Sequence[DataSet], shots: Sequence[int]
         "figure-4",
         f"Figure 4. Other methods with {size} pictures of One-to-Normal's pool: AUROC of pictures",
         "The pool is drawn from the same references and added to them.",
-        ("data set", "shots", *(_title(method) for method in methods)),
+        ("data set", "shots", *(outcomes.title(method) for method in methods)),
         tuple(rows),
         against="without",
         best=False,
@@ -234,10 +237,6 @@ def _methods(outcomes: Outcomes) -> list[str]:
     """Those that have outcomes, One-to-Normal last, as in the paper."""
     found = {one.method for one in outcomes.known}
     return [name for name in (*(name for name in ALL_METHODS if name != OURS), OURS) if name in found]
-
-
-def _title(method: str) -> str:
-    return str(getattr(ALL_METHODS[method], "name", method))
 
 
 def _against(figure: Figure | None, key: tuple[str, str, int | None, str, str]) -> Figure | None:

@@ -18,6 +18,7 @@ def outcome(category: str, draw: int, value: float, method: str = "one-to-normal
         "shots": 8,
         "draw": draw,
         "method": method,
+        "title": {"one-to-normal": "One-to-Normal", "patchcore": "PatchCore"}[method],
         "pool": 0,
         "labels": [False, True],
         "scores": [0.0, 1.0],
