@@ -55,10 +55,10 @@ def write(report: Report, folder: Path) -> list[Path]:
     return [*files, *(below / f"{table.name}.csv" for table in report.tables), *(below / s.name for s in report.sheets)]
 
 
-def best_of(row: Row, table: Table) -> Figure | None:
-    """The highest figure of a row, if the table marks it."""
-    figures = [cell for cell in row.cells if isinstance(cell, Figure)]
-    return max(figures, key=lambda cell: cell.mean) if table.best and len(figures) > 1 else None
+def is_best(cell: Figure, row: Row, table: Table) -> bool:
+    """Whether no figure of the row is higher, as far as one sees, and the table marks that."""
+    means = [round(other.mean, 1) for other in row.cells if isinstance(other, Figure)]
+    return table.best and len(means) > 1 and round(cell.mean, 1) == max(means)
 
 
 def in_words(number: float | None, deviation: float | None) -> str:
@@ -70,13 +70,12 @@ def markdown(table: Table) -> str:
     """The table alone; what a figure is held against stands below it, with the difference."""
     lines = [f"| {' | '.join(table.heads)} |", "|" + " --- |" * len(table.heads)]
     for row in table.rows:
-        best = best_of(row, table)
         cells = [*row.labels]
         for cell in row.cells:
             if not isinstance(cell, Figure):
                 cells.append(cell or "")
                 continue
-            mean = f"**{cell.mean:.1f}**" if cell is best else f"{cell.mean:.1f}"
+            mean = f"**{cell.mean:.1f}**" if is_best(cell, row, table) else f"{cell.mean:.1f}"
             text = f"{mean} ± {cell.deviation:.1f}"
             if cell.against is not None:
                 other = in_words(cell.against, cell.against_deviation)
@@ -105,7 +104,7 @@ def _page(report: Report) -> str:
     environment.tests["figure"] = lambda cell: isinstance(cell, Figure)
     return environment.get_template("results.html.jinja").render(
         report=report,
-        best_of=best_of,
+        is_best=is_best,
         in_words=in_words,
         data=lambda png: f"data:image/png;base64,{base64.b64encode(png).decode()}",
     )

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,7 +14,7 @@ from o2n.evaluation.protocol import ALL_METHODS, OURS, Outcome, Shown
 from o2n.images import Picture
 from o2n.report import overlay
 
-SIDE, GAP, TITLE = 128, 6, 22
+SIDE, GAP, TITLE = 128, 6, 32
 
 
 def maps_sheet(outcomes: Sequence[Outcome], categories: Sequence[LabelledCategory]) -> bytes | None:
@@ -61,7 +62,8 @@ def grid(titles: Sequence[str], rows: Sequence[Sequence[Picture | None]]) -> byt
     sheet = Image.new("RGB", (GAP + step * len(titles), TITLE + GAP + step * len(rows)), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
     for column, title in enumerate(titles):
-        draw.text((GAP + step * column + SIDE // 2, TITLE // 2 + GAP // 2), title, "black", font, anchor="mm")
+        place = (GAP + step * column + SIDE // 2, TITLE // 2 + GAP // 2)
+        draw.text(place, textwrap.fill(title, 20), "black", font, anchor="mm", align="center")
         for row, pictures in enumerate(rows):
             if (picture := pictures[column]) is not None:
                 sheet.paste(Image.fromarray(picture), (GAP + step * column, TITLE + GAP + step * row))
