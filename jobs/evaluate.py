@@ -214,7 +214,10 @@ def about(loaded: Loaded, settings: Settings, profile: Profile, identity: str) -
         platform.processor() or platform.machine(),
     )
     resources = ray.cluster_resources()
-    asked = f"at most {settings.queries} queries of a category" if settings.queries else "all queries"
+    asked = "all queries"
+    if settings.queries:
+        share = "in their own proportion, but a quarter of each at least, which is not the paper's AUPRC"
+        asked = f"at most {settings.queries} queries of a category, good and bad {share}"
     return [
         (
             "protocol",

@@ -1,6 +1,6 @@
 """Outcomes -> the paper's tables. Every figure is a mean over draws, each draw's being the mean over its categories."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
@@ -10,7 +10,7 @@ from o2n.data.datasets.base import DataSet
 from o2n.evaluation.methods.one_to_normal import BRANCHES
 from o2n.evaluation.metrics import auroc
 from o2n.evaluation.protocol import ALL_METHODS, OURS, Outcome, prompts_part
-from o2n.evaluation.published import published
+from o2n.evaluation.published import SAME_AS, published
 from o2n.profiles import Profile
 
 METRICS = ("AUROC", "AUPRC", "pixel AUROC", "AUPRO")
@@ -101,7 +101,7 @@ def all_tables(outcomes: Outcomes, datasets: Sequence[DataSet], profile: Profile
 
 
 def comparison(
-    outcomes: Outcomes, datasets: Iterable[DataSet], shots: Sequence[int], metric: str, domain: str
+    outcomes: Outcomes, datasets: Sequence[DataSet], shots: Sequence[int], metric: str, domain: str
 ) -> Table:
     """Tables 1, 2 and 3: data sets and shots by methods, one metric."""
     number, title = DOMAINS[domain]
@@ -122,11 +122,13 @@ def comparison(
                 rows.append(Row((dataset.title, str(count)), (cells[0], *lead, *cells[1:])))
     first, *others = (outcomes.title(method) for method in methods)
     heads = ("data set", "shots", first, *(["over the best other"] if led else []), *others)
+    loose = [dataset.title for dataset in datasets if dataset.name in SAME_AS]
+    note = f"“{loose[0]}” is held against the paper's MNIST, whose shots are training pictures." if loose else ""
     level = "of pictures" if metric in ("AUROC", "AUPRC") else "of pixels"
     return Table(
         f"table-{number}-{metric.replace(' ', '-')}".lower(),
         f"Table {number}. {title}: {metric.removeprefix('pixel ')} {level}",
-        "",
+        note,
         heads,
         tuple(rows),
     )
