@@ -22,6 +22,12 @@ class CategoryError(O2NError):
     code = "bad_category"
 
 
+class DataSetError(O2NError):
+    """A data set whose files do not lie as published, or that has too few pictures for what is asked of it."""
+
+    code = "data_set"
+
+
 class NotFoundError(O2NError):
     """A category, a version or a blob that the store does not hold."""
 

@@ -3,27 +3,32 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage, stats
+from scipy import ndimage
+from sklearn.metrics import average_precision_score, roc_auc_score
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 SSIM_RADIUS = 5  # of torchmetrics' Gaussian window of 11 pixels
 
 
 def auroc(scores: NDArray[np.floating], labels: NDArray[np.bool_]) -> float:
-    """The chance that an anomalous one scores higher than a normal one, ties counting half (Mann & Whitney, 1947).
+    """The chance that an anomalous one scores higher than a normal one, ties counting half (scikit-learn).
 
     Args: scores and labels of one shape; True is anomalous.
 
     Raises:
         ValueError: all labels are the same.
     """
-    labels = labels.ravel()
-    positive = int(labels.sum())
-    if positive in (0, labels.size):
-        raise ValueError(f"AUROC needs both kinds: {positive} of {labels.size} are anomalous")
-    ranks = stats.rankdata(scores.ravel())
-    rank_sum = float(ranks[labels].sum()) - positive * (positive + 1) / 2
-    return rank_sum / (positive * (labels.size - positive))
+    labels = _both_kinds(labels, "AUROC")
+    return float(roc_auc_score(labels, scores.ravel()))
+
+
+def auprc(scores: NDArray[np.floating], labels: NDArray[np.bool_]) -> float:
+    """Area under the precision-recall curve as average precision, in which nothing is interpolated (scikit-learn).
+
+    Args and errors: as `auroc`.
+    """
+    labels = _both_kinds(labels, "AUPRC")
+    return float(average_precision_score(labels, scores.ravel()))
 
 
 def aupro(maps: NDArray[np.float32], masks: NDArray[np.bool_], limit: float = 0.3) -> float:
@@ -65,3 +70,11 @@ def ssim_outside(a: NDArray[np.floating], b: NDArray[np.floating], masks: NDArra
     kept = np.stack([~ndimage.binary_dilation(mask, window) for mask in masks])
     similarity = image.mean(dim=1).numpy()
     return np.asarray((similarity * kept).sum(axis=(1, 2)) / np.maximum(kept.sum(axis=(1, 2)), 1))
+
+
+def _both_kinds(labels: NDArray[np.bool_], what: str) -> NDArray[np.bool_]:
+    labels = labels.ravel()
+    positive = int(labels.sum())
+    if positive in (0, labels.size):
+        raise ValueError(f"{what} needs both kinds: {positive} of {labels.size} are anomalous")
+    return labels

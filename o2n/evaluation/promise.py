@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from o2n.calibration import Calibration, decide
+from o2n.data.datasets.procedural import STYLE
 from o2n.data.procedural import Category, draw
-from o2n.evaluation.tasks import STYLE
 from o2n.onboard import onboard
 from o2n.profiles import Profile
 from o2n.store import CategoryStore

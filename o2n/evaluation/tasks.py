@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from o2n import images
+from o2n.data.datasets.procedural import STYLE as STYLE
 from o2n.data.defects import TRAINING_DEFECTS, UNSEEN_DEFECTS
 from o2n.data.procedural import EVALUATION, VALIDATION, Category, draw, spoil_photographs
 from o2n.images import Picture
-
-STYLE = 2026  # the category judged in each family
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 

@@ -1,0 +1,288 @@
+"""Ray job: the paper's evaluation, on the data sets that are on disk, by all methods that can run.
+
+    ray job submit --working-dir . -- python jobs/evaluate.py --data /data --profile paper --gpus 1
+    python jobs/evaluate.py --data /data --datasets mvtec,visa --methods one-to-normal,patchcore --queries 40
+
+Each data set lies in its own folder of --data, as published: mvtec, visa, kolektor, aitex, elpv, magnetic-tile,
+oct2017, brainmri, headct, resc, mnist, mnist-t10k, cifar10; a folder of any other name counts as one in MVTec layout;
+`families` are procedural and need none. Without a cluster it starts a local one. What is done is kept in --cache: a run
+that was killed goes on where it stopped when the same command is given again.
+"""
+
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+import click
+import ray
+from pydantic import ValidationError
+from tqdm import tqdm
+
+from o2n.data.datasets import DATASETS
+from o2n.data.datasets.base import DataSet, LabelledCategory, Sample
+from o2n.data.datasets.mvtec import LAYOUT, load_folder
+from o2n.errors import O2NError
+from o2n.evaluation import sheets, tables
+from o2n.evaluation.plan import Run, Settings, complete, plan
+from o2n.evaluation.protocol import ALL_METHODS, OURS, Outcome
+from o2n.evaluation.results import Report, Sheet, write
+from o2n.evaluation.times import Times, times_table
+from o2n.options import OneLineErrorsCommand, connect_ray, print_json, profile_option
+from o2n.profiles import Profile
+
+LIBRARIES = ("o2n", "torch", "diffusers", "open_clip_torch", "peft", "scikit-learn", "numpy", "ray")
+
+Loaded = list[tuple[DataSet, list[LabelledCategory]]]
+
+
+def _numbers(context: click.Context, parameter: click.Parameter, text: str) -> tuple[int, ...]:
+    try:
+        found = tuple(sorted({int(number) for number in text.split(",") if number}))
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is no list of numbers such as 2,4,8") from None
+    if any(number < 0 for number in found):
+        raise click.BadParameter(f"{text!r} has a number below 0")
+    return found
+
+
+@click.command(cls=OneLineErrorsCommand)
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of the data sets' folders.")
+@click.option("--datasets", default="", metavar="LIST", help="Default: all that are there, and `families`.")
+@click.option("--methods", default=",".join(ALL_METHODS), show_default=True, metavar="LIST")
+@click.option("--shots", default="2,4,8", show_default=True, callback=_numbers, metavar="LIST")
+@click.option("--draws", default=5, show_default=True, type=click.IntRange(1), help="Draws of the references.")
+@click.option("--queries", type=click.IntRange(8), help="Ask at most this many pictures of a category. Default: all.")
+@click.option("--pixels", default=256, show_default=True, type=click.IntRange(16), help="Side of maps and masks.")
+@click.option("--pool", default=100, show_default=True, type=click.IntRange(0), help="Pictures for figure 4; 0: none.")
+@click.option(
+    "--prompts",
+    default="0,1,10",
+    show_default=True,
+    callback=_numbers,
+    metavar="LIST",
+    help="For table 5; 0: no text.",
+)
+@profile_option
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path),
+    default=Path("o2n-evaluation"),
+    show_default=True,
+    help="What is done, and the draws.",
+)
+@click.option("--output", type=click.Path(path_type=Path), default=Path("o2n-results"), show_default=True)
+@click.option("--cpus", type=click.IntRange(1), help="Units at a time. Default: the cluster's cores.")
+@click.option("--gpus", default=0.0, show_default=True, help="GPUs of each unit; a fraction lets several share one.")
+@click.option("--tables-only", is_flag=True, help="Run nothing; write what is known so far.")
+def main(
+    data: Path,
+    datasets: str,
+    methods: str,
+    shots: tuple[int, ...],
+    draws: int,
+    queries: int | None,
+    pixels: int,
+    pool: int,
+    prompts: tuple[int, ...],
+    profile: Profile,
+    cache: Path,
+    output: Path,
+    cpus: int | None,
+    gpus: float,
+    tables_only: bool,
+) -> None:
+    """Write the paper's tables, with its own figures beside ours."""
+    wanted = methods.split(",")
+    if unknown := set(wanted) - set(ALL_METHODS):
+        raise click.BadParameter(f"{', '.join(sorted(unknown))} unknown: choose from {', '.join(ALL_METHODS)}")
+    if not shots or min(shots) < 2:
+        raise click.BadParameter("give numbers of shots from 2 on", param_hint="--shots")
+    cache = cache.absolute()
+    settings = Settings(shots, draws, queries, pixels, pool, prompts)
+    loaded = load(data.absolute(), datasets.split(",") if datasets else [])
+    connect_ray()
+    identity, revisions, left_out = ray.get(ray.remote(num_cpus=1, num_gpus=gpus)(_survey).remote(profile, wanted))
+    for method, why in left_out.items():
+        click.echo(f"{method} is left out: {why}")
+    runs = plan(loaded, revisions, settings, profile, identity, cache)
+    failed: list[str] = []
+    times: list[Times] = []
+    if not tables_only:
+        done = sum(one.outcome() is not None for one in runs)
+        in_flight = cpus or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        with tqdm(total=len(runs), initial=done, unit="unit", mininterval=5) as bar:
+            for one, error in complete(runs, profile, in_flight, gpus):
+                bar.update()
+                if error:
+                    failed.append(f"{one.unit.name}: {error}")
+                    bar.write(failed[-1])
+    times = take_times(runs, profile, gpus, measure=not tables_only)
+    known = [outcome for one in runs if (outcome := one.outcome())]
+    facts = [
+        ("command", shlex.join(["python", "jobs/evaluate.py", *sys.argv[1:]])),
+        ("units", f"{len(known)} of {len(runs)} done, {len(failed)} failed"),
+        *((f"{method} left out", why) for method, why in left_out.items()),
+        *about(loaded, settings, profile, identity),
+    ]
+    files = write(report(known, times, loaded, runs, profile, facts), output)
+    print_json({"units": len(runs), "done": len(known), "failed": failed, "output": str(output), "files": len(files)})
+    sys.exit(1 if failed else 0)
+
+
+def load(data: Path, names: Sequence[str]) -> Loaded:
+    """The data sets `names` in `data`; without names all that are there, and the procedural families.
+
+    Raises:
+        DataSetError: one that is not there, or not as published.
+    """
+    found = names or [name for name in DATASETS if (data / name).is_dir() or name == "families"]
+    chosen = [
+        DATASETS.get(name) or DataSet(name, name, "industrial", LAYOUT, load_folder) for name in dict.fromkeys(found)
+    ]
+    return [(dataset, dataset.load(data / dataset.name)) for dataset in chosen]
+
+
+def report(
+    known: list[Outcome],
+    times: list[Times],
+    loaded: Loaded,
+    runs: list[Run],
+    profile: Profile,
+    facts: Sequence[tuple[str, str]],
+) -> Report:
+    """Everything that is written."""
+    sizes = {dataset.name: len(categories) for dataset, categories in loaded}
+    made = tables.all_tables(tables.Outcomes(known, sizes), [dataset for dataset, _ in loaded], profile)
+    pictures = []
+    for dataset, categories in loaded:
+        own = [one for one in known if one.dataset == dataset.name and one.shown]
+        first: dict[str, Sample] = {
+            one.unit.category: one.unit.references[0] for one in reversed(runs) if one.unit.dataset == dataset.name
+        }
+        for number, png, caption in (
+            (
+                2,
+                sheets.maps_sheet(own, categories),
+                "defective queries and each method's map, on its own scale",
+            ),
+            (3, sheets.counterparts_sheet(own, categories, first), "defective queries and their normal counterparts"),
+        ):
+            if png:
+                name = f"figure-{number}-{dataset.name}.png"
+                pictures.append(Sheet(name, f"As figure {number}, {dataset.title}: {caption}.", png))
+    notes = (
+        "Mean ± standard deviation over draws of the references, in percent; a draw's figure is the mean over the "
+        "categories of its data set. Below ours stand the paper's figures, if it has them, and the difference. All "
+        "methods see the same references and queries, and nothing is fitted on queries.",
+    )
+    timed = [times_table(times)] if times else []
+    return Report(f"Evaluation of profile {profile.name}", notes, (*made, *timed), tuple(pictures), tuple(facts))
+
+
+def take_times(runs: list[Run], profile: Profile, gpus: float, *, measure: bool) -> list[Times]:
+    """Of each method on the first category, one after the other; those that are known are not measured again."""
+    found = []
+    task = ray.remote(num_cpus=1, num_gpus=gpus)(_times)
+    plain = [one for one in runs if one.unit.method == OURS or not one.unit.pool]
+    for run in {one.unit.method: one for one in reversed(plain)}.values():
+        file = run.file.parent.parent / "times" / run.file.name
+        try:
+            found.append(Times.model_validate_json(file.read_bytes()))
+            continue
+        except (OSError, ValidationError):
+            if not measure:
+                continue
+        try:
+            one = ray.get(task.remote(run, profile))
+        except (O2NError, ray.exceptions.RayError):  # its units have said why
+            continue
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(one.model_dump_json(), encoding="utf-8")
+        found.append(one)
+    return sorted(found, key=lambda one: list(ALL_METHODS).index(one.method))
+
+
+def about(loaded: Loaded, settings: Settings, profile: Profile, identity: str) -> list[tuple[str, str]]:
+    """All that decides the figures, and where they were made."""
+    cpu = next(
+        (line.split(":")[1].strip() for line in _lines(Path("/proc/cpuinfo")) if line.startswith("model name")),
+        platform.processor() or platform.machine(),
+    )
+    resources = ray.cluster_resources()
+    asked = "all queries"
+    if settings.queries:
+        share = "in their own proportion, but a quarter of each at least, which is not the paper's AUPRC"
+        asked = f"at most {settings.queries} queries of a category, good and bad {share}"
+    return [
+        (
+            "protocol",
+            f"shots {', '.join(map(str, settings.shots))}; {settings.draws} draws; {asked}; maps and masks at "
+            f"{settings.pixels} × {settings.pixels}; AUPRO up to a false positive rate of 30%",
+        ),
+        *(
+            (
+                dataset.title,
+                f"{len(categories)} categor{'y' if len(categories) == 1 else 'ies'}, "
+                f"{sum(len(one.normals) for one in categories)} good pictures to draw from, "
+                f"{sum(len(one.queries) for one in categories)} queries",
+            )
+            for dataset, categories in loaded
+        ),
+        ("profile", profile.model_dump_json()),
+        ("weights", f"sha256 {identity}…, of all models of the profile"),
+        (
+            "machine",
+            f"{cpu}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}; Ray had "
+            f"{resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs",
+        ),
+        (
+            "versions",
+            ", ".join([f"Python {platform.python_version()}", *(f"{name} {_version(name)}" for name in LIBRARIES)]),
+        ),
+        ("date", datetime.now(UTC).strftime("%Y-%m-%d")),
+    ]
+
+
+def _survey(profile: Profile, methods: list[str]) -> tuple[str, dict[str, str], dict[str, str]]:
+    """On a worker: which weights these are, the revision of each method that can run, and why the others cannot."""
+    from o2n.evaluation.protocol import build, revision
+    from o2n.foundation import load_foundation
+
+    revisions, left_out = {}, {}
+    for method in methods:
+        try:
+            revisions[method] = revision(build(method, profile))
+        except O2NError as error:
+            left_out[method] = str(error)
+    return load_foundation(profile).identity, revisions, left_out
+
+
+def _times(run: Run, profile: Profile) -> Times:
+    from o2n.evaluation.times import BATCH, measure
+
+    unit = run.unit
+    pictures = [[sample.read() for sample in samples] for samples in (unit.references, unit.queries[:BATCH])]
+    return measure(unit.method, pictures[0], pictures[1], unit.object_word, profile)
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+if __name__ == "__main__":
+    main()

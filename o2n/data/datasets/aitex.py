@@ -1,0 +1,87 @@
+"""AITEX, or AFID (Silvestre-Blanes et al., 2019): fabrics, cut into tiles of 256 pixels as in the InCTRL benchmark."""
+
+from functools import partial
+from pathlib import Path
+
+from o2n import images
+from o2n.data.datasets.base import (
+    GOOD,
+    DataSet,
+    LabelledCategory,
+    Sample,
+    cut,
+    cut_mask,
+    existing,
+    pictures_in,
+    quarter_for_testing,
+)
+from o2n.errors import DataSetError
+
+TILE = 256
+# The second number of a defective picture's name is the code of its defect.
+DEFECTS = {
+    "002": "broken end",
+    "006": "broken yarn",
+    "010": "broken pick",
+    "016": "weft curling",
+    "019": "fuzzyball",
+    "022": "cut selvage",
+    "023": "crease",
+    "025": "warp ball",
+    "027": "knots",
+    "029": "contamination",
+    "030": "nep",
+    "036": "weft crack",
+}
+LAYOUT = "NODefect_images/FABRIC/*.png, Defect_images/NNNN_CODE_FF.png and Mask_images/NNNN_CODE_FF_mask.png"
+
+
+def _load(root: Path) -> list[LabelledCategory]:
+    fabrics = sorted(path for path in existing(root / "NODefect_images", LAYOUT).iterdir() if path.is_dir())
+    good = [
+        Sample(_key(root, path, box), GOOD, partial(cut, path, box))
+        for fabric in fabrics
+        for path in images.find(fabric)
+        for box in _tiles(path)
+    ]
+    # One of its archives, often copied, has each folder once more within itself.
+    masks = _unnested(existing(root / "Mask_images", LAYOUT))
+    bad = [
+        tile
+        for path in pictures_in(_unnested(existing(root / "Defect_images", LAYOUT)), LAYOUT)
+        for tile in _defective_tiles(root, path, masks)
+    ]
+    if len(good) < 2 or not bad:
+        raise DataSetError(f"{root}: needs tiles of both kinds; expected {LAYOUT}")
+    normals, tested = quarter_for_testing(good)
+    return [LabelledCategory("fabric", "fabric", normals, tested + tuple(bad))]
+
+
+def _defective_tiles(root: Path, path: Path, masks: Path) -> list[Sample]:
+    """The tiles that the mask, or one of several, touches. The others of such a picture belong to nobody, and so does a
+    picture that was published without its mask."""
+    found = tuple(sorted(masks.glob(f"{path.stem}_mask*.png")))
+    code = path.stem.split("_")[1] if path.stem.count("_") else ""
+    if code not in DEFECTS:
+        raise DataSetError(f"{path}: its name has no known code of a defect; expected {LAYOUT}")
+    return [
+        Sample(_key(root, path, box), DEFECTS[code], partial(cut, path, box), partial(cut_mask, found, box))
+        for box in _tiles(path)
+        if found and cut_mask(found, box).any()
+    ]
+
+
+def _tiles(path: Path) -> list[tuple[int, int, int, int]]:
+    width, height = images.read(path).shape[1::-1]
+    return [(0, height, left, left + TILE) for left in range(0, width - TILE + 1, TILE)]
+
+
+def _key(root: Path, path: Path, box: tuple[int, int, int, int]) -> str:
+    return f"{path.relative_to(root).as_posix()}#{box[2] // TILE}"
+
+
+def _unnested(folder: Path) -> Path:
+    return folder / folder.name if (folder / folder.name).is_dir() else folder
+
+
+AITEX = DataSet("aitex", "AFID", "industrial", LAYOUT, _load)

@@ -1,0 +1,101 @@
+"""One-to-Normal itself as one of the methods: onboarded into a store that lasts as long as it is fitted."""
+
+import tempfile
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from o2n import images
+from o2n.branches import PersonalBranch
+from o2n.category import VersionRef
+from o2n.customize import load_adapter, unload_adapter
+from o2n.evaluation.methods.interface import Scored
+from o2n.features import features_to_compare
+from o2n.foundation import load_foundation
+from o2n.fusion import Score, image_score
+from o2n.images import Picture
+from o2n.onboard import onboard
+from o2n.pool import draw_pool
+from o2n.profiles import Profile
+from o2n.store import CategoryStore
+from o2n.triplet import BATCH, TripletScorer
+
+BRANCHES = ("S_P", "S_N", "S_text")
+
+# Outcomes are kept for as long as this stays the same: raise it when what is computed changes.
+REVISION = 1
+
+_ADAPTER = "o2n_evaluation"
+
+
+class OneToNormal:
+    """The whole method with the settings of a profile. Its parts are the branches: `BRANCHES`."""
+
+    name = "One-to-Normal"
+
+    def __init__(self, profile: Profile) -> None:
+        self._profile = profile
+
+    def fit(self, references: list[Picture], object_word: str) -> "OneToNormalFitted":
+        folder = tempfile.TemporaryDirectory(prefix="o2n-evaluation-")
+        store = CategoryStore(folder.name)
+        ref = onboard("category", references, self._profile, store, object_word).ref
+        small = [images.resize(picture, self._profile.diffusion.resolution) for picture in references]
+        return OneToNormalFitted(self._profile, store, ref, small, object_word, folder)
+
+
+@dataclass(frozen=True)
+class OneToNormalFitted:
+    """A category version in a store of its own. references: uint8 (R, R, 3). folder: keeps the store on disk."""
+
+    profile: Profile
+    store: CategoryStore
+    ref: VersionRef
+    references: list[Picture]
+    object_word: str
+    folder: "tempfile.TemporaryDirectory[str]"
+
+    def score(self, pictures: list[Picture]) -> Scored:
+        found = self.look(pictures)
+        return Scored(
+            np.array([score.score for score in found]),
+            np.stack([score.anomaly_map for score in found]),
+            dict(
+                zip(BRANCHES, np.array([[score.s_p, score.s_n, score.s_text] for score in found]).T, strict=True),
+            ),
+        )
+
+    def look(self, pictures: list[Picture]) -> list[Score]:
+        """Everything about each picture, its counterpart too."""
+        return TripletScorer(self.profile, self.store).score(pictures, [self.ref] * len(pictures))
+
+    def personal(self, pictures: list[Picture], prompts: int) -> NDArray[np.float64]:
+        """S_P of each picture, float64 (N,), had it been redrawn with so many prompts, 0 being the empty one: the
+        ablation of the paper's table 5. In a calibrated profile it is on the scale of the profile's own number.
+        """
+        profile = self.profile.model_copy(update={"prompts": prompts})
+        foundation = replace(load_foundation(self.profile), profile=profile)
+        manifest = self.store.manifest(self.ref)
+        ref = self.store.publish(manifest.model_copy(update={"category": f"prompts-{prompts}", "profile": profile}))
+        branch = PersonalBranch(foundation, self.store)
+        found: list[float] = []
+        for start in range(0, len(pictures), BATCH):
+            part = [images.resize(one, profile.diffusion.resolution) for one in pictures[start : start + BATCH]]
+            refs = [ref] * len(part)
+            queries, redrawn = (
+                features_to_compare(foundation, shown) for shown in (part, branch.counterparts(part, refs))
+            )
+            found += [image_score(local) for local in branch.distances(queries, redrawn, refs).numpy()]
+        return np.array(found)
+
+    def pool(self, count: int) -> list[Picture]:
+        """`count` generated good pictures, uint8 (R, R, 3), for other methods to use (the paper's section 3.4)."""
+        model = load_foundation(self.profile).diffusion
+        settings = self.profile.pool.model_copy(update={"pictures": len(self.references) + count})
+        profile = self.profile.model_copy(update={"pool": settings})
+        load_adapter(model, _ADAPTER, self.store.get_blob(self.store.manifest(self.ref).blobs["adapter"]))
+        try:
+            return draw_pool(model, _ADAPTER, self.references, self.object_word, profile)
+        finally:
+            unload_adapter(model, _ADAPTER)

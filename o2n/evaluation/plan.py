@@ -1,0 +1,150 @@
+"""The whole evaluation: which units there are, and running those whose outcome is not known yet, on Ray."""
+
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import ray
+from pydantic import ValidationError
+
+from o2n.data.datasets.base import DataSet, LabelledCategory
+from o2n.errors import O2NError
+from o2n.evaluation.protocol import OURS, Outcome, Unit, digest, pool_file, run
+from o2n.evaluation.shots import capped, kept_draw
+from o2n.profiles import Profile
+
+# What the paper gives its pool to (figure 4), and PaDiM, which its text names too.
+POOLED = ("patchcore", "regad", "winclip", "inctrl", "padim")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The protocol: shots and draws, the most queries of a category, the side at which maps are compared, the size of
+    the pool for other methods (0: no figure 4), and the numbers of prompts of table 5, measured at the most shots."""
+
+    shots: tuple[int, ...] = (2, 4, 8)
+    draws: int = 5
+    queries: int | None = None
+    pixels: int = 256
+    pool: int = 100
+    prompts: tuple[int, ...] = (0, 1, 10)
+    shown: int = 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """A unit, where its outcome is kept and where its pool is."""
+
+    unit: Unit
+    file: Path
+    pool: Path | None
+
+    def outcome(self) -> Outcome | None:
+        """What it came to, if that is known; a file that was not written to its end counts as none."""
+        try:
+            return Outcome.model_validate_json(self.file.read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+
+def plan(
+    datasets: Iterable[tuple[DataSet, list[LabelledCategory]]],
+    methods: Mapping[str, str],
+    settings: Settings,
+    profile: Profile,
+    identity: str,
+    cache: Path,
+) -> list[Run]:
+    """All units, draw by draw, so that what is done when a run is cut off makes whole tables of fewer draws.
+
+    Args: methods: their names and revisions.
+
+    Raises:
+        DataSetError: a category with too few good pictures, or a draw that does not fit it.
+    """
+    runs = []
+    loaded = [(dataset, category) for dataset, categories in datasets for category in categories]
+    for number in range(settings.draws):
+        for dataset, category in loaded:
+            queries = capped(category.queries, settings.queries, f"{dataset.name}/{category.name}")
+            draw = kept_draw(cache / "draws", dataset.name, category, number, max(settings.shots))
+            for shots in settings.shots:
+                references = draw.of(category, shots)
+                most = shots == max(settings.shots)
+                for method, pool in _variants(list(methods), settings.pool):
+                    unit = Unit(
+                        dataset.name,
+                        category.name,
+                        category.object_word,
+                        shots,
+                        number,
+                        method,
+                        references,
+                        queries,
+                        settings.pixels,
+                        pool,
+                        settings.prompts if most and method == OURS else (),
+                        settings.shown if most and number == 0 and not (pool and method != OURS) else 0,
+                    )
+                    file = cache / "outcomes" / f"{digest(unit, profile, identity, methods[method])}.json"
+                    runs.append(
+                        Run(unit, file, pool_file(cache, unit, profile, identity, methods[OURS]) if pool else None)
+                    )
+    return runs
+
+
+def complete(runs: Sequence[Run], profile: Profile, in_flight: int, gpus: float = 0.0) -> Iterator[tuple[Run, str]]:
+    """Run the units whose outcome is not known, `in_flight` at most at a time; yields each with its error, or "".
+
+    A unit that a worker's death takes down is run again, three times at most. In each draw pools come before who uses
+    them.
+    """
+    task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=3)(_run_one)
+
+    def order(one: Run) -> tuple[int, bool]:
+        return one.unit.draw, one.unit.method != OURS and one.pool is not None
+
+    for _, phase in groupby(sorted(runs, key=order), key=order):
+        missing = [one for one in phase if one.outcome() is None]
+        yield from _bounded(missing, lambda one: task.remote(one, profile), in_flight)
+
+
+def _bounded(runs: list[Run], submit: Callable[[Run], ray.ObjectRef], in_flight: int) -> Iterator[tuple[Run, str]]:
+    waiting: dict[ray.ObjectRef, Run] = {}
+    left = iter(runs)
+    while True:
+        while len(waiting) < in_flight and (one := next(left, None)):
+            waiting[submit(one)] = one
+        if not waiting:
+            return
+        (done,), _ = ray.wait(list(waiting), num_returns=1)
+        try:
+            error = ray.get(done)
+        except ray.exceptions.RayError as lost:
+            error = str(lost).splitlines()[0]
+        yield waiting.pop(done), error
+
+
+def _run_one(one: Run, profile: Profile) -> str:
+    """On a worker; what a user can mend comes back in words, so that it never sinks the others."""
+    warnings.filterwarnings("ignore", module="peft")  # it tells of each adapter that comes or goes
+    try:
+        outcome = run(one.unit, profile, one.pool)
+    except O2NError as error:
+        return str(error)
+    one.file.parent.mkdir(parents=True, exist_ok=True)
+    part = one.file.with_suffix(f".{os.getpid()}.part")
+    part.write_text(outcome.model_dump_json(), encoding="utf-8")
+    part.replace(one.file)
+    return ""
+
+
+def _variants(methods: Sequence[str], pool: int) -> list[tuple[str, int]]:
+    """Each method as it is, and those of figure 4 once more with the pool."""
+    ours = [(OURS, pool if any(name in POOLED for name in methods) else 0)] if OURS in methods else []
+    others = [(name, 0) for name in methods if name != OURS]
+    pooled = [(name, pool) for name in methods if ours and pool and name in POOLED]
+    return [*ours, *others, *pooled]

@@ -1,0 +1,81 @@
+"""How long each method takes on this machine, measured while nothing else of the evaluation runs."""
+
+import time
+from collections.abc import Sequence
+from statistics import median
+
+from pydantic import BaseModel
+
+from o2n.evaluation.protocol import build
+from o2n.evaluation.published import published
+from o2n.evaluation.tables import Row, Table
+from o2n.images import Picture
+from o2n.profiles import Profile
+
+BATCH = 8
+
+
+class Times(BaseModel):
+    """Seconds: to fit `references` pictures; to score one picture alone; to score one of a batch of `BATCH` (medians).
+    Loading the models is not counted."""
+
+    method: str
+    title: str
+    references: int
+    fit: float
+    alone: float
+    in_batch: float
+
+
+def measure(
+    method: str, references: list[Picture], queries: list[Picture], object_word: str, profile: Profile, rounds: int = 5
+) -> Times:
+    """Args: references, queries: uint8 (H, W, 3); `BATCH` queries are used.
+
+    Raises:
+        FoundationError: the method needs weights that are not here.
+    """
+    built = build(method, profile)
+    begun = time.perf_counter()
+    fitted = built.fit(references, object_word)
+    fit = time.perf_counter() - begun
+
+    def timed(pictures: list[Picture]) -> float:
+        fitted.score(pictures)
+        spent = []
+        for _ in range(rounds):
+            begun = time.perf_counter()
+            fitted.score(pictures)
+            spent.append(time.perf_counter() - begun)
+        return median(spent) / len(pictures)
+
+    alone, in_batch = timed(queries[:1]), timed(queries[:BATCH])
+    return Times(method=method, title=built.name, references=len(references), fit=fit, alone=alone, in_batch=in_batch)
+
+
+def times_table(found: Sequence[Times]) -> Table:
+    """One row for each method."""
+    rows = []
+    for one in found:
+        paper = published("time", "", None, one.method, "ms")
+        rows.append(
+            Row(
+                (one.title,),
+                (
+                    f"{one.fit:.2f} s",
+                    f"{1000 * one.alone:.1f} ms",
+                    f"{1000 * one.in_batch:.1f} ms",
+                    f"{paper.mean:.0f} ms" if paper else None,
+                ),
+            )
+        )
+    references = found[0].references if found else 0
+    return Table(
+        "times",
+        "Time of each method",
+        "On one core or one GPU of the machine named below, medians of five; loading the models is not counted. The "
+        "paper's are on an RTX 4090, that of One-to-Normal with one prompt.",
+        ("method", f"fit, {references} references", "one picture", f"one of a batch of {BATCH}", "paper, one picture"),
+        tuple(rows),
+        best=False,
+    )

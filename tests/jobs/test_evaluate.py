@@ -1,0 +1,89 @@
+"""The evaluation as users run it: one command, tables out; and again, when all is known."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from infra.local.cluster import Cluster
+from jobs.evaluate import load, main
+from o2n.errors import DataSetError
+from tests.helpers import stripes, write
+from tests.jobs.test_jobs import submit, summary
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A folder with a data set `cloth` in MVTec layout, of one category; bad pieces have a white square."""
+    root = tmp_path / "data" / "cloth" / "striped_cloth"
+    write(root / "train" / "good", [stripes(number) for number in range(4)])
+    write(root / "test" / "good", [stripes(number) for number in range(10, 14)])
+    bad = [stripes(number).copy() for number in range(20, 24)]
+    for picture in bad:
+        picture[30:50, 30:50] = 255
+    write(root / "test" / "hole", bad)
+    (root / "ground_truth" / "hole").mkdir(parents=True)
+    mask = np.zeros(bad[0].shape[:2], np.uint8)
+    mask[30:50, 30:50] = 255
+    for number in range(4):
+        Image.fromarray(mask).save(root / "ground_truth" / "hole" / f"{number:03}_mask.png")
+    return tmp_path / "data"
+
+
+@pytest.mark.cluster
+def test_one_command_makes_the_tables_and_another_run_only_writes_them(
+    cluster: Cluster, quick_profile: str, data: Path, tmp_path: Path
+) -> None:
+    arguments = ("--data", str(data), "--datasets", "cloth", "--profile", quick_profile, "--shots", "2", "--draws", "1")
+    arguments += ("--methods", "one-to-normal,patchcore,nearest-patch-dino", "--pool", "2", "--prompts", "0")
+    arguments += ("--pixels", "64", "--cache", str(tmp_path / "cache"), "--output", str(tmp_path / "out"))
+    succeeded, output = submit(cluster, "jobs/evaluate.py", *arguments)
+    assert succeeded, output
+    found = summary(output)
+    assert (found["units"], found["done"], found["failed"]) == (3, 3, [])
+    assert "nearest-patch-dino is left out" in output
+    text = (tmp_path / "out" / "results.md").read_text()
+    for title in ("Table 1", "Table 4", "Table 5", "Figure 4", "Time of each method", "As figure 2", "As figure 3"):
+        assert title in text
+    assert "| cloth | 2 |" in text
+    assert "nearest-patch-dino left out" in text
+    (draw,) = (tmp_path / "cache" / "draws").rglob("*.json")
+    assert len(json.loads(draw.read_text())["references"]) == 2
+    assert all("train/good" in key for key in json.loads(draw.read_text())["references"])
+
+    outcomes = {file: file.stat().st_mtime_ns for file in (tmp_path / "cache" / "outcomes").iterdir()}
+    shutil.rmtree(tmp_path / "out")
+    succeeded, output = submit(cluster, "jobs/evaluate.py", *arguments, "--tables-only")
+    assert succeeded, output
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "cache" / "outcomes").iterdir()} == outcomes
+    again = (tmp_path / "out" / "results.md").read_text()
+    assert again.split("## What made")[0] == text.split("## What made")[0]
+
+
+def test_what_is_there_is_evaluated_if_nothing_is_named(data: Path) -> None:
+    (data / "notes").mkdir()
+    (data / "mvtec").mkdir()
+    assert [dataset.name for dataset, _ in load(data, ["cloth"])] == ["cloth"]
+    with pytest.raises(DataSetError, match="mvtec/bottle/train/good: no such file or folder; expected all 15"):
+        load(data, [])
+    (data / "mvtec").rmdir()
+    assert [dataset.name for dataset, _ in load(data, [])] == ["families"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--methods", "patchcore,magic"], "magic unknown: choose from one-to-normal"),
+        (["--shots", "1,2"], "from 2 on"),
+        (["--shots", "two"], "'two' is no list of numbers"),
+        (["--datasets", "cars"], "cars: no such file or folder; expected CATEGORY/train/good"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_any_work(options: list[str], message: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["--data", str(tmp_path), *options])
+    assert done.exit_code in (1, 2)
+    assert message in done.output

@@ -1,0 +1,111 @@
+"""Units: what is run, what is kept of it, and what its digest hangs on."""
+
+import base64
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from o2n.data.datasets import DATASETS
+from o2n.errors import DataSetError
+from o2n.evaluation.metrics import auroc
+from o2n.evaluation.plan import Run, Settings, plan
+from o2n.evaluation.protocol import OURS, Outcome, build, digest, revision, run
+from o2n.images import decode
+from tests.helpers import QUICK
+
+FAMILIES = DATASETS["families"]
+REVISIONS = {OURS: "1", "patchcore": "2"}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def runs(cache: Path) -> dict[str, Run]:
+    """One-to-Normal, PatchCore, and PatchCore with the pool, on one category and the same two shots."""
+    category = FAMILIES.load(Path("nowhere"))[0]
+    settings = Settings(shots=(2,), draws=1, queries=8, pixels=64, pool=3, prompts=(0, QUICK.prompts))
+    found = plan([(FAMILIES, [category])], REVISIONS, settings, QUICK, "weights", cache)
+    assert [(one.unit.method, one.unit.pool) for one in found] == [(OURS, 3), ("patchcore", 0), ("patchcore", 3)]
+    return dict(zip(("ours", "alone", "pooled"), found, strict=True))
+
+
+@pytest.fixture(scope="module")
+def ours(runs: dict[str, Run]) -> Outcome:
+    return run(runs["ours"].unit, QUICK, runs["ours"].pool)
+
+
+def test_every_method_sees_the_same_pictures(runs: dict[str, Run]) -> None:
+    assert len({one.unit.references for one in runs.values()}) == 1
+    assert len({one.unit.queries for one in runs.values()}) == 1
+    assert runs["ours"].pool == runs["pooled"].pool
+    assert runs["alone"].pool is None
+
+
+def test_our_parts_are_the_branches_and_other_prompts(ours: Outcome, runs: dict[str, Run]) -> None:
+    parts = {name: np.array(values) for name, values in ours.parts.items()}
+    assert np.allclose(ours.scores, parts["S_P"] + QUICK.alpha * parts["S_N"] + QUICK.beta * parts["S_text"])
+    # With as many prompts as the profile has it is the same S_P, computed anew; with the empty one another.
+    assert parts[f"S_P, {QUICK.prompts} prompts"].tolist() == parts["S_P"].tolist()
+    assert (parts["S_P, no text"] != parts["S_P"]).any()
+    assert ours.labels == [sample.anomalous for sample in runs["ours"].unit.queries]
+    assert ours.figures["AUROC"] == auroc(np.array(ours.scores), np.array(ours.labels))
+    assert set(ours.figures) == {"AUROC", "AUPRC", "pixel AUROC", "AUPRO"}
+
+
+def test_what_is_kept_to_be_looked_at(ours: Outcome) -> None:
+    (shown,) = ours.shown
+    assert np.array(shown.anomaly_map).ndim == 2
+
+    assert decode(base64.b64decode(shown.counterpart or "")).shape == (64, 64, 3)
+
+
+def test_the_pool_is_added_to_the_references(ours: Outcome, runs: dict[str, Run]) -> None:
+    pool = runs["pooled"].pool
+    assert pool is not None
+    with np.load(pool) as kept:
+        assert kept["pictures"].shape == (3, 64, 64, 3)
+    alone, pooled = (run(runs[name].unit, QUICK, runs[name].pool) for name in ("alone", "pooled"))
+    assert (alone.pool, pooled.pool) == (0, 3)
+    assert alone.scores != pooled.scores
+    assert alone.labels == ours.labels
+
+
+def test_without_the_pool_the_unit_says_what_to_run(runs: dict[str, Run], tmp_path: Path) -> None:
+    with pytest.raises(DataSetError, match="the pool of these references is not there: run one-to-normal"):
+        run(runs["pooled"].unit, QUICK, tmp_path / "none.npz")
+
+
+def test_an_outcome_cut_off_counts_as_none(ours: Outcome, runs: dict[str, Run]) -> None:
+    file = runs["ours"].file
+    file.parent.mkdir(parents=True)
+    text = ours.model_dump_json()
+    file.write_text(text[: len(text) // 2])
+    assert runs["ours"].outcome() is None
+    file.write_text(text)
+    assert runs["ours"].outcome() == ours
+
+
+def test_the_digest_hangs_on_all_that_decides(runs: dict[str, Run]) -> None:
+    unit = runs["ours"].unit
+    known = [
+        digest(unit, QUICK, "weights", "1"),
+        digest(unit, QUICK, "other weights", "1"),
+        digest(unit, QUICK, "weights", "2"),
+        digest(unit, QUICK.model_copy(update={"t": 0.3}), "weights", "1"),
+        digest(replace(unit, method="patchcore"), QUICK, "weights", "1"),
+        digest(replace(unit, references=unit.references[::-1]), QUICK, "weights", "1"),
+        digest(replace(unit, queries=unit.queries[1:]), QUICK, "weights", "1"),
+        digest(replace(unit, pixels=32), QUICK, "weights", "1"),
+    ]
+    assert len(set(known)) == len(known)
+    assert digest(replace(unit, references=tuple(unit.references)), QUICK, "weights", "1") == known[0]
+
+
+def test_a_method_without_a_revision_is_known_by_its_source() -> None:
+    assert revision(build(OURS, QUICK)).isdigit()
+    assert len(revision(build("patchcore", QUICK))) == 64

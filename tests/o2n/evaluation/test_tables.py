@@ -1,0 +1,102 @@
+"""Outcomes to tables: what a figure is the mean of, and what it is held against."""
+
+import numpy as np
+import pytest
+
+from o2n.data.datasets import DATASETS
+from o2n.evaluation.protocol import Outcome
+from o2n.evaluation.tables import Figure, Outcomes, Table, all_tables
+from o2n.profiles import TINY
+
+MVTEC = DATASETS["mvtec"]
+
+
+def outcome(category: str, draw: int, value: float, method: str = "one-to-normal", **others: object) -> Outcome:
+    fields = {
+        "dataset": "mvtec",
+        "category": category,
+        "shots": 8,
+        "draw": draw,
+        "method": method,
+        "title": {"one-to-normal": "One-to-Normal", "patchcore": "PatchCore"}[method],
+        "pool": 0,
+        "labels": [False, True],
+        "scores": [0.0, 1.0],
+        "parts": {},
+        "figures": {"AUROC": value, "AUPRC": value},
+    }
+    return Outcome.model_validate(fields | others)
+
+
+def tables(known: list[Outcome], size: int = 2) -> dict[str, Table]:
+    made = all_tables(Outcomes(known, {"mvtec": size}), [MVTEC], TINY)
+    return {table.name: table for table in made}
+
+
+def figure(table: Table, column: str, row: int = 0) -> Figure:
+    cell = table.rows[row].cells[table.heads.index(column) - len(table.rows[row].labels)]
+    assert isinstance(cell, Figure)
+    return cell
+
+
+def test_the_mean_of_draws_each_the_mean_of_categories() -> None:
+    known = [outcome("a", 0, 0.7), outcome("b", 0, 0.9), outcome("a", 1, 0.8), outcome("b", 1, 1.0)]
+    found = figure(tables(known)["table-1-auroc"], "One-to-Normal")
+    assert (found.mean, found.deviation, found.draws) == (pytest.approx(85), pytest.approx(5), 2)
+
+
+def test_a_draw_that_lacks_a_category_does_not_count() -> None:
+    known = [outcome("a", 0, 0.7), outcome("b", 0, 0.9), outcome("a", 1, 0.1)]
+    found = figure(tables(known)["table-1-auroc"], "One-to-Normal")
+    assert (found.mean, found.draws) == (pytest.approx(80), 1)
+    assert not tables(known, size=15)
+
+
+def test_the_papers_figure_and_the_difference() -> None:
+    known = [outcome("a", 0, 0.9), outcome("a", 0, 0.95, "patchcore")]
+    table = tables(known, 1)["table-1-auroc"]
+    ours, theirs = figure(table, "One-to-Normal"), figure(table, "PatchCore")
+    assert (ours.against, ours.against_deviation, ours.difference) == (96.2, 0.8, pytest.approx(-6.2))
+    assert (theirs.against, theirs.difference) == (92.2, pytest.approx(2.8))
+    assert table.heads[2:] == ("One-to-Normal", "over the best other", "PatchCore")
+    assert table.rows[0].cells[1] == "-5.0"
+
+
+def test_branches_are_summed_with_the_profiles_weights() -> None:
+    parts = {"S_P": [3.0, 0.0, 1.0], "S_N": [0.0, 1.0, 1.0], "S_text": [0.0, 2.0, 0.0]}
+    known = [outcome("a", 0, 0.5, labels=[False, True, True], scores=[3.0, 3.0, 3.0], parts=parts)]
+    table = tables(known, 1)["table-4"]
+    found = {row.labels[0]: row.cells[0].mean for row in table.rows if isinstance(row.cells[0], Figure)}
+    assert found["S_P"] == 0
+    assert found["S_N"] == 100
+    assert found["S_N + S_text"] == 100
+    total = np.array(parts["S_P"]) + TINY.alpha * np.array(parts["S_N"]) + TINY.beta * np.array(parts["S_text"])
+    assert found["S_P + S_N + S_text"] == 50 * sum((total[1:] > total[0]) + 0.5 * (total[1:] == total[0]))
+    text = next(row.cells[0] for row in table.rows if row.labels == ("S_text",))
+    assert isinstance(text, Figure)
+    assert text.against == 91.8
+
+
+def test_prompts_change_one_branch_of_the_sum() -> None:
+    parts = {"S_P": [1.0, 1.0], "S_N": [0.0, 0.0], "S_text": [0.0, 0.0], "S_P, no text": [2.0, 0.0]}
+    known = [outcome("a", 0, 1.0, scores=[1.0, 2.0], parts=parts | {"S_P, 10 prompts": [0.0, 1.0]})]
+    table = tables(known, 1)["table-5"]
+    found = {row.labels[0]: row.cells[0] for row in table.rows}
+    means = {label: cell.mean for label, cell in found.items() if isinstance(cell, Figure)}
+    assert means == {"no text": 0, "refined text": 100, "10 prompts": 100}
+    refined = found["refined text"]
+    assert isinstance(refined, Figure)
+    assert refined.against == 96.2
+
+
+def test_the_pool_is_held_against_the_method_without_it() -> None:
+    known = [outcome("a", 0, 0.5), outcome("a", 0, 0.8, "patchcore"), outcome("a", 0, 0.9, "patchcore", pool=20)]
+    made = tables(known, 1)
+    found = figure(made["figure-4"], "PatchCore")
+    assert (found.mean, found.against, found.difference) == (90, 80, pytest.approx(10))
+    assert made["figure-4"].against == "without"
+    assert figure(made["table-1-auroc"], "PatchCore").mean == 80
+
+
+def test_nothing_known_makes_no_tables() -> None:
+    assert not tables([])
