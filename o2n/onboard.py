@@ -23,7 +23,7 @@ from o2n.bank import MemoryBank
 from o2n.branches import pack, unpack
 from o2n.category import BlobRef, Manifest, VersionRef, check_name
 from o2n.customize import customize, load_adapter, unload_adapter
-from o2n.errors import CategoryError, NotFoundError
+from o2n.errors import CategoryError, IntegrityError, NotFoundError
 from o2n.foundation import load_foundation
 from o2n.images import Picture
 from o2n.normals import calibrate, encode, leave_one_out, odd_reference
@@ -156,21 +156,21 @@ def describe_machine(device: torch.device) -> str:
     """What stages run on, in words: times on two machines of one description can be compared."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} {device.type}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{platform.machine()} {device.type}, {threads} thread{'s' * (threads != 1)}"
 
 
 def _serving(store: CategoryStore, ref: VersionRef) -> VersionRef | None:
     """The version that serves now, if it is `ref` or came of it by feedback alone."""
     try:
-        serving = store.current(ref.category)
-    except NotFoundError:
+        ancestor = serving = store.current(ref.category)
+        while ancestor != ref:
+            parent = store.manifest(ancestor).parent
+            if parent is None:
+                return None
+            ancestor = VersionRef(ref.category, parent)
+    except (NotFoundError, IntegrityError):  # none yet, or one that publishing replaces
         return None
-    ancestor = serving
-    while ancestor != ref:
-        parent = store.manifest(ancestor).parent
-        if parent is None:
-            return None
-        ancestor = VersionRef(ref.category, parent)
     return serving
 
 

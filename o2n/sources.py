@@ -231,7 +231,11 @@ def _list_s3(place: str) -> tuple[list[str], list[str]]:
     files: list[str] = []
     folders: list[str] = []
     with _explained(place):
-        pages = _client(get_settings().s3_endpoint).get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/")
+        pages = (
+            _client(get_settings().s3_endpoint)
+            .get_paginator("list_objects_v2")
+            .paginate(Bucket=bucket, Prefix=prefix, Delimiter="/")
+        )
         for page in pages:
             files += [item["Key"] for item in page.get("Contents", []) if item["Key"] != prefix]
             folders += [item["Prefix"].rstrip("/") for item in page.get("CommonPrefixes", [])]
