@@ -76,7 +76,7 @@ class State:
     waiting: int
     running: list[Running]
     done: list[Outcome]
-    lost_workers: int
+    losses: list[str]  # for each worker that was lost, which category it was at, and how
 
 
 def fan_out(
@@ -111,14 +111,16 @@ def fan_out(
 
 def room(cpus: float, gpus: float) -> int:
     """How many workers the cluster's nodes have room for, whatever else is on them."""
+    return sum(fits(node["Resources"], cpus, gpus) for node in ray.nodes() if node["Alive"])
 
-    def on(node: dict[str, float]) -> int:
-        have = node.get("GPU", 0)
-        by_gpu = int(have) * int(1 / gpus) if 0 < gpus <= 1 else int(have / gpus) if gpus else None
-        by_cpu = int(node.get("CPU", 0) / cpus) if cpus else None
-        return min((count for count in (by_cpu, by_gpu) if count is not None), default=1)
 
-    return sum(on(node["Resources"]) for node in ray.nodes() if node["Alive"])
+def fits(resources: dict[str, float], cpus: float, gpus: float) -> int:
+    """How many workers of `cpus` and `gpus` a node of Ray's resources has room for; no worker spans parts of GPUs."""
+    by_cpu = int(resources.get("CPU", 0) / cpus + 1e-9)
+    if not gpus:
+        return by_cpu
+    have = int(resources.get("GPU", 0))
+    return min(by_cpu, have * int(1 / gpus + 1e-9) if gpus <= 1 else int(have / gpus))
 
 
 class _Run:
@@ -136,7 +138,7 @@ class _Run:
         self._room = (lambda: workers) if workers else (lambda: max(1, room(cpus, gpus)))
         # Two threads: one works, the other says how far it is.
         self._worker = ray.remote(num_cpus=cpus, num_gpus=gpus, max_concurrency=2, scheduling_strategy="SPREAD")(
-            _Worker
+            CategoryWorker
         )
         self._total = len(sources)
         self._waiting = deque(sources)
@@ -144,7 +146,9 @@ class _Run:
         self._running: dict[str, Running] = {}
         self.done: list[Outcome] = []
         self._losses: Counter[str] = Counter()
-        self._lost_workers = self._false_starts = 0
+        self._preemptions: Counter[str] = Counter()
+        self._told_losses: list[str] = []
+        self._false_starts = 0
         self._drawn: set[tuple[str, str]] = set()
 
     async def all(self) -> None:
@@ -200,34 +204,35 @@ class _Run:
         del self._running[source.name]
         if outcome.status != "failed":
             self._drawn.add(self._class[source.name])
-        self.done.append(outcome.model_copy(update={"lost_workers": self._losses[source.name]}))
+        self._end(source, outcome)
 
     def _lose(self, source: Source | None, error: RayError) -> None:
-        cause = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+        cause = " ".join(str(error).split())
         if source is None:
             self._false_starts += 1
             if self._false_starts >= MAX_FALSE_STARTS:
                 while self._waiting:
-                    self._fail(self._waiting.popleft(), f"no worker can be started: {cause}: see Ray's dashboard")
+                    self._fail(self._waiting.popleft(), f"no worker can be started: {cause}")
             return
         del self._running[source.name]
-        self._lost_workers += 1
-        if not (isinstance(error, ActorDiedError) and error.preempted):
-            self._losses[source.name] += 1
+        self._told_losses.append(f"{source.name}: its worker was lost: {cause}")
+        preempted = isinstance(error, ActorDiedError) and error.preempted
+        (self._preemptions if preempted else self._losses)[source.name] += 1
         if self._losses[source.name] < MAX_LOSSES:
             self._waiting.appendleft(source)
         else:
-            self._fail(
-                source, f"its worker was lost {MAX_LOSSES} times, the last time so: {cause}: see Ray's dashboard"
-            )
+            self._fail(source, f"its worker was lost {MAX_LOSSES} times, the last time so: {cause}")
 
     def _fail(self, source: Source, message: str) -> None:
-        error = Failure(code="worker", message=message)
-        lost = self._losses[source.name]
-        self.done.append(Outcome(category=source.name, status="failed", error=error, lost_workers=lost))
+        error = Failure(code="worker", message=f"{message}: see Ray's dashboard")
+        self._end(source, Outcome(category=source.name, status="failed", error=error))
+
+    def _end(self, source: Source, outcome: Outcome) -> None:
+        lost = self._losses[source.name] + self._preemptions[source.name]
+        self.done.append(outcome.model_copy(update={"lost_workers": lost}))
 
     def _state(self) -> State:
-        return State(self._total, len(self._waiting), list(self._running.values()), self.done, self._lost_workers)
+        return State(self._total, len(self._waiting), list(self._running.values()), self.done, self._told_losses)
 
 
 async def _watch(worker: Any, running: Running) -> None:
@@ -239,7 +244,7 @@ async def _watch(worker: Any, running: Running) -> None:
             await asyncio.sleep(TICK_SECONDS)
 
 
-class _Worker:
+class CategoryWorker:
     """One process of the crew. What a user can mend comes back as an outcome; anything else ends the worker's life,
     because who knows what state a failed GPU leaves."""
 

@@ -202,8 +202,8 @@ def _raise_unless_missing(error: OSError) -> None:
         raise error
 
 
-def s3_client(endpoint: str | None) -> Any:
-    """A boto3 client of the S3 server at a URL; None: Amazon's."""
+def s3_client() -> Any:
+    """A client of S3, or of the server of $O2N_S3_ENDPOINT, that several threads may use."""
     # Imported here because it takes 0.3 s, which users of a directory need not pay.
     import boto3
     from botocore.config import Config
@@ -218,7 +218,7 @@ def s3_client(endpoint: str | None) -> Any:
     )
     # A session of its own, because boto3's default one must not be used by several threads.
     session = boto3.session.Session()
-    return session.client("s3", endpoint_url=endpoint, config=config)
+    return session.client("s3", endpoint_url=get_settings().s3_endpoint, config=config)
 
 
 class S3Objects:
@@ -287,7 +287,7 @@ class S3Objects:
 
     @cached_property
     def _client(self) -> Any:
-        return s3_client(get_settings().s3_endpoint)
+        return s3_client()
 
     @contextmanager
     def _explained(self, key: str) -> Iterator[None]:

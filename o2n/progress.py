@@ -17,12 +17,15 @@ class ProgressLog:
         """Args: say: takes a line; needs: what each worker takes, in words."""
         self._say, self._needs = say, needs
         self._begun = self._told = time.monotonic()
-        self._outcomes = 0
+        self._outcomes = self._losses = 0
 
     def __call__(self, state: State) -> None:
         new = sorted(state.done[self._outcomes :], key=lambda outcome: outcome.error is None)
         self._outcomes = len(state.done)
+        losses, self._losses = state.losses[self._losses :], len(state.losses)
         place = f"[{len(state.done)}/{state.total}]"
+        for loss in losses[:OUTCOMES_AT_ONCE]:
+            self._say(f"{place} {loss}")
         for outcome in new[:OUTCOMES_AT_ONCE]:
             self._say(f"{place} {outcome.category}: {_outcome(outcome)}")
             for warning in outcome.warnings:
@@ -40,7 +43,7 @@ class ProgressLog:
             f"{len(state.running)} running",
             f"{state.waiting} waiting",
             *([f"{failed} failed"] if failed else []),
-            *([f"{state.lost_workers} workers lost"] if state.lost_workers else []),
+            *([f"{len(state.losses)} workers lost"] if state.losses else []),
             f"{clock(passed)} passed",
         ]
         took = [sum(outcome.seconds.values()) for outcome in state.done if outcome.status == "published"]

@@ -176,7 +176,8 @@ def _source(file: str, line: _Line, profile: Profile) -> Source:
             own = entry.profile
             profile = get_profile(place(own) if own.endswith(".json") else own)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A name that is misspelt is missing too, but that is not what is to be mended.
+        first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
         field, cause = ".".join(map(str, first["loc"])), first["msg"]
         if first["type"] == "extra_forbidden":
             cause = f"is no field; there are {', '.join(_Entry.model_fields)}"
@@ -221,7 +222,10 @@ _PARSERS: dict[str, Callable[[str], Iterator[_Line]]] = {
     ".csv": _csv_lines,
 }
 
-_client = functools.cache(s3_client)
+
+@functools.cache
+def _client(endpoint: str | None) -> Any:
+    return s3_client()
 
 
 def _list_s3(place: str) -> tuple[list[str], list[str]]:
