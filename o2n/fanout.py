@@ -232,7 +232,7 @@ class _Run:
         self.done.append(outcome.model_copy(update={"lost_workers": lost}))
 
     def _state(self) -> State:
-        return State(self._total, len(self._waiting), list(self._running.values()), self.done, self._told_losses)
+        return State(self._total, len(self._waiting), [*self._running.values()], [*self.done], [*self._told_losses])
 
 
 async def _watch(worker: Any, running: Running) -> None:
