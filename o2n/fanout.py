@@ -6,6 +6,7 @@ the store. Never more is in flight than there are workers.
 """
 
 import asyncio
+import re
 import tempfile
 import time
 from collections import Counter, deque
@@ -17,7 +18,7 @@ from typing import Any, Literal
 
 import ray
 from pydantic import BaseModel
-from ray.exceptions import ActorDiedError, RayError
+from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from o2n.errors import O2NError
 from o2n.images import Picture
@@ -207,7 +208,8 @@ class _Run:
         self._end(source, outcome)
 
     def _lose(self, source: Source | None, error: RayError) -> None:
-        cause = " ".join(str(error).split())
+        preempted = isinstance(error, ActorDiedError) and error.preempted
+        cause = "its node was taken away" if preempted else _cause(error)
         if source is None:
             self._false_starts += 1
             if self._false_starts >= MAX_FALSE_STARTS:
@@ -216,7 +218,6 @@ class _Run:
             return
         del self._running[source.name]
         self._told_losses.append(f"{source.name}: its worker was lost: {cause}")
-        preempted = isinstance(error, ActorDiedError) and error.preempted
         (self._preemptions if preempted else self._losses)[source.name] += 1
         if self._losses[source.name] < MAX_LOSSES:
             self._waiting.appendleft(source)
@@ -233,6 +234,15 @@ class _Run:
 
     def _state(self) -> State:
         return State(self._total, len(self._waiting), [*self._running.values()], [*self.done], [*self._told_losses])
+
+
+def _cause(error: RayError) -> str:
+    """What ended a worker, without Ray's advice and ids."""
+    if isinstance(error, RayTaskError):
+        return f"{type(error.cause).__name__}: {error.cause}"[:300]
+    text = " ".join(str(error).split())
+    text = text.partition("Worker exit detail: ")[2] or text
+    return re.split(r" Some common causes| class_name: | Lease ID", text)[0][:300]
 
 
 async def _watch(worker: Any, running: Running) -> None:
@@ -344,5 +354,7 @@ class CategoryWorker:
     def _timed(self, stage: str) -> Iterator[None]:
         self._show(stage, 0.0)
         begun = time.perf_counter()
-        yield
-        self._seconds[stage] = round(time.perf_counter() - begun, 3)
+        try:
+            yield
+        finally:
+            self._seconds[stage] = round(time.perf_counter() - begun, 3)

@@ -43,7 +43,7 @@ class ProgressLog:
             f"{len(state.running)} running",
             f"{state.waiting} waiting",
             *([f"{failed} failed"] if failed else []),
-            *([f"{len(state.losses)} workers lost"] if state.losses else []),
+            *([f"{len(state.losses)} lost workers"] if state.losses else []),
             f"{clock(passed)} passed",
         ]
         took = [sum(outcome.seconds.values()) for outcome in state.done if outcome.status == "published"]
@@ -72,8 +72,8 @@ def _outcome(outcome: Outcome) -> str:
     notes = [f"{sum(outcome.seconds.values()):.1f} s"]
     if outcome.status == "resumes":
         notes.append(f"to do: {', '.join(outcome.missing) or 'publish'}")
-    elif outcome.resumed and outcome.status == "published":
-        notes.append(f"resumed after {', '.join(outcome.resumed)}")
+    elif outcome.status == "published" and "adapter" in outcome.resumed:  # what comes before is its class's
+        notes.append(f"resumed after {outcome.resumed[-1]}")
     return f"{outcome.status}{version} ({'; '.join(notes)})"
 
 

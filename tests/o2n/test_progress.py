@@ -28,7 +28,7 @@ def test_each_end_and_each_loss_is_said_once(now: list[float]) -> None:
     said: list[str] = []
     log = ProgressLog(said.append, "1 core")
     bad = Outcome(category="bad", status="failed", error=Failure(code="bad_picture", message="x.png: is no picture"))
-    odd = published(2).model_copy(update={"warnings": ["reference 1 is odd"], "resumed": ["prior"]})
+    odd = published(2).model_copy(update={"warnings": ["reference 1 is odd"], "resumed": ["prior", "adapter", "pool"]})
     state = State(4, 0, [running(3)], [published(1), bad, odd], ["c3: its worker was lost: killed"])
     log(state)
     log(state)
@@ -36,7 +36,7 @@ def test_each_end_and_each_loss_is_said_once(now: list[float]) -> None:
         "[3/4] c3: its worker was lost: killed",
         "[3/4] bad: error: x.png: is no picture",
         f"[3/4] c1: published version {'0' * 16} (10.0 s)",
-        f"[3/4] c2: published version {'0' * 16} (10.0 s; resumed after prior)",
+        f"[3/4] c2: published version {'0' * 16} (10.0 s; resumed after pool)",
         "[3/4] c2: warning: reference 1 is odd",
     ]
 
@@ -52,7 +52,7 @@ def test_where_all_are_is_said_from_time_to_time_with_what_is_left(now: list[flo
     assert said[0] == "[0/10] 0 running, 10 waiting, 0:06 passed: no room yet for a worker, which takes 1 core"
     # 7 that wait and half of the two that run, 10 s each, on two workers.
     assert said[-1] == (
-        "[1/10] 2 running, 7 waiting, 1 workers lost, 0:12 passed, about 0:40 left: c1 adapter 50%, c2 prior"
+        "[1/10] 2 running, 7 waiting, 1 lost workers, 0:12 passed, about 0:40 left: c1 adapter 50%, c2 prior"
     )
 
 
