@@ -61,10 +61,9 @@ class Outcome(BaseModel):
 
 @dataclass
 class Running:
-    """A category that a worker is at: the stage, the share of it that is done, and since when."""
+    """A category that a worker is at, the stage, and the share of it that is done."""
 
     source: Source
-    begun: float
     stage: str = "starting"
     share: float = 0.0
 
@@ -178,7 +177,7 @@ class _Run:
                 if source is None:
                     await asyncio.sleep(TICK_SECONDS)
                     continue
-                running = self._running[source.name] = Running(source, time.monotonic())
+                running = self._running[source.name] = Running(source)
                 watch = asyncio.create_task(_watch(worker, running))
                 try:
                     outcome = await getattr(worker, self._task).remote(source)

@@ -39,8 +39,9 @@ def test_a_tree_is_onboarded_side_by_side_and_bad_categories_fail_alone(
     (tmp_path / "tree" / "broken" / "bad.png").write_text("no picture")
     write(tmp_path / "tree" / "bad name", [checks(0), checks(1)])
     store = CategoryStore((tmp_path / "store").as_uri())
-    options = ("--tree", str(tmp_path / "tree"), "--profile", quick_profile, "--store", store.url)
-    succeeded, output = submit(cluster, *options)
+    tree = ("--tree", str(tmp_path / "tree"))
+    options = ("--profile", quick_profile, "--store", store.url, "--workers", "2")
+    succeeded, output = submit(cluster, *tree, *options)
     assert not succeeded
     found = summary(output)
     assert (found["published"], found["failed"]) == (2, 3)
@@ -54,7 +55,7 @@ def test_a_tree_is_onboarded_side_by_side_and_bad_categories_fail_alone(
     assert "[5/5]" in output
 
     place = str(tmp_path / "tree" / "board" / "train" / "good")
-    succeeded, output = submit(cluster, "board", "--references", place, *options[2:])
+    succeeded, output = submit(cluster, "board", "--references", place, *options)
     assert succeeded, output
     (again,) = summary(output)["categories"]
     assert again["status"] == "unchanged"

@@ -21,7 +21,7 @@ def published(number: int) -> Outcome:
 
 
 def running(number: int, stage: str = "adapter", share: float = 0.5) -> Running:
-    return Running(Source(f"c{number}", "x", QUICK), 0.0, stage, share)
+    return Running(Source(f"c{number}", "x", QUICK), stage, share)
 
 
 def test_each_end_and_each_loss_is_said_once(now: list[float]) -> None:
