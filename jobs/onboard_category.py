@@ -1,21 +1,25 @@
-"""Ray job: onboard one category, or a tree of them side by side.
+"""Ray job: onboard one category, or many of them side by side.
 
     ray job submit --working-dir . -- python jobs/onboard_category.py bolts --references /data/bolts/train/good
-    ray job submit --working-dir . -- python jobs/onboard_category.py --tree /data
+    ray job submit --working-dir . -- python jobs/onboard_category.py --tree s3://bucket/pictures
+    ray job submit --working-dir . -- python jobs/onboard_category.py --manifest categories.yaml --dry-run
 
-Without a cluster it starts a local one. The last line printed is a JSON summary; the exit status is 1 where any
-category failed, and the others are published all the same.
+Without a cluster it starts a local one. The same command again goes on where a killed run stopped, and does nothing for
+what is published. The last line printed is a JSON summary; the exit status is 1 where any category failed, and the
+others are published all the same.
 """
 
+import json
 import sys
 import time
-from pathlib import Path
-from typing import Any
+from collections import Counter
+from typing import Any, TextIO
 
 import click
 import ray
 
-from o2n.errors import CategoryError, O2NError
+from o2n import sources
+from o2n.fanout import Outcome, fan_out, room
 from o2n.options import (
     OneLineErrorsCommand,
     connect_ray,
@@ -27,7 +31,13 @@ from o2n.options import (
     store_option,
 )
 from o2n.profiles import Profile
+from o2n.progress import ProgressLog, clock
+from o2n.sources import Source
 from o2n.store import CategoryStore
+
+DEFAULT_GPUS = 0.5
+# Ray's log reader breaks off at a line of 4 MiB.
+MAX_LISTED = 2000
 
 
 @click.command(cls=OneLineErrorsCommand)
@@ -35,109 +45,121 @@ from o2n.store import CategoryStore
 @references_option
 @click.option(
     "--tree",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Onboard every folder NAME of DIR that has good pictures in NAME/train/good (MVTec layout) or in NAME itself.",
+    metavar="PLACE",
+    help="Onboard every folder NAME of a folder or s3://bucket/prefix that has good pictures in NAME/train/good "
+    "(MVTec layout) or in NAME itself.",
+)
+@click.option(
+    "--manifest",
+    metavar="FILE",
+    help="Onboard what a .yaml or .csv file lists: name, references, and if wanted object, more_normal, profile.",
 )
 @more_normal_option
 @object_option
 @profile_option
 @store_option
-@click.option("--cpus", default=1.0, show_default=True, help="Cores per category.")
-@click.option("--gpus", default=0.0, show_default=True, help="GPUs per category; a fraction lets several share one.")
+@click.option("--cpus", type=click.FloatRange(0, min_open=True), default=1.0, show_default=True, help="Cores a worker.")
+@click.option(
+    "--gpus",
+    type=click.FloatRange(0),
+    help=f"GPUs a worker; a fraction lets several share one. Default: {DEFAULT_GPUS} on a cluster with GPUs, else 0.",
+)
+@click.option(
+    "--workers", type=click.IntRange(1), help="Categories side by side. Default: as many as the nodes have room for."
+)
+@click.option("--dry-run", is_flag=True, help="Check all pictures, say what would be done and how long it would take.")
+@click.option("--json", "json_file", type=click.File("w", lazy=False, atomic=True), help="Write the summary here too.")
 def main(
     name: str | None,
-    references: Path | None,
-    tree: Path | None,
-    more_normal: Path | None,
+    references: str | None,
+    tree: str | None,
+    manifest: str | None,
+    more_normal: str | None,
     object_word: str | None,
     profile: Profile,
     store: CategoryStore,
     cpus: float,
-    gpus: float,
+    gpus: float | None,
+    workers: int | None,
+    dry_run: bool,
+    json_file: TextIO | None,
 ) -> None:
-    """Onboard category NAME from --references DIR, or all categories of --tree DIR side by side."""
-    categories = _categories(name, references, tree)
-    if tree and more_normal:
-        raise click.UsageError("--more-normal is for one category: give it with NAME and --references")
+    """Onboard category NAME from --references, or all categories of --tree or --manifest side by side."""
+    if [name, tree, manifest].count(None) != 2 or (name is None) != (references is None):
+        raise click.UsageError("give NAME with --references, or --tree, or --manifest")
+    if name is None and (more_normal or object_word):
+        raise click.UsageError("--more-normal and --object are for one category: give them with NAME, or in a manifest")
+    if manifest:
+        wanted = sources.manifest(manifest, profile)
+    elif tree:
+        wanted = sources.tree(tree, profile)
+    else:
+        wanted = [Source(str(name), str(references), profile, object_word, more_normal)]
     connect_ray()
-    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=3)(_onboard_one)
-    waiting = {
-        task.remote(category, folder, more_normal, object_word, profile, store): category
-        for category, folder in categories.items()
-    }
+    if gpus is None:
+        gpus = DEFAULT_GPUS if ray.cluster_resources().get("GPU") else 0.0
     begun = time.perf_counter()
-    results: list[dict[str, Any]] = []
-    while waiting:
-        (done,), _ = ray.wait(list(waiting), num_returns=1)
-        category = waiting.pop(done)
-        try:
-            result = ray.get(done)
-        except ray.exceptions.RayError as error:
-            result = {
-                "category": category,
-                "error": {"code": "worker", "message": str(error).splitlines()[0]},
-            }
-        results.append(result)
-        outcome = f"error: {result['error']['message']}" if "error" in result else f"version {result['version']}"
-        click.echo(f"[{len(results)}/{len(categories)}] {category}: {outcome}")
-        for warning in result.get("warnings", ()):
-            click.echo(f"{category}: warning: {warning}")
-    failed = sum("error" in result for result in results)
-    print_json(
-        {
-            "published": len(results) - failed,
-            "failed": failed,
-            "store": store.url,
-            "seconds": round(time.perf_counter() - begun, 1),
-            "categories": sorted(results, key=lambda result: result["category"]),
-        }
+    outcomes = fan_out(
+        "preview" if dry_run else "onboard",
+        wanted,
+        store,
+        cpus=cpus,
+        gpus=gpus,
+        workers=workers,
+        tell=ProgressLog(click.echo, f"{cpus:g} cores" + (f" and {gpus:g} GPUs" if gpus else "")),
     )
-    sys.exit(1 if failed else 0)
-
-
-def _categories(name: str | None, references: Path | None, tree: Path | None) -> dict[str, Path]:
-    if (name is None) == (tree is None) or (name is None) != (references is None):
-        raise click.UsageError("give either NAME with --references DIR, or --tree DIR")
-    if tree is None:
-        assert name is not None
-        assert references is not None
-        return {name: references}
-    if not tree.is_dir():
-        raise CategoryError(f"tree {tree}: no such folder; give one that has a folder for each category")
-    folders = sorted(folder for folder in tree.iterdir() if folder.is_dir() and not folder.name.startswith("."))
-    if not folders:
-        raise CategoryError(f"tree {tree} has no folders: give one that has a folder for each category")
-    return {folder.name: good if (good := folder / "train" / "good").is_dir() else folder for folder in folders}
-
-
-def _onboard_one(
-    category: str,
-    folder: Path,
-    more_normal: Path | None,
-    object_word: str | None,
-    profile: Profile,
-    store: CategoryStore,
-) -> dict[str, Any]:
-    """One category on a worker; what a user can mend comes back as data, so that it never sinks the others."""
-    from o2n.onboard import onboard, read_more_normal, read_references
-
-    def show(stage: str, done: float) -> None:
-        if done in (0.0, 1.0):
-            print(f"{category}: {stage} {'done' if done else 'started'}", flush=True)
-
-    try:
-        more = read_more_normal(more_normal, profile) if more_normal else []
-        result = onboard(category, read_references(folder), profile, store, object_word, show, more)
-    except O2NError as error:
-        return {"category": category, "error": {"code": error.code, "message": str(error)}}
-    return {
-        "category": category,
-        "version": result.ref.version,
-        "warnings": result.warnings,
-        "resumed": result.resumed,
-        "seconds": result.seconds,
+    summary: dict[str, Any] = {
+        **dict.fromkeys(("new", "resumes") if dry_run else ("published",), 0),
+        "unchanged": 0,
+        "failed": 0,
+        **Counter(outcome.status for outcome in outcomes),
+        "store": store.url,
+        "seconds": round(time.perf_counter() - begun, 1),
+        "lost_workers": sum(outcome.lost_workers for outcome in outcomes),
     }
+    if dry_run:
+        summary["estimate"] = _estimate(wanted, outcomes, store, cpus, gpus, workers)
+    listed = outcomes if len(outcomes) <= MAX_LISTED else [outcome for outcome in outcomes if outcome.error]
+    if json_file:
+        json.dump({**summary, "categories": _rows(outcomes)}, json_file, indent=1)
+    print_json({**summary, "categories": _rows(listed[:MAX_LISTED])})
+    sys.exit(1 if summary["failed"] else 0)
+
+
+def _estimate(
+    wanted: list[Source], previews: list[Outcome], store: CategoryStore, cpus: float, gpus: float, workers: int | None
+) -> dict[str, Any] | None:
+    """Time and hours of what is still to do; None where that is nothing. Where no version of the store tells how long
+    stages take, the first category is onboarded into a scratch store."""
+    from o2n.estimate import estimate, recorded
+
+    to_do = [(source, found) for source, found in zip(wanted, previews, strict=True) if found.missing]
+    if not to_do:
+        click.echo("nothing to do")
+        return None
+    source, found = to_do[0]
+    seconds, versions = recorded(store, source.profile, found.machine)
+    rests_on = f"the median of {versions} versions in the store, made on {found.machine}"
+    if not seconds:
+        click.echo(f"measuring: {source.name} is onboarded into a scratch store, because no version tells the times")
+        (measured,) = fan_out("measure", [source], store, cpus=cpus, gpus=gpus, workers=1)
+        if measured.error:
+            click.echo(f"no estimate: {measured.error.message}")
+            return None
+        seconds, rests_on = measured.seconds, f"category {source.name}, measured just now on {found.machine}"
+    if len({source.profile for source in wanted}) > 1:
+        rests_on += f"; all are taken to last as long as with profile {source.profile.name}"
+    side_by_side = workers or max(1, room(cpus, gpus))
+    found_out = estimate(wanted, previews, seconds, rests_on, workers=side_by_side, cpus=cpus, gpus=gpus)
+    click.echo(
+        f"estimate: {clock(found_out.seconds)} with {found_out.workers} side by side, {found_out.core_hours:.2f} core "
+        f"hours, {found_out.gpu_hours:.2f} GPU hours; it rests on {rests_on}"
+    )
+    return found_out.report()
+
+
+def _rows(outcomes: list[Outcome]) -> list[dict[str, Any]]:
+    return [outcome.model_dump(exclude_defaults=True) for outcome in outcomes]
 
 
 if __name__ == "__main__":

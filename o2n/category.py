@@ -23,6 +23,8 @@ BlobName = Literal[
     "distances",  # float32 (c, L, G), to the nearest patch of the bank without the picture itself
 ]
 
+_PROVENANCE = {"created", "libraries", "warnings", "machine", "seconds"}
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -111,15 +113,17 @@ class Manifest(BaseModel):
     created: AwareDatetime
     libraries: dict[str, str] = Field(description="versions of the libraries that made the blobs")
     warnings: list[str] = Field([], description="what onboarding found doubtful, such as a reference unlike the others")
+    machine: str = Field("", description="what the blobs were made on")
+    seconds: dict[str, float] = Field({}, description="what each stage took, of those that were not recalled")
 
     @property
     def version(self) -> str:
         """16 hex digits derived from what the version *is*; the same inputs give the same version anywhere.
 
-        When and with which library versions it was made is provenance and does not count; nor do warnings, which are
-        words about the same blobs. Who fed a picture back does count, so that no attribution is ever overwritten.
+        When, where and with which library versions it was made is provenance and does not count; nor do warnings, which
+        are words about the same blobs. Who fed a picture back does count, so that no attribution is ever overwritten.
         """
-        content = self.model_dump(mode="json", exclude={"created", "libraries", "warnings"})
+        content = self.model_dump(mode="json", exclude=_PROVENANCE)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     @property

@@ -65,8 +65,8 @@ def main() -> None:
 @store_option
 def onboard(
     name: str,
-    references: Path | None,
-    more_normal: Path | None,
+    references: str | None,
+    more_normal: str | None,
     object_word: str | None,
     profile: Profile,
     store: CategoryStore,

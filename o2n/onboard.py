@@ -6,6 +6,7 @@ before its last stage, the move of the pointer.
 """
 
 import hashlib
+import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,12 +18,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from o2n import images
+from o2n import images, sources
 from o2n.bank import MemoryBank, coreset
 from o2n.branches import pack, unpack
 from o2n.category import BlobRef, Manifest, VersionRef, check_name
 from o2n.customize import customize, load_adapter, unload_adapter
-from o2n.errors import CategoryError, NotFoundError
+from o2n.errors import CategoryError, IntegrityError, NotFoundError
 from o2n.foundation import load_foundation
 from o2n.images import Picture
 from o2n.normals import calibrate, encode, leave_one_out, odd_reference
@@ -36,6 +37,8 @@ from o2n.text import text_features
 MIN_REFERENCES = 2
 MAX_REFERENCES = 64
 
+STAGES = ("prior", "adapter", "pool", "features", "text_features", "scales", "normals", "distances", "calibration")
+
 Progress = Callable[[str, float], None]  # a stage, and the share of it that is done
 
 _LIBRARIES = ("o2n", "torch", "diffusers", "transformers", "open_clip_torch", "peft", "numpy")
@@ -43,17 +46,28 @@ _LIBRARIES = ("o2n", "torch", "diffusers", "transformers", "open_clip_torch", "p
 
 @dataclass(frozen=True)
 class Onboarded:
-    """What an onboarding came to: the version now served, which stages were resumed, seconds per stage, and what is
-    doubtful about the references, in words for their owner."""
+    """What an onboarding came to: the version now served, which stages were recalled, seconds per stage, what is
+    doubtful about the references, in words for their owner, and whether nothing changed: it was served before."""
 
     ref: VersionRef
     resumed: tuple[str, ...]
     seconds: dict[str, float]
     warnings: tuple[str, ...] = ()
+    unchanged: bool = False
 
 
-def read_references(folder: Path) -> list[Picture]:
-    """All pictures in `folder`, decoded and checked; files without a picture's suffix are left out.
+@dataclass(frozen=True)
+class Preview:
+    """What an onboarding would come to: the stages that would be made, and the version, if it is known by now."""
+
+    missing: tuple[str, ...]
+    ref: VersionRef | None = None
+    unchanged: bool = False
+
+
+def read_references(place: Path | str) -> list[Picture]:
+    """All pictures in a folder or under an s3:// prefix, or in its train/good, decoded and checked; files without a
+    picture's suffix are left out.
 
     A file that should be a picture and is none refuses the whole folder: a category is never quietly built from
     fewer pictures than its owner chose.
@@ -61,31 +75,31 @@ def read_references(folder: Path) -> list[Picture]:
     Raises:
         CategoryError: no such folder, too few distinct pictures in it, or too many.
         PictureError: a picture that cannot be decoded or is refused.
+        StoreError: S3 that refuses or cannot be reached.
     """
-    if not folder.is_dir():
-        raise CategoryError(
-            f"references {folder}: no such folder; give a folder of {MIN_REFERENCES} to 8 good pictures"
-        )
-    paths = images.find(folder)
-    _check_count(len(paths), str(folder))
-    references = [images.read(path) for path in paths]
-    _check_references(references, str(folder))
+    files = sources.find_good_pictures(str(place))
+    if files is None:
+        raise CategoryError(f"references {place}: no such folder; give a folder of {MIN_REFERENCES} to 8 good pictures")
+    _check_count(len(files), str(place))
+    references = [sources.read_picture(file) for file in files]
+    _check_references(references, str(place))
     return references
 
 
-def read_more_normal(folder: Path, profile: Profile) -> list[Picture]:
-    """All pictures in `folder`, at the profile's resolution, so that hundreds fit in memory.
+def read_more_normal(place: Path | str, profile: Profile) -> list[Picture]:
+    """All pictures in a folder or under an s3:// prefix, at the profile's resolution, so that hundreds fit in memory.
 
     Raises:
         CategoryError: no such folder, or no pictures in it.
         PictureError: a picture that cannot be decoded or is refused.
+        StoreError: S3 that refuses or cannot be reached.
     """
-    if not folder.is_dir():
-        raise CategoryError(f"more normal pictures {folder}: no such folder; give one with pictures of good parts")
-    paths = images.find(folder)
-    if not paths:
-        raise CategoryError(f"more normal pictures {folder}: no pictures in it; give a folder with some of good parts")
-    return [images.resize(images.read(path), profile.diffusion.resolution) for path in paths]
+    files = sources.find_pictures(str(place))
+    if files is None:
+        raise CategoryError(f"more normal pictures {place}: no such folder; give one with pictures of good parts")
+    if not files:
+        raise CategoryError(f"more normal pictures {place}: no pictures in it; give a folder with some of good parts")
+    return [images.resize(sources.read_picture(file), profile.diffusion.resolution) for file in files]
 
 
 def onboard(
@@ -99,6 +113,8 @@ def onboard(
 ) -> Onboarded:
     """Make a version of category `name` from pictures of good parts, and let it serve.
 
+    Where the very version serves already, or one that differs by what was fed back to it since, nothing changes.
+
     Args:
         references: uint8 (H, W, 3), of any sizes.
         object_word: what the prompts call the part; by default the name, its signs turned into spaces.
@@ -109,18 +125,77 @@ def onboard(
         CategoryError: a name or references that cannot be used.
         FoundationError, StoreError: models or store that cannot be.
     """
+    stages = _Stages(store, on_progress)
+    manifest = _make(stages, name, references, profile, store, object_word, more_normal)
+    begun = time.perf_counter()
+    serving = _serving(store, manifest.ref)
+    # Publishing what serves already mends what was lost of it.
+    ref = store.publish(manifest) if serving is None or serving == manifest.ref else serving
+    seconds = {**stages.seconds, "publish": round(time.perf_counter() - begun, 3)}
+    on_progress("published", 1.0)
+    return Onboarded(ref, tuple(stages.resumed), seconds, tuple(manifest.warnings), unchanged=serving is not None)
+
+
+def preview(
+    name: str,
+    references: list[Picture],
+    profile: Profile,
+    store: CategoryStore,
+    object_word: str | None = None,
+    more_normal: Sequence[Picture] = (),
+) -> Preview:
+    """What `onboard` would do with the same arguments; makes nothing and writes nothing. Raises as it does."""
+    stages = _Stages(store, lambda stage, done: None, recall_only=True)
+    try:
+        made = _make(stages, name, references, profile, store, object_word, more_normal)
+    except (_NotMadeError, NotFoundError):  # the latter where a run was stopped between two stages
+        return Preview(tuple(stage for stage in STAGES if stage not in stages.resumed))
+    return Preview((), made.ref, _serving(store, made.ref) is not None)
+
+
+def describe_machine(device: torch.device) -> str:
+    """What stages run on, in words: times on two machines of one description can be compared."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"{platform.machine()} {device.type}, {threads} thread{'s' * (threads != 1)}"
+
+
+def _serving(store: CategoryStore, ref: VersionRef) -> VersionRef | None:
+    """The version that serves now, if it is `ref` or came of it by feedback alone."""
+    try:
+        ancestor = serving = store.current(ref.category)
+        while ancestor != ref:
+            parent = store.manifest(ancestor).parent
+            if parent is None:
+                return None
+            ancestor = VersionRef(ref.category, parent)
+    except (NotFoundError, IntegrityError):  # none yet, or one that publishing replaces
+        return None
+    return serving
+
+
+def _make(
+    stages: "_Stages",
+    name: str,
+    references: list[Picture],
+    profile: Profile,
+    store: CategoryStore,
+    object_word: str | None,
+    more_normal: Sequence[Picture],
+) -> Manifest:
+    """Every stage in turn, down to the manifest that would be published."""
     check_name(name)
     _check_references(references, name)
     # A copy of a reference brings nothing, and would stay in the bank from which that reference is left out.
     distinct = {images.digest(reference): reference for reference in references}
-    word = object_word or name.replace("-", " ").replace("_", " ").lower()
+    word = sources.class_word(name, object_word)
     foundation = load_foundation(profile)
     model = foundation.diffusion
-    stages = _Stages(store, on_progress)
 
     resolution = profile.diffusion.resolution
     resized = [images.resize(reference, resolution) for reference in distinct.values()]
-    references_blob = store.put_blob(pack(torch.from_numpy(np.stack(resized))))
+    references_blob = stages.keep(pack(torch.from_numpy(np.stack(resized))))
     base = [foundation.identity, profile.model_dump_json(exclude={"name"}), word]
 
     prior_blob = stages.run("prior", base, lambda: _pack_pictures(draw_prior(model, word, profile)))
@@ -136,7 +211,7 @@ def onboard(
             word,
             profile.customisation,
             profile.seed,
-            lambda step, loss: on_progress(f"adapter, loss {loss:.3f}", step / (steps + 1)),
+            lambda step, loss: stages.on_progress(f"adapter, loss {loss:.3f}", step / (steps + 1)),
             so_far,
             lambda state: stages.keep_partial("adapter", adapter_inputs, state),
         )
@@ -171,14 +246,14 @@ def onboard(
         found = acceptable(features[: len(resized)], features[len(views) :])
         rows = [*range(len(views)), *(len(views) + place for place in found)]
         drawn = _unpack_pictures(store, pool_blob, "pool pictures")
-        pool_blob = store.put_blob(_pack_pictures([drawn[place] for place in found]))
-        features_blob = store.put_blob(pack(features[rows]))
+        pool_blob = stages.keep(_pack_pictures([drawn[place] for place in found]))
+        features_blob = stages.keep(pack(features[rows]))
         origins = [origins[row] for row in rows]
     kept_blob, warnings = None, []
     if profile.pool.budget is not None:
         features = unpack(store.get_blob(features_blob), "features")
         places, farthest = coreset(features, profile.pool.budget)
-        kept_blob = store.put_blob(pack(places))
+        kept_blob = stages.keep(pack(places))
         if (whole := features.shape[0] * features.shape[2]) > places.shape[1]:
             warnings.append(
                 f"the bank keeps {places.shape[1]} of {whole} patches a level to take no more than "
@@ -248,7 +323,7 @@ def onboard(
             "it is a good part and its picture is well taken, add more like it, or results hang on which are chosen"
         )
 
-    manifest = Manifest(
+    return Manifest(
         category=name,
         object_word=word,
         profile=profile,
@@ -269,20 +344,27 @@ def onboard(
         created=datetime.now(UTC),
         libraries={library: metadata.version(library) for library in _LIBRARIES},
         warnings=warnings,
+        machine=describe_machine(model.device),
+        seconds={stage: seconds for stage, seconds in stages.seconds.items() if stage not in stages.resumed},
     )
-    ref = store.publish(manifest)
-    on_progress("published", 1.0)
-    return Onboarded(ref, tuple(stages.resumed), stages.seconds, tuple(warnings))
+
+
+class _NotMadeError(Exception):
+    """A stage that only a real run makes."""
 
 
 class _Stages:
-    """Runs a stage, or recalls what an earlier run made of the same inputs."""
+    """Runs a stage, or recalls what an earlier run made of the same inputs; `recall_only` makes and writes nothing."""
 
-    def __init__(self, store: CategoryStore, on_progress: Progress) -> None:
-        self._store, self._on_progress = store, on_progress
+    def __init__(self, store: CategoryStore, on_progress: Progress, recall_only: bool = False) -> None:
+        self._store, self._recall_only = store, recall_only
+        self.on_progress = on_progress
         self._unfinished = False
         self.resumed: list[str] = []
         self.seconds: dict[str, float] = {}
+
+    def keep(self, data: bytes) -> BlobRef:
+        return BlobRef.of(data) if self._recall_only else self._store.put_blob(data)
 
     def partial(self, stage: str, inputs: list[str]) -> bytes | None:
         """What a run that was stopped within this stage has kept of it."""
@@ -299,16 +381,18 @@ class _Stages:
     def run(self, stage: str, inputs: list[str], make: Callable[[], bytes]) -> BlobRef:
         key = _stage_key(stage, inputs)
         begun = time.perf_counter()
-        self._on_progress(stage, 0.0)
+        self.on_progress(stage, 0.0)
         if blob := self._store.recall(key):
             self.resumed.append(stage)
+        elif self._recall_only:
+            raise _NotMadeError
         else:
             blob = self._store.put_blob(make())
             self._store.remember(key, blob)
             if self._unfinished:
                 self._store.objects.delete(self._partial(stage, inputs))
                 self._unfinished = False
-        self._on_progress(stage, 1.0)
+        self.on_progress(stage, 1.0)
         self.seconds[stage] = round(time.perf_counter() - begun, 3)
         return blob
 

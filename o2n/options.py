@@ -5,7 +5,6 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
@@ -37,9 +36,8 @@ profile_option = click.option(
 )
 references_option = click.option(
     "--references",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Folder with 2 to 8 pictures of good parts.",
+    metavar="PLACE",
+    help="Folder or s3:// prefix with 2 to 8 pictures of good parts, in it or in its train/good.",
 )
 object_option = click.option(
     "--object",
@@ -49,9 +47,9 @@ object_option = click.option(
 )
 more_normal_option = click.option(
     "--more-normal",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Folder of further good pictures, for thresholds alone: with 19, a false-positive rate of 5% can be promised.",
+    metavar="PLACE",
+    help="Folder or s3:// prefix of further good pictures, for thresholds alone: with 19, a false-positive rate of 5% "
+    "can be promised.",
 )
 
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +29,11 @@ _MARK = "O2N_LOCAL_CLUSTER"
 
 @dataclass(frozen=True)
 class Cluster:
-    """How to reach a running cluster: `environment` is what a child process needs to use it."""
+    """How to reach a running cluster: `environment` is what a child process needs to use it; `address` is what further
+    nodes join."""
 
     dashboard: str
+    address: str
     environment: dict[str, str]
     mark: str
     logs: Path
@@ -58,6 +60,47 @@ class Cluster:
             stderr=subprocess.STDOUT,
         )
 
+    def takes_jobs(self) -> bool:
+        """Whether the job server answers; httpx.HTTPError if nobody does."""
+        return self._get("/api/jobs/").status_code == 200
+
+    def nodes(self) -> dict[str, str]:
+        """The nodes that are alive: their ids by their names; httpx.HTTPError if nobody answers."""
+        nodes = self._get("/api/v0/nodes").raise_for_status().json()["data"]["result"]["result"]
+        return {node["node_name"]: node["node_id"] for node in nodes if node["state"] == "ALIVE"}
+
+    def _get(self, path: str) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {self.environment['RAY_AUTH_TOKEN']}"}
+        return httpx.get(self.dashboard + path, headers=headers, timeout=10)
+
+    def add_node(self, name: str, cpus: int) -> psutil.Process:
+        """Start a further node on this machine, of a raylet and an object store of its own.
+
+        Returns: the process that all of the node's descend from; see `kill_node`.
+
+        Raises:
+            RuntimeError: it did not come up in time; the message has the end of its log.
+        """
+        environment = {variable: value for variable, value in self.environment.items() if variable != "RAY_ADDRESS"}
+        command = [
+            *_executable("ray"),
+            "start",
+            f"--address={self.address}",
+            "--block",
+            "--node-ip-address=127.0.0.1",
+            f"--node-name={name}",
+            f"--num-cpus={cpus}",
+            f"--dashboard-agent-listen-port={free_port()}",
+            f"--object-store-memory={256 << 20}",
+            "--disable-usage-stats",
+        ]
+        log = self.logs / f"ray-start-{name}.log"
+        with log.open("w") as output:
+            node = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        # Two that come up on one machine at the same time take each other's ports.
+        _wait_until_up(node, log, lambda: name in self.nodes())
+        return psutil.Process(node.pid)
+
     def processes(self) -> list[psutil.Process]:
         """Every process of this cluster that is alive."""
         found: set[psutil.Process] = set()
@@ -70,6 +113,13 @@ class Cluster:
                 if process.environ().get(_MARK) == self.mark:
                     found.add(process)
         return _alive(found)
+
+
+def kill_node(node: psutil.Process) -> None:
+    """End a node of `Cluster.add_node` as a power cut would: every process of it at once."""
+    for process in [*node.children(recursive=True), node]:
+        with suppress(psutil.Error):
+            process.kill()
 
 
 @contextmanager
@@ -88,7 +138,7 @@ def local_cluster(*, cpus: int, store: str, object_store_bytes: int = 512 << 20)
     mark = secrets.token_hex(8)
     # Ray puts sockets below this folder, and a socket's path may not be longer than 107 bytes.
     folder = Path(tempfile.mkdtemp(prefix="o2n-", dir="/tmp"))
-    dashboard_port = free_port()
+    dashboard_port, port = free_port(), free_port()
     dashboard = f"http://127.0.0.1:{dashboard_port}"
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
@@ -112,7 +162,7 @@ def local_cluster(*, cpus: int, store: str, object_store_bytes: int = 512 << 20)
         "--head",
         "--block",
         "--node-ip-address=127.0.0.1",
-        f"--port={free_port()}",
+        f"--port={port}",
         f"--dashboard-port={dashboard_port}",
         f"--dashboard-agent-listen-port={free_port()}",
         f"--ray-client-server-port={free_port()}",
@@ -124,9 +174,9 @@ def local_cluster(*, cpus: int, store: str, object_store_bytes: int = 512 << 20)
     with log.open("w") as output:
         start_environment = {name: value for name, value in environment.items() if name != "RAY_ADDRESS"}
         head = subprocess.Popen(command, env=start_environment, stdout=output, stderr=subprocess.STDOUT)
-    cluster = Cluster(dashboard, environment, mark, folder, head.pid)
+    cluster = Cluster(dashboard, f"127.0.0.1:{port}", environment, mark, folder, head.pid)
     try:
-        _wait_until_up(cluster, head, log)
+        _wait_until_up(head, log, lambda: cluster.takes_jobs() and bool(cluster.nodes()))
         yield cluster
     finally:
         _stop(cluster, head)
@@ -145,12 +195,11 @@ def _executable(name: str) -> list[str]:
     return [sys.executable] if name == "python" else [str(Path(sys.executable).with_name(name))]
 
 
-def _wait_until_up(cluster: Cluster, head: "subprocess.Popen[bytes]", log: Path) -> None:
+def _wait_until_up(node: "subprocess.Popen[bytes]", log: Path, is_up: Callable[[], bool]) -> None:
     deadline = time.monotonic() + START_SECONDS
-    headers = {"Authorization": f"Bearer {cluster.environment['RAY_AUTH_TOKEN']}"}
-    while time.monotonic() < deadline and head.poll() is None:
+    while time.monotonic() < deadline and node.poll() is None:
         with suppress(httpx.HTTPError):
-            if httpx.get(f"{cluster.dashboard}/api/jobs/", headers=headers, timeout=5).status_code == 200:
+            if is_up():
                 return
         time.sleep(0.5)
     raise RuntimeError(f"the Ray cluster did not come up; its log ends with: {log.read_text()[-1000:]}")

@@ -1,4 +1,4 @@
-"""Both jobs through `ray job submit`, as users run them."""
+"""The scoring job through `ray job submit`, as users run them."""
 
 import json
 from pathlib import Path
@@ -26,43 +26,6 @@ def submit(cluster: Cluster, job: str, *arguments: str) -> tuple[bool, str]:
 def summary(output: str) -> dict:
     """The last line of the job's own output that is JSON."""
     return json.loads([line for line in output.splitlines() if line.startswith("{")][-1])
-
-
-def test_a_tree_is_onboarded_side_by_side_and_bad_categories_fail_alone(
-    cluster: Cluster, quick_profile: str, tmp_path: Path
-) -> None:
-    write(tmp_path / "tree" / "board" / "train" / "good", [checks(0), checks(1)])
-    write(tmp_path / "tree" / "cloth", [stripes(0), stripes(1)])
-    write(tmp_path / "tree" / "lonely", [checks(0)])
-    write(tmp_path / "tree" / "broken", [checks(0), checks(1)])
-    (tmp_path / "tree" / "broken" / "bad.png").write_text("no picture")
-    (tmp_path / "tree" / "bad name").mkdir()
-    store = CategoryStore((tmp_path / "store").as_uri())
-    options = ("--tree", str(tmp_path / "tree"), "--profile", quick_profile, "--store", store.url)
-    succeeded, output = submit(cluster, "jobs/onboard_category.py", *options)
-    assert not succeeded
-    found = summary(output)
-    assert (found["published"], found["failed"]) == (2, 3)
-    errors = {c["category"]: c["error"] for c in found["categories"] if "error" in c}
-    assert {name: error["code"] for name, error in errors.items()} == {
-        "bad name": "bad_category",
-        "broken": "bad_picture",
-        "lonely": "bad_category",
-    }
-    assert store.categories() == ["board", "cloth"]
-
-    succeeded, output = submit(
-        cluster,
-        "jobs/onboard_category.py",
-        "board",
-        "--references",
-        str(tmp_path / "tree" / "board" / "train" / "good"),
-        *options[2:],
-    )
-    assert succeeded, output
-    (again,) = summary(output)["categories"]
-    assert again["version"] == store.current("board").version
-    assert len(again["resumed"]) == 9
 
 
 def test_offline_scores_are_the_librarys_and_a_bad_picture_is_a_row(

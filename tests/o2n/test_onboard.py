@@ -9,24 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from o2n.category import VersionRef
+from o2n.category import Feedback, VersionRef
 from o2n.errors import CategoryError, PictureError
 from o2n.images import Picture
-from o2n.onboard import Onboarded, onboard, read_more_normal, read_references
+from o2n.onboard import STAGES, Onboarded, Preview, onboard, preview, read_more_normal, read_references
 from o2n.store import CategoryStore
 from tests.helpers import QUICK, checks, stripes, write
-
-STAGES = (
-    "prior",
-    "adapter",
-    "pool",
-    "features",
-    "text_features",
-    "scales",
-    "normals",
-    "distances",
-    "calibration",
-)
 
 
 @pytest.fixture
@@ -247,3 +235,37 @@ def test_the_manifest_is_readable_json(store: CategoryStore) -> None:
     manifest = json.loads(store.objects.get(f"categories/board/versions/{ref.version}.json")[0])
     assert manifest["libraries"]["torch"]
     assert manifest["profile"]["t"] == QUICK.t
+
+
+def test_a_preview_tells_what_is_missing_and_writes_nothing(store: CategoryStore, tmp_path: Path) -> None:
+    assert preview("board", references(), QUICK, store).missing == STAGES
+    assert not (tmp_path / "store").exists()
+    done = run(store)
+    before = store.objects.keys("")
+    assert preview("board", references(), QUICK, store) == Preview((), done.ref, unchanged=True)
+    assert preview("board", references(10), QUICK, store) == Preview(tuple(s for s in STAGES if s != "prior"))
+    other = preview("hardboard", references(), QUICK, store, object_word="board")
+    assert (other.missing, other.unchanged) == ((), False)
+    assert store.objects.keys("") == before
+
+
+def test_the_same_pictures_again_leave_what_was_fed_back(store: CategoryStore) -> None:
+    first = run(store)
+    assert not first.unchanged
+    manifest = store.manifest(first.ref)
+    said = Feedback(verdict="normal", by="ada", at=manifest.created, picture="0" * 64, version=first.ref.version)
+    fed = store.publish(manifest.model_copy(update={"parent": first.ref.version, "feedback": [said]}))
+    again = run(store)
+    assert again.unchanged
+    assert again.ref == store.current("board") == fed
+    other = run(store, seed=10)
+    assert not other.unchanged
+    assert store.current("board") == other.ref
+    assert run(store).ref == store.current("board") == first.ref
+
+
+def test_what_it_took_is_recorded_and_makes_no_other_version(store: CategoryStore) -> None:
+    manifest = store.manifest(run(store).ref)
+    assert set(manifest.seconds) == set(STAGES)
+    assert manifest.machine
+    assert manifest.model_copy(update={"seconds": {}, "machine": ""}).ref == manifest.ref
