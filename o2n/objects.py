@@ -202,6 +202,25 @@ def _raise_unless_missing(error: OSError) -> None:
         raise error
 
 
+def s3_client() -> Any:
+    """A client of S3, or of the server of $O2N_S3_ENDPOINT, that several threads may use."""
+    # Imported here because it takes 0.3 s, which users of a directory need not pay.
+    import boto3
+    from botocore.config import Config
+
+    config = Config(
+        retries={"mode": "standard"},
+        connect_timeout=5,
+        read_timeout=60,
+        # Servers other than Amazon's often refuse boto3's newer default checksums; the store has digests.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+    )
+    # A session of its own, because boto3's default one must not be used by several threads.
+    session = boto3.session.Session()
+    return session.client("s3", endpoint_url=get_settings().s3_endpoint, config=config)
+
+
 class S3Objects:
     """Objects in a bucket of S3 or a server that speaks its protocol, conditional writes included."""
 
@@ -268,21 +287,7 @@ class S3Objects:
 
     @cached_property
     def _client(self) -> Any:
-        # Imported here because it takes 0.3 s, which users of a directory need not pay.
-        import boto3
-        from botocore.config import Config
-
-        config = Config(
-            retries={"mode": "standard"},
-            connect_timeout=5,
-            read_timeout=60,
-            # Servers other than Amazon's often refuse boto3's newer default checksums; the store has digests.
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-        )
-        # A session of its own, because boto3's default one must not be used by several threads.
-        session = boto3.session.Session()
-        return session.client("s3", endpoint_url=get_settings().s3_endpoint, config=config)
+        return s3_client()
 
     @contextmanager
     def _explained(self, key: str) -> Iterator[None]:
