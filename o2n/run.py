@@ -49,9 +49,9 @@ SCHEMA = pa.schema(
 
 # Columns that name a row for as long as it is on its way: its shard, and its place there.
 SHARD, PLACE = "_shard", "_place"
-# With a shard for each of 400 turns of all workers, 20 kills do at most 5% of the work again. Below 8 rows, a batch of
-# the models, shards would cost more than they save; above 1024 there is nothing left to gain.
-TURNS, LEAST, MOST = 400, 8, 1024
+# A killed run does a shard or two of each worker again: with 1000 turns of all workers, 20 kills come to some 4% of the
+# work. Below 8 rows, a batch of the models, shards would cost more than they save; above 1024 nothing is left to gain.
+TURNS, LEAST, MOST = 1000, 8, 1024
 
 _PLAN, _LISTING, _PART = "_run/run.json", "_run/listing", "part-"
 

@@ -155,7 +155,7 @@ def _long_run(tasks: list[Task], store: CategoryStore, profile: Profile, folder:
     for index in tqdm(range(count), desc="linking pictures", unit="picture"):
         os.link(originals[index % len(originals)], folder / "pictures" / f"{index:07}.png")
     profile_file = folder / "profile.json"
-    profile_file.write_text(profile.model_dumpjson.loads())
+    profile_file.write_text(profile.model_dump_json())
     output = folder / "long"
     command = [sys.executable, str(JOB), "--category", first.name, str(folder / "pictures"), "--output", str(output)]
     options = ["--profile", str(profile_file), "--store", store.url]
