@@ -229,7 +229,14 @@ def _pages(root: str, **arguments: str) -> Iterator[dict[str, Any]]:
         yield from _client().get_paginator("list_objects_v2").paginate(**arguments)
 
 
-_client = functools.cache(s3_client)
+def _client() -> Any:
+    return _client_of(get_settings().s3_endpoint)
+
+
+@functools.cache
+def _client_of(endpoint: str | None) -> Any:
+    """One for all pictures that a process reads from the same server."""
+    return s3_client()
 
 
 def _is_wanted(parts: list[str], suffixes: tuple[str, ...]) -> bool:
