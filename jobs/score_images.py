@@ -128,13 +128,10 @@ def _whole(place: str | None) -> str | None:
 
 
 def _connect(workers: int) -> None:
-    """Ray with room for the workers and for who decodes; on a machine of one's own that is a matter of asking."""
-    connect_ray(slots=workers + 1)
-    slots = ray.cluster_resources().get("CPU", 0)
-    if slots <= workers:
-        click.echo(
-            f"note: {workers} workers need {workers + 1} cores: waiting until Ray has more than {slots:g}", err=True
-        )
+    """Ray with room for the workers; on a machine of one's own that is a matter of asking."""
+    connect_ray(slots=workers)
+    if (cores := ray.cluster_resources().get("CPU", 0)) < workers:
+        click.echo(f"note: Ray has {cores:g} cores for {workers} workers: the others wait for more", err=True)
 
 
 def _note(store: CategoryStore, ref: VersionRef, rate: float) -> str | None:

@@ -24,8 +24,9 @@ from o2n.settings import get_settings
 from o2n.store import CategoryStore
 from o2n.triplet import BATCH, TripletScorer
 
-# Decoding takes a small part of a picture's time: several such processes share a core.
-_DECODING = {"num_cpus": 0.5}
+# Shares of a core: wherever a worker fits, so does a process that decodes for it. With whole cores, workers that start
+# again after a node was lost could take the last ones, and wait for pictures for ever.
+_SCORING, _DECODING = 0.9, 0.1
 
 
 def pin_versions(store: CategoryStore, categories: list[str]) -> dict[str, VersionRef]:
@@ -55,8 +56,7 @@ def score_dataset(
     URL. They come back, in any order, with the columns of `run.SCHEMA` in place of `bytes`; other columns stay as they
     are. A picture that cannot be read, or a category that is not pinned, becomes a row with its `error` and no scores.
 
-    Pictures are decoded in processes of their own while others are scored, so that the cluster needs half a core more
-    than one for each worker.
+    Pictures are decoded in processes of their own while others are scored; a core for each worker has room for both.
 
     Args:
         pinned: for each category that occurs, the version it is scored with.
@@ -72,7 +72,7 @@ def score_dataset(
         fn_kwargs={"side": profile.diffusion.resolution},
         batch_size=4 * BATCH,
         batch_format="pyarrow",
-        **_DECODING,
+        **_decoding(workers),
     )
     decide_at = get_settings().false_positive_rate if rate is None else rate
     return decoded.map_batches(
@@ -87,7 +87,7 @@ def score_dataset(
             max_concurrent_calls_per_actor=2 if gpus_per_worker else 1,
             enable_true_multi_threading=bool(gpus_per_worker),
         ),
-        num_cpus=1,
+        num_cpus=_SCORING,
         num_gpus=gpus_per_worker,
     )
 
@@ -109,7 +109,7 @@ def score_run(run: Run, store: CategoryStore, *, workers: int = 1, gpus_per_work
     context.target_max_block_size = min(run.plan.shard * 3 * request.profile.diffusion.resolution**2, 32 << 20)
     numbers = ray.data.from_items([{"part": number} for number in range(len(parts))], override_num_blocks=len(parts))
     pictures = numbers.map_batches(
-        run.read_parts, fn_kwargs={"parts": parts}, batch_size=1, batch_format="pyarrow", **_DECODING
+        run.read_parts, fn_kwargs={"parts": parts}, batch_size=1, batch_format="pyarrow", **_decoding(workers)
     )
     scored = score_dataset(
         pictures,
@@ -127,6 +127,11 @@ def score_run(run: Run, store: CategoryStore, *, workers: int = 1, gpus_per_work
     except ray.exceptions.RayError as error:
         cause = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         raise O2NError(f"a worker failed ({cause}): scores are kept, run the same again to go on") from error
+
+
+def _decoding(workers: int) -> dict[str, Any]:
+    """The same for reading and decoding, so that Ray Data does both in one process."""
+    return {"num_cpus": _DECODING, "compute": ray.data.TaskPoolStrategy(size=2 * workers)}
 
 
 class _Scorer:

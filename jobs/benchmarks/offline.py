@@ -91,8 +91,8 @@ def _in_turns(tasks: list[Task], store: CategoryStore, profile: Profile, folder:
     refs = [store.current(one.name) for one in tasks for _ in one.queries]
     scorer.score(shown[:8], refs[:8])
     paces: dict[str, list[_Pace]] = defaultdict(list)
-    # Room for those who decode beside two workers, however few cores there are.
-    ray.init(address="local", num_cpus=3, include_dashboard=False, logging_level="warning")
+    # Room for two workers, however few cores there are.
+    ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="warning")
     try:
         for turn in tqdm(range(rounds), desc="rounds", unit="round"):
             before = time.process_time()

@@ -1,13 +1,20 @@
 """Offline scoring on a real cluster, its driver and its nodes killed: no row lost, none twice, little done again."""
 
+import json
 import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from infra.local.cluster import Cluster
+from infra.local.cluster import Cluster, local_cluster
 from o2n.inputs import Inputs
 from o2n.onboard import onboard
 from o2n.run import Request, Run, open_run
@@ -128,3 +135,64 @@ def test_twenty_killed_drivers_lose_nothing_double_nothing_and_cost_little(
     assert sum(int(kept) < len(run.plan.shards()) for _, kept in lives) == KILLS
     assert PICTURES <= log.stat().st_size <= 1.05 * PICTURES
     check_scores(run, toy, originals)
+
+
+def test_a_killed_node_loses_nothing_and_doubles_nothing(
+    toy: tuple[TripletScorer, CategoryStore], originals: list[Path], tmp_path: Path
+) -> None:
+    run = planned(toy, originals, tmp_path, PICTURES // 2, workers=2)
+    request = run.plan.request
+    profile = tmp_path / "profile.json"
+    profile.write_text(request.profile.model_dump_json())
+    # As on Kubernetes, where nothing but the cluster's own affairs is on the head; each of the others has one worker.
+    with local_cluster(cpus=0, store=request.store) as cluster:
+        address = (cluster.logs / "ray_current_cluster").read_text()
+        nodes = [start_node(cluster, address, cpus=1) for _ in range(2)]
+        options = ["--output", run.output, "--store", request.store, "--profile", str(profile), "--workers", "2"]
+        job = subprocess.Popen(
+            [sys.executable, "jobs/score_images.py", "--category", "checks", *request.inputs.folders, *options],
+            env={**cluster.environment, "RAY_ADDRESS": address},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        wait_until(lambda: (len(run.done()) > 20 and workers_of(nodes[0]) == workers_of(nodes[1]) == 1) or job.poll())
+        for process in [nodes[0], *nodes[0].children(recursive=True)]:
+            process.kill()
+        kept = len(run.done())
+        output = job.communicate()[0]
+    print(f"{kept} of {len(run.plan.shards())} shards were kept when a node was killed")
+    assert job.returncode == 0, output
+    assert kept < len(run.plan.shards())
+    assert json.loads(output.splitlines()[-1])["errors"] == 0
+    check_scores(run, toy, originals)
+
+
+def start_node(cluster: Cluster, address: str, cpus: int) -> psutil.Process:
+    """Another node on this machine: `ray start --block` and what descends from it."""
+    options = [f"--address={address}", "--block", "--node-ip-address=127.0.0.1", f"--num-cpus={cpus}"]
+    environment = {name: value for name, value in cluster.environment.items() if name != "RAY_ADDRESS"}
+    ray = str(Path(sys.executable).with_name("ray"))
+    with (cluster.logs / "node.log").open("a") as log:
+        return psutil.Popen(
+            [ray, "start", *options, f"--object-store-memory={256 << 20}", "--disable-usage-stats"],
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def workers_of(node: psutil.Process) -> int:
+    """How many scoring actors a node has."""
+    found = 0
+    for process in node.children(recursive=True):
+        with suppress(psutil.Error):
+            found += (process.cmdline() or [""])[0].startswith("ray::MapWorker")
+    return found
+
+
+def wait_until(true: Callable[[], object], seconds: float = 300) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

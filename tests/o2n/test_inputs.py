@@ -23,11 +23,11 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Callable
     if request.param == "s3":
         bucket = request.getfixturevalue("bucket")
         client = s3_client()
-        # The client of an earlier test's server is of no use.
-        inputs._client.cache_clear()
-        return f"s3://{bucket}/in put", lambda key, data: client.put_object(
-            Bucket=bucket, Key=f"in put/{key}", Body=data
-        )
+
+        def put_object(key: str, data: bytes) -> None:
+            client.put_object(Bucket=bucket, Key=f"in put/{key}", Body=data)
+
+        return f"s3://{bucket}/in put", put_object
 
     def put(key: str, data: bytes) -> None:
         path = tmp_path / "in put" / key
