@@ -1,13 +1,14 @@
 """One offline run: what is scored, with which versions, and which parts of it are done. Knows no Ray and no models.
 
     OUTPUT/_run/run.json         the plan, written once; a run that goes on has the versions that it began with
-    OUTPUT/_run/listing          path and category of every picture, but for Parquet files that hold their bytes
+    OUTPUT/_run/listing-…        path and category of every picture, but for Parquet files that hold their bytes
     OUTPUT/part-000000.parquet   the scores of one shard
 
 No row is lost and none is there twice, whenever the run is killed: the plan says which pictures a shard has, and its
 file appears whole, under its own name, or not at all. What a killed run does again are the shards it had in hand.
 """
 
+import hashlib
 import io
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -79,7 +80,7 @@ class Source(BaseModel):
 
 
 class Plan(BaseModel):
-    """What a run does, written before it begins. shard: the rows of one; listed: those of the listing."""
+    """What a run does, written before it begins. shard: rows of one; listed: rows of the listing, which `listing` names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -87,6 +88,7 @@ class Plan(BaseModel):
     versions: dict[str, VersionId]
     shard: int
     listed: int
+    listing: str | None
     sources: tuple[Source, ...]
 
     @property
@@ -146,7 +148,7 @@ class Run:
             PictureError, StoreError: what is to be read is gone, has changed, or cannot be reached.
         """
         if part.source is None:
-            with inputs.open_file(f"{self.output}/{_LISTING}") as file:
+            with inputs.open_file(f"{self.output}/{self.plan.listing}") as file:
                 yield self._numbered(pa.Table.from_batches([pa.ipc.open_file(file).get_batch(part.group)]), part, 0)
             return
         url, place = part.source.url, 0
@@ -240,10 +242,10 @@ def open_run(output: str, request: Request, store: CategoryStore, workers: int, 
                 "or --overwrite to delete them"
             )
         return Run(output, plan)
-    _clear(objects, output)
     plan, listing = _planned(request, store, workers)
-    if listing is not None:
-        objects.put(_LISTING, _batches(listing, plan.shard))
+    _clear(objects, output)
+    if plan.listing:
+        objects.put(plan.listing, listing)
     try:
         objects.put_if(_PLAN, plan.model_dump_json(indent=1).encode(), None)
     except ConflictError:
@@ -251,19 +253,23 @@ def open_run(output: str, request: Request, store: CategoryStore, workers: int, 
     return Run(output, plan)
 
 
-def _planned(request: Request, store: CategoryStore, workers: int) -> tuple[Plan, pa.Table | None]:
+def _planned(request: Request, store: CategoryStore, workers: int) -> tuple[Plan, bytes]:
+    """What is to be done, and the listing, which is empty where Parquet files hold the pictures themselves."""
     sources, names = _sources(request.inputs)
-    listing = None if sources else inputs.as_table(inputs.listed(request.inputs))
-    if listing is not None:
-        names = set(pc.unique(listing["category"]).drop_null().to_pylist())
-    rows = listing.num_rows if listing is not None else sum(sum(source.rows) for source in sources)
+    listed = inputs.as_table(() if sources else inputs.listed(request.inputs))
+    names |= set(pc.unique(listed["category"]).drop_null().to_pylist())
+    rows = listed.num_rows + sum(sum(source.rows) for source in sources)
     if not rows:
         raise PictureError(f"no pictures in {request.inputs}: give folders that have some")
+    shard = min(max(rows // (TURNS * workers), LEAST), MOST)
+    listing = b"" if sources else _batches(listed, shard)
     plan = Plan(
         request=request,
         versions={name: store.current(name).version for name in sorted(names)},
-        shard=min(max(rows // (TURNS * workers), LEAST), MOST),
-        listed=listing.num_rows if listing is not None else 0,
+        shard=shard,
+        listed=listed.num_rows,
+        # Its name says what is in it: of two runs that begin at once, neither reads the other's.
+        listing=f"{_LISTING}-{hashlib.sha256(listing).hexdigest()[:16]}" if listing else None,
         sources=sources,
     )
     return plan, listing
@@ -272,16 +278,18 @@ def _planned(request: Request, store: CategoryStore, workers: int) -> tuple[Plan
 def _sources(wanted: Inputs) -> tuple[tuple[Source, ...], set[str]]:
     """The Parquet files that hold pictures' bytes, and all categories in them; none if they hold paths alone."""
     sources: list[Source] = []
-    names = {wanted.category} if wanted.category else set()
-    for url in inputs.parquet_files(wanted.parquet) if wanted.parquet else ():
+    names = {wanted.category} if wanted.category and wanted.parquet else set()
+    urls = inputs.parquet_files(wanted.parquet) if wanted.parquet else []
+    for url in urls:
         with inputs.open_parquet(url) as file:
             if "bytes" in inputs.columns(file, url, wanted):
                 sources.append(Source(url=url, rows=_rows(file)))
                 if wanted.category_column:
                     for batch in file.iter_batches(columns=[wanted.category_column]):
                         names |= set(inputs.categories(batch, wanted).unique().drop_null().to_pylist())
-            elif sources:
-                raise PictureError(f"{url}: has no column 'bytes', as {sources[0].url} has: score the two apart")
+    if sources and len(sources) < len(urls):
+        (odd, *_) = set(urls) - {source.url for source in sources}
+        raise PictureError(f"{odd}: has no column 'bytes', as {sources[0].url} has: score the two apart")
     return tuple(sources), names
 
 

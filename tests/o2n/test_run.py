@@ -173,6 +173,9 @@ def test_rows_of_parquet_with_bytes_are_read_where_they_lie(store: CategoryStore
     assert paths(run) == [f"{tmp_path}/new/a.parquet#0", *names[1:]]
     assert [name for table in run.scores() for name in table["category"].to_pylist()] == kinds
 
+    pq.write_table(table.drop_columns(["bytes"]).slice(0, 5), tmp_path / "new" / "0.parquet")
+    with pytest.raises(PictureError, match=r"0.parquet: has no column 'bytes', as .*a.parquet has"):
+        open_run(output, request, store, workers=1, overwrite=True)
     pq.write_table(table.slice(0, 59), tmp_path / "new" / "a.parquet")
     open_objects(output).delete("part-000000.parquet")
     with pytest.raises(PictureError, match="has changed since the run began"):
