@@ -80,7 +80,7 @@ class Source(BaseModel):
 
 
 class Plan(BaseModel):
-    """What a run does, written before it begins. shard: rows of one; listed: rows of the listing, which `listing` names."""
+    """What a run does, written before it begins. shard: rows of one; listed: rows of the file that `listing` names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

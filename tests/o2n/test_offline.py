@@ -1,5 +1,6 @@
 """Ray Data scoring: the same scores as the library, rows instead of failures, categories mixed."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import ray
 from PIL import Image
 
+from infra.local.s3 import s3_environment
 from o2n import images
 from o2n.calibration import decide
 from o2n.errors import NotFoundError, StoreError
@@ -24,10 +26,13 @@ pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture(scope="module", autouse=True)
-def local_ray() -> None:
-    ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="warning")
-    yield
-    ray.shutdown()
+def local_ray(s3_server: str) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in s3_environment(s3_server, "test", "test").items():
+            patch.setenv(name, value)
+        ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="warning")
+        yield
+        ray.shutdown()
 
 
 def test_rows_come_back_scored_or_with_their_error(published: CategoryStore, tmp_path: Path) -> None:
