@@ -128,7 +128,7 @@ def test_killed_drivers_lose_nothing_double_nothing_and_cost_little(
 ) -> None:
     run = planned(toy, originals, tmp_path, PICTURES, workers=1)
     log = tmp_path / "log"
-    address = (own_cluster.logs / "ray_current_cluster").read_text()
+    address = address_of(own_cluster)
     done = own_cluster.run("python", "-c", DRIVERS, run.output, str(log), address, str(KILLS))
     lives = [line.split() for line in done.stdout.splitlines()]
     print(lives, log.stat().st_size)
@@ -147,7 +147,7 @@ def test_a_killed_node_loses_nothing_and_doubles_nothing(
     profile.write_text(request.profile.model_dump_json())
     # As on Kubernetes, where nothing but the cluster's own affairs is on the head; each of the others has one worker.
     with local_cluster(cpus=0, store=request.store) as cluster:
-        address = (cluster.logs / "ray_current_cluster").read_text()
+        address = address_of(cluster)
         nodes = [start_node(cluster, address, cpus=1) for _ in range(2)]
         options = ["--output", run.output, "--store", request.store, "--profile", str(profile), "--workers", "2"]
         job = subprocess.Popen(
@@ -167,6 +167,12 @@ def test_a_killed_node_loses_nothing_and_doubles_nothing(
     assert kept < len(run.plan.shards())
     assert json.loads(output.splitlines()[-1])["errors"] == 0
     check_scores(run, toy, originals)
+
+
+def address_of(cluster: Cluster) -> str:
+    """Where drivers and nodes join a cluster, as its head was told."""
+    (port,) = [word.removeprefix("--port=") for word in psutil.Process(cluster.head).cmdline() if "--port=" in word]
+    return f"127.0.0.1:{port}"
 
 
 def start_node(cluster: Cluster, address: str, cpus: int) -> psutil.Process:
