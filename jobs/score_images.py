@@ -1,10 +1,12 @@
-"""Ray job: score folders of pictures with Ray Data, categories mixed.
+"""Ray job: score folders, S3 prefixes or Parquet files of pictures with Ray Data, categories mixed.
 
     ray job submit --working-dir . -- python jobs/score_images.py --category bolts /data/new --output /data/scores
-    ray job submit --working-dir . -- python jobs/score_images.py --tree /data --output /data/scores
+    ray job submit --working-dir . -- python jobs/score_images.py --tree s3://bucket/new --output s3://bucket/scores
+    ray job submit --working-dir . -- python jobs/score_images.py --parquet /data/new.parquet --output /data/scores
 
 Without a cluster it starts a local one. Scores are written as Parquet; a picture that cannot be read becomes a row
-with its error. The last line printed is a JSON summary.
+with its error. A job that was killed goes on when it is started again with the same arguments, with the versions that
+it began with; one that is done does nothing. The last line printed is a JSON summary.
 """
 
 import time
@@ -12,69 +14,124 @@ from pathlib import Path
 
 import click
 import ray
-from ray.data.expressions import col
+from tqdm import tqdm
 
-from o2n import images
 from o2n.calibration import shortfall
 from o2n.category import VersionRef
-from o2n.errors import O2NError, PictureError
+from o2n.errors import O2NError
+from o2n.inputs import Inputs
 from o2n.options import OneLineErrorsCommand, connect_ray, print_json, profile_option, rate_option, store_option
 from o2n.profiles import Profile
+from o2n.run import Request, open_run
 from o2n.store import CategoryStore
+from o2n.tally import drawn, tally
+
+PLACE = "folder or s3:// prefix"
 
 
 @click.command(cls=OneLineErrorsCommand)
-@click.argument("folders", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--category", metavar="NAME", help="Score the pictures of FOLDERS with this category.")
+@click.argument("folders", nargs=-1)
+@click.option("--category", metavar="NAME", help="Score the pictures in FOLDERS or --parquet with this category.")
 @click.option(
     "--tree",
-    type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Score DIR/NAME/test/*/* with category NAME, for every folder NAME (MVTec layout).",
+    help=f"A {PLACE} of categories: score DIR/NAME/test, as in MVTec AD, or all of DIR/NAME, with category NAME.",
 )
-@click.option("--output", required=True, metavar="DIR", help="Folder or s3:// prefix for the Parquet files.")
-@click.option("--workers", default=1, show_default=True, help="Scoring actors, each with the models loaded once.")
+@click.option(
+    "--parquet",
+    metavar="URL",
+    help=f"A Parquet file, or a {PLACE} of them, with pictures in a column 'bytes' or their places in 'path'.",
+)
+@click.option("--category-column", metavar="NAME", help="Column of --parquet with categories. Default: category.")
+@click.option("--output", required=True, metavar="DIR", help=f"A {PLACE} of its own for the Parquet files.")
+@click.option("--overwrite", is_flag=True, help="Delete the scores of another run in --output.")
+@click.option("--maps", metavar="DIR", help=f"A {PLACE} for anomaly maps, as TIFF files of numbers.")
+@click.option("--counterparts", metavar="DIR", help=f"A {PLACE} for the pictures' normal counterparts.")
+@click.option(
+    "--workers", default=1, show_default=True, type=click.IntRange(1), help="Scoring actors, each with its models."
+)
 @click.option("--gpus", default=0.0, show_default=True, help="GPUs per worker.")
 @rate_option
 @profile_option
 @store_option
 def main(
-    folders: tuple[Path, ...],
+    folders: tuple[str, ...],
     category: str | None,
-    tree: Path | None,
+    tree: str | None,
+    parquet: str | None,
+    category_column: str | None,
     output: str,
+    overwrite: bool,
+    maps: str | None,
+    counterparts: str | None,
     workers: int,
     gpus: float,
     rate: float,
     profile: Profile,
     store: CategoryStore,
 ) -> None:
-    """Score all pictures of FOLDERS with --category NAME, or a whole --tree DIR."""
-    rows = _rows(folders, category, tree)
-    connect_ray()
-    from o2n.offline import pin_versions, score_dataset
-
-    pinned = pin_versions(store, sorted({row["category"] for row in rows}))
-    notes = {name: note for name, ref in pinned.items() if (note := _note(store, ref, rate))}
+    """Score all pictures in FOLDERS (folders or s3:// prefixes) with --category NAME, a --tree, or --parquet."""
+    inputs = _inputs(folders, category, tree, parquet, category_column)
+    request = Request(
+        inputs=inputs, store=store.url, profile=profile, rate=rate, maps=_whole(maps), counterparts=_whole(counterparts)
+    )
+    run = open_run(output, request, store, workers, overwrite)
+    notes = {name: note for name, ref in run.refs.items() if (note := _note(store, ref, rate))}
+    before = sum(run.plan.shards()[shard] for shard in run.done())
     begun = time.perf_counter()
-    pictures = ray.data.from_items(rows)
-    scored = score_dataset(pictures, profile, store, pinned, rate=rate, workers=workers, gpus_per_worker=gpus)
-    scored.write_parquet(output, mode="overwrite")
+    if before < run.plan.pictures:
+        _connect(workers)
+        from o2n.offline import score_run
+
+        with tqdm(total=run.plan.pictures, initial=before, unit="picture", mininterval=5, desc="scored") as bar:
+            for kept in score_run(run, store, workers=workers, gpus_per_worker=gpus):
+                bar.update(kept)
     seconds = time.perf_counter() - begun
-    errors = ray.data.read_parquet(output).filter(expr=col("error").is_not_null()).count()
-    anomalous = ray.data.read_parquet(output).filter(expr=col("is_anomalous")).count()
+    tallies = tally(run.scores())
+    click.echo(drawn(tallies))
     print_json(
         {
-            "pictures": len(rows),
-            "errors": errors,
-            "anomalous": anomalous,
-            "versions": {name: ref.version for name, ref in pinned.items()},
+            "pictures": run.plan.pictures,
+            "scored_before": before,
+            "errors": sum(one.errors for one in tallies.values()),
+            "anomalous": sum(one.anomalous for one in tallies.values()),
+            "versions": run.plan.versions,
             "notes": notes,
-            "output": output,
+            "output": run.output,
             "seconds": round(seconds, 1),
-            "pictures_per_second": round(len(rows) / seconds, 2),
+            "pictures_per_second": round((run.plan.pictures - before) / seconds, 2),
+            "categories": {name: one.report() for name, one in tallies.items()},
         }
     )
+
+
+def _inputs(
+    folders: tuple[str, ...], category: str | None, tree: str | None, parquet: str | None, column: str | None
+) -> Inputs:
+    ways = [bool(folders), tree is not None, parquet is not None]
+    if ways.count(True) != 1 or (folders and not category) or (tree and category) or (column and not parquet):
+        raise click.UsageError("give --category NAME and FOLDERS, or --tree DIR, or --parquet URL")
+    if category and column:
+        raise click.UsageError("give --category or --category-column, not both")
+    return Inputs(
+        folders=tuple(_whole(folder) for folder in folders),
+        tree=_whole(tree),
+        parquet=_whole(parquet),
+        category=category,
+        category_column=(column or "category") if parquet and not category else None,
+    )
+
+
+def _whole(place: str | None) -> str | None:
+    """A place as every node knows it."""
+    return place if place is None or "://" in place else str(Path(place).absolute())
+
+
+def _connect(workers: int) -> None:
+    """Ray with room for the workers; on a machine of one's own that is a matter of asking."""
+    connect_ray(slots=workers)
+    if (cores := ray.cluster_resources().get("CPU", 0)) < workers:
+        click.echo(f"note: Ray has {cores:g} cores for {workers} workers: the others wait for more", err=True)
 
 
 def _note(store: CategoryStore, ref: VersionRef, rate: float) -> str | None:
@@ -82,23 +139,6 @@ def _note(store: CategoryStore, ref: VersionRef, rate: float) -> str | None:
         return shortfall(store.calibration(ref), rate)
     except O2NError as error:  # its rows will say so too, and the other categories have theirs
         return str(error)
-
-
-def _rows(folders: tuple[Path, ...], category: str | None, tree: Path | None) -> list[dict[str, str]]:
-    if (tree is None) == (category is None) or (category is None) != (not folders):
-        raise click.UsageError("give either --category NAME and FOLDERS, or --tree DIR")
-    if tree is None:
-        found = [(category, path) for folder in folders for path in images.find(folder)]
-    else:
-        found = [
-            (part.parent.parent.name, path)
-            for part in sorted(tree.glob("*/test/*"))
-            if part.is_dir()
-            for path in images.find(part)
-        ]
-    if not found:
-        raise PictureError(f"no pictures in {tree or ', '.join(map(str, folders))}: give folders that have some")
-    return [{"path": str(path.absolute()), "category": str(name)} for name, path in found]
 
 
 if __name__ == "__main__":

@@ -67,14 +67,18 @@ rate_option = click.option(
 )
 
 
-def connect_ray() -> None:
+def connect_ray(slots: int = 1) -> None:
     """Join the cluster of $RAY_ADDRESS, which `ray job submit` sets, or else start a Ray of this process's own.
 
     Never any other: a bare `ray.init()` would attach to whatever cluster was left running on the machine.
+
+    Args: slots: how many cores a Ray of its own gives out at least, however many there are.
     """
     import ray
 
-    ray.init(address=os.environ.get("RAY_ADDRESS", "local"), ignore_reinit_error=True, logging_level="warning")
+    address = os.environ.get("RAY_ADDRESS", "local")
+    cores = max(slots, os.cpu_count() or 1) if address == "local" else None
+    ray.init(address=address, num_cpus=cores, ignore_reinit_error=True, logging_level="warning")
 
 
 def one_line_errors(command: Command) -> Command:

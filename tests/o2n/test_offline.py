@@ -1,14 +1,22 @@
 """Ray Data scoring: the same scores as the library, rows instead of failures, categories mixed."""
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import ray
+from PIL import Image
 
+from infra.local.s3 import s3_environment
 from o2n import images
 from o2n.calibration import decide
-from o2n.errors import NotFoundError
-from o2n.offline import SCHEMA, pin_versions, score_dataset
+from o2n.errors import NotFoundError, StoreError
+from o2n.inputs import decoded
+from o2n.objects import s3_client
+from o2n.offline import SCHEMA, _Scorer, pin_versions, score_dataset
 from o2n.onboard import onboard
 from o2n.store import CategoryStore
 from o2n.triplet import TripletScorer
@@ -18,10 +26,13 @@ pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture(scope="module", autouse=True)
-def local_ray() -> None:
-    ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="warning")
-    yield
-    ray.shutdown()
+def local_ray(s3_server: str) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in s3_environment(s3_server, "test", "test").items():
+            patch.setenv(name, value)
+        ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="warning")
+        yield
+        ray.shutdown()
 
 
 def test_rows_come_back_scored_or_with_their_error(published: CategoryStore, tmp_path: Path) -> None:
@@ -65,3 +76,72 @@ def test_rows_come_back_scored_or_with_their_error(published: CategoryStore, tmp
 def test_an_unknown_category_is_told_before_anything_starts(published: CategoryStore) -> None:
     with pytest.raises(NotFoundError, match="nuts"):
         pin_versions(published, ["checks", "nuts"])
+
+
+def test_bytes_and_s3_are_scored_beside_files_and_other_columns_stay(
+    published: CategoryStore, bucket: str, tmp_path: Path
+) -> None:
+    pictures = [checks(seed) for seed in range(60, 63)]
+    folder = write(tmp_path / "new", pictures)
+    paths = images.find(folder)
+    s3_client().put_object(Bucket=bucket, Key="ä b.png", Body=paths[1].read_bytes())
+    rows = [
+        {"id": 7, "path": str(paths[0]), "bytes": None, "category": "checks", "tags": ["x"]},
+        {"id": 8, "path": f"s3://{bucket}/ä b.png", "bytes": None, "category": "checks", "tags": []},
+        {"id": 9, "path": None, "bytes": paths[2].read_bytes(), "category": "checks", "tags": ["y", "z"]},
+        {"id": 10, "path": str(paths[0]), "bytes": None, "category": "unknown", "tags": []},
+        {"id": 11, "path": f"s3://{bucket}/gone.png", "bytes": None, "category": "checks", "tags": []},
+    ]
+    pinned = pin_versions(published, ["checks"])
+    maps, redrawn = tmp_path / "maps", f"s3://{bucket}/counterparts"
+    dataset = score_dataset(
+        ray.data.from_arrow(pa.Table.from_pylist(rows)),
+        QUICK,
+        published,
+        pinned,
+        maps=str(maps),
+        counterparts=redrawn,
+    )
+    found = {row["id"]: row for row in dataset.take_all()}
+    assert {number: row["tags"] for number, row in found.items()} == {row["id"]: row["tags"] for row in rows}
+    assert "bytes" not in found[9]
+    scores = TripletScorer(QUICK, published).score(pictures, [pinned["checks"]] * 3)
+    for row, score in zip((found[7], found[8], found[9]), scores, strict=True):
+        assert row["error"] is None
+        assert row["score"] == pytest.approx(score.score, abs=1e-6)
+        anomaly_map = np.asarray(Image.open(row["anomaly_map"].removeprefix("file://")))
+        assert anomaly_map.dtype == np.float32
+        assert anomaly_map == pytest.approx(score.anomaly_map, abs=1e-6)
+        key = row["counterpart"].removeprefix(f"s3://{bucket}/")
+        data = s3_client().get_object(Bucket=bucket, Key=key)["Body"].read()
+        assert np.abs(images.decode(data).astype(int) - score.counterpart).max() <= 1
+    assert found[7]["path"] == str(paths[0])
+    assert found[9]["path"] is None
+    assert "category unknown has no version" in found[10]["error"]
+    assert "gone.png: cannot be read" in found[11]["error"]
+    assert found[10]["score"] is found[11]["score"] is found[11]["anomaly_map"] is None
+
+
+def test_two_batches_at_once_in_one_worker_change_no_score(published: CategoryStore, tmp_path: Path) -> None:
+    """As on a GPU, where a worker computes the features of one batch while it redraws another."""
+    pinned = pin_versions(published, ["checks", "stripes"])
+    paths = images.find(write(tmp_path / "new", [checks(seed) for seed in range(6)]))
+    worker = _Scorer(QUICK, published, pinned, 0.4, None, None)
+    batches = [
+        decoded(pa.table({"path": [str(path)] * 2, "category": ["checks", "stripes"]}), QUICK.diffusion.resolution)
+        for path in paths
+    ]
+    one_by_one = [worker(batch) for batch in batches]
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(worker, batches)) == one_by_one
+
+
+def test_a_store_that_cannot_be_reached_is_no_pictures_error(
+    published: CategoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pinned = pin_versions(published, ["checks"])
+    path = images.find(write(tmp_path / "new", [checks(0)]))[0]
+    batch = decoded(pa.table({"path": [str(path)], "category": ["checks"]}), QUICK.diffusion.resolution)
+    worker = _Scorer(QUICK, CategoryStore((tmp_path / "unmounted" / "store").as_uri()), pinned, 0.4, None, None)
+    with pytest.raises(StoreError, match="is missing"):
+        worker(batch)

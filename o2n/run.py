@@ -1,0 +1,336 @@
+"""One offline run: what is scored, with which versions, and which parts of it are done. Knows no Ray and no models.
+
+    OUTPUT/_run/run.json         the plan, written once; a run that goes on has the versions that it began with
+    OUTPUT/_run/listing-…        path and category of every picture, but for Parquet files that hold their bytes
+    OUTPUT/part-000000.parquet   the scores of one shard
+
+No row is lost and none is there twice, whenever the run is killed: the plan says which pictures a shard has, and its
+file appears whole, under its own name, or not at all. What a killed run does again are the shards it had in hand.
+"""
+
+import hashlib
+import io
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from o2n import inputs
+from o2n.category import VersionId, VersionRef
+from o2n.errors import ConflictError, NotFoundError, O2NError, PictureError
+from o2n.inputs import Inputs
+from o2n.objects import LocalObjects, Objects, open_objects
+from o2n.profiles import Profile
+from o2n.store import CategoryStore
+
+SCHEMA = pa.schema(
+    [
+        ("path", pa.string()),
+        ("category", pa.string()),
+        ("version", pa.string()),
+        ("score", pa.float64()),
+        ("s_p", pa.float64()),
+        ("s_n", pa.float64()),
+        ("s_text", pa.float64()),
+        ("p_value", pa.float64()),
+        ("threshold", pa.float64()),
+        ("is_anomalous", pa.bool_()),
+        ("false_positive_rate", pa.float64()),
+        ("anomaly_map", pa.string()),
+        ("counterpart", pa.string()),
+        ("error", pa.string()),
+    ]
+)
+
+# Columns that name a row for as long as it is on its way: its shard, and its place there.
+SHARD, PLACE = "_shard", "_place"
+# A killed run does a shard or two of each worker again: with 1000 turns of all workers, 20 kills come to some 4% of the
+# work. Below 8 rows, a batch of the models, shards would cost more than they save; above 1024 nothing is left to gain.
+TURNS, LEAST, MOST = 1000, 8, 1024
+
+_PLAN, _LISTING, _PART = "_run/run.json", "_run/listing", "part-"
+
+
+class Request(BaseModel):
+    """What was asked for. The folder of another request's scores is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    inputs: Inputs
+    store: str
+    profile: Profile
+    rate: float
+    maps: str | None = None
+    counterparts: str | None = None
+
+
+class Source(BaseModel):
+    """A Parquet file with pictures' bytes, and how many rows each of its row groups has."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: str
+    rows: tuple[int, ...]
+
+
+class Plan(BaseModel):
+    """What a run does, written before it begins. shard: rows of one; listed: rows of the file that `listing` names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    request: Request
+    versions: dict[str, VersionId]
+    shard: int
+    listed: int
+    listing: str | None
+    sources: tuple[Source, ...]
+
+    @property
+    def pictures(self) -> int:
+        return self.listed + sum(sum(source.rows) for source in self.sources)
+
+    def shards(self) -> list[int]:
+        """How many rows each shard has: those of the listing, or of every row group of every source in turn."""
+        groups = [self.listed, *(rows for source in self.sources for rows in source.rows)]
+        return [min(self.shard, rows - start) for rows in groups for start in range(0, rows, self.shard)]
+
+
+class Part(NamedTuple):
+    """What is read in one go. source: None for a batch of the listing; group: of the listing or the source; first: its
+    first shard; wanted: those of its shards that are to be done."""
+
+    source: Source | None
+    group: int
+    first: int
+    wanted: frozenset[int]
+
+
+class Run:
+    """A run that has been planned; `open_run` makes one. Pickles as its folder and its plan."""
+
+    def __init__(self, output: str, plan: Plan) -> None:
+        self.output, self.plan = output, plan
+
+    @property
+    def refs(self) -> dict[str, VersionRef]:
+        """For each category, the version it is scored with."""
+        return {name: VersionRef(name, version) for name, version in self.plan.versions.items()}
+
+    def done(self) -> set[int]:
+        """The shards whose scores are kept."""
+        keys = open_objects(self.output).keys(_PART)
+        return {int(key.removeprefix(_PART).removesuffix(".parquet")) for key in keys}
+
+    def parts(self) -> list[Part]:
+        """What is still to be read."""
+        plan, wanted = self.plan, set(range(len(self.plan.shards()))) - self.done()
+        if not plan.sources:
+            return [Part(None, shard, shard, frozenset([shard])) for shard in sorted(wanted)]
+        parts, first = [], 0
+        for source in plan.sources:
+            for group, rows in enumerate(source.rows):
+                last = first + -(-rows // plan.shard)
+                if here := wanted.intersection(range(first, last)):
+                    parts.append(Part(source, group, first, frozenset(here)))
+                first = last
+        return parts
+
+    def read(self, part: Part) -> Iterator[pa.Table]:
+        """The pictures of a part, not decoded: path, category, where a source holds them bytes, SHARD and PLACE.
+
+        Raises:
+            PictureError, StoreError: what is to be read is gone, has changed, or cannot be reached.
+        """
+        if part.source is None:
+            with inputs.open_file(f"{self.output}/{self.plan.listing}") as file:
+                yield self._numbered(pa.Table.from_batches([pa.ipc.open_file(file).get_batch(part.group)]), part, 0)
+            return
+        url, place = part.source.url, 0
+        before = sum(part.source.rows[: part.group])
+        wanted = self.plan.request.inputs
+        with inputs.open_parquet(url) as file:
+            if _rows(file) != part.source.rows:
+                raise PictureError(f"{url}: has changed since the run began: begin another, with another --output")
+            columns = inputs.columns(file, url, wanted)
+            for batch in file.iter_batches(min(self.plan.shard, 64), row_groups=[part.group], columns=columns):
+                numbers = range(before + place, before + place + batch.num_rows)
+                names = pa.array([f"{url}#{number}" for number in numbers])
+                if "path" in columns:
+                    names = pc.coalesce(batch["path"].cast(pa.string()), names)
+                found = [names, batch["bytes"], inputs.categories(batch, wanted)]
+                table = pa.table(found, ["path", "bytes", "category"])
+                yield self._numbered(table, part, place)
+                place += batch.num_rows
+
+    def read_parts(self, numbers: pa.Table, parts: list[Part]) -> Iterator[pa.Table]:
+        """`read` for Ray Data, whose rows are places in `parts`."""
+        for number in numbers["part"].to_pylist():
+            yield from self.read(parts[number])
+
+    def collect(self, tables: Iterable[pa.Table]) -> Iterator[int]:
+        """Keep the scores, shard by shard, as soon as all rows of one are there; for each table, the rows kept since.
+
+        Rows may come in any order, and again.
+
+        Raises:
+            StoreError: the output cannot be written. O2NError: rows are missing at the end.
+        """
+        objects, sizes, done = open_objects(self.output), self.plan.shards(), self.done()
+        waiting: dict[int, dict[int, dict[str, Any]]] = defaultdict(dict)
+        for table in tables:
+            kept = 0
+            for row in table.to_pylist():
+                shard, place = row[SHARD], row[PLACE]
+                if shard in done:
+                    continue
+                waiting[shard][place] = row
+                if len(waiting[shard]) == sizes[shard]:
+                    rows = waiting.pop(shard)
+                    objects.put(_key(shard), _parquet([rows[place] for place in sorted(rows)]))
+                    done.add(shard)
+                    kept += sizes[shard]
+            yield kept
+        if len(done) < len(sizes):
+            raise O2NError(f"{len(sizes) - len(done)} shards of {self.output} have no scores: run the same again")
+
+    def scores(self) -> Iterator[pa.Table]:
+        """All rows that are kept, shard by shard, in the order of the input."""
+        objects = open_objects(self.output)
+        with ThreadPoolExecutor(inputs.READERS) as threads:
+            # In portions, so that results do not wait in memory for who reads them.
+            shards = sorted(self.done())
+            for start in range(0, len(shards), 64):
+                for data, _ in threads.map(objects.get, map(_key, shards[start : start + 64])):
+                    yield pq.read_table(io.BytesIO(data))
+
+    def _numbered(self, table: pa.Table, part: Part, start: int) -> pa.Table:
+        """The rows of the wanted shards, with SHARD and PLACE; `start` is the first row's place in the part."""
+        place = np.arange(start, start + table.num_rows)
+        shard = part.first + place // self.plan.shard
+        table = table.append_column(SHARD, pa.array(shard)).append_column(PLACE, pa.array(place % self.plan.shard))
+        return table.filter(pa.array(np.isin(shard, list(part.wanted))))
+
+
+def open_run(output: str, request: Request, store: CategoryStore, workers: int, overwrite: bool = False) -> Run:
+    """The run in `output`, if it is of this very request, or else a new one: listed, pinned, and written down.
+
+    Args: output: a folder, which is made, or an s3:// prefix; workers: how many there will be, which sets the shards.
+
+    Raises:
+        O2NError: `output` holds another run, or files of something else. PictureError: there is nothing to score.
+        NotFoundError: a category that the store does not hold.
+    """
+    objects = open_objects(output)
+    output = objects.url
+    if isinstance(objects, LocalObjects):
+        output = str(objects.root)
+        try:
+            objects.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise O2NError(f"output {output} cannot be made ({error.strerror}): give another --output") from None
+    if (plan := _plan(objects)) and not overwrite:
+        differs = [name for name in Request.model_fields if getattr(plan.request, name) != getattr(request, name)]
+        if differs:
+            raise O2NError(
+                f"{output} holds the scores of another run, with other {', '.join(differs)}: give another --output, "
+                "or --overwrite to delete them"
+            )
+        return Run(output, plan)
+    plan, listing = _planned(request, store, workers)
+    _clear(objects, output)
+    if plan.listing:
+        objects.put(plan.listing, listing)
+    try:
+        objects.put_if(_PLAN, plan.model_dump_json(indent=1).encode(), None)
+    except ConflictError:
+        raise O2NError(f"{output} was taken by another run just now: run the same again") from None
+    return Run(output, plan)
+
+
+def _planned(request: Request, store: CategoryStore, workers: int) -> tuple[Plan, bytes]:
+    """What is to be done, and the listing, which is empty where Parquet files hold the pictures themselves."""
+    sources, names = _sources(request.inputs)
+    listed = inputs.as_table(() if sources else inputs.listed(request.inputs))
+    names |= set(pc.unique(listed["category"]).drop_null().to_pylist())
+    rows = listed.num_rows + sum(sum(source.rows) for source in sources)
+    if not rows:
+        raise PictureError(f"no pictures in {request.inputs}: give folders that have some")
+    shard = min(max(rows // (TURNS * workers), LEAST), MOST)
+    listing = b"" if sources else _batches(listed, shard)
+    plan = Plan(
+        request=request,
+        versions={name: store.current(name).version for name in sorted(names)},
+        shard=shard,
+        listed=listed.num_rows,
+        # Its name says what is in it: of two runs that begin at once, neither reads the other's.
+        listing=f"{_LISTING}-{hashlib.sha256(listing).hexdigest()[:16]}" if listing else None,
+        sources=sources,
+    )
+    return plan, listing
+
+
+def _sources(wanted: Inputs) -> tuple[tuple[Source, ...], set[str]]:
+    """The Parquet files that hold pictures' bytes, and all categories in them; none if they hold paths alone."""
+    sources: list[Source] = []
+    names = {wanted.category} if wanted.category and wanted.parquet else set()
+    urls = inputs.parquet_files(wanted.parquet) if wanted.parquet else []
+    for url in urls:
+        with inputs.open_parquet(url) as file:
+            if "bytes" in inputs.columns(file, url, wanted):
+                sources.append(Source(url=url, rows=_rows(file)))
+                if wanted.category_column:
+                    for batch in file.iter_batches(columns=[wanted.category_column]):
+                        names |= set(inputs.categories(batch, wanted).unique().drop_null().to_pylist())
+    if sources and len(sources) < len(urls):
+        (odd, *_) = set(urls) - {source.url for source in sources}
+        raise PictureError(f"{odd}: has no column 'bytes', as {sources[0].url} has: score the two apart")
+    return tuple(sources), names
+
+
+def _rows(file: pq.ParquetFile) -> tuple[int, ...]:
+    return tuple(file.metadata.row_group(group).num_rows for group in range(file.num_row_groups))
+
+
+def _plan(objects: Objects) -> Plan | None:
+    try:
+        return Plan.model_validate_json(objects.get(_PLAN)[0])
+    except NotFoundError:
+        return None
+    except ValidationError:
+        raise O2NError(
+            f"{objects.url}/{_PLAN} was altered, or written by another release of O2N: give another --output"
+        ) from None
+
+
+def _clear(objects: Objects, output: str) -> None:
+    """Delete an earlier run; its plan goes last, so that a half-deleted run is still known for one."""
+    keys, known = [key for key in objects.keys("") if key.endswith(".parquet")], _plan(objects) is not None
+    if strange := [key for key in keys if not (known and key.startswith(_PART))]:
+        raise O2NError(f"{output} holds {strange[0]}, which is no run's: give an empty --output")
+    for key in [*keys, *objects.keys(_LISTING), *objects.keys(_PLAN)]:
+        objects.delete(key)
+
+
+def _batches(listing: pa.Table, shard: int) -> bytes:
+    """An Arrow file whose batch k is shard k: any of them can be read without the others."""
+    file = pa.BufferOutputStream()
+    with pa.ipc.new_file(file, listing.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        for start in range(0, listing.num_rows, shard):
+            writer.write_table(listing.slice(start, shard).combine_chunks())
+    return file.getvalue().to_pybytes()
+
+
+def _parquet(rows: list[dict[str, Any]]) -> bytes:
+    file = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), file)
+    return file.getvalue().to_pybytes()
+
+
+def _key(shard: int) -> str:
+    return f"{_PART}{shard:06}.parquet"

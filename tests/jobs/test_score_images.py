@@ -1,0 +1,134 @@
+"""The offline job by itself, on a Ray of its own: what it takes, what it keeps, and what it refuses."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.fs
+import pyarrow.parquet as pq
+import pytest
+import ray
+from click.testing import CliRunner, Result
+
+from jobs.score_images import main
+from o2n import images
+from o2n.objects import open_objects
+from o2n.onboard import onboard
+from o2n.store import CategoryStore
+from o2n.triplet import TripletScorer
+from tests.helpers import QUICK, checks, stripes, write
+
+
+@pytest.fixture
+def own_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The job's, which a test must not leave behind."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    yield
+    ray.shutdown()
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, list(arguments), catch_exceptions=False)
+
+
+def summary(done: Result) -> dict:
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.cluster
+def test_bytes_in_parquet_on_s3_are_scored_once_with_the_versions_of_the_start(
+    published: CategoryStore, bucket: str, quick_profile: str, tmp_path: Path, own_ray: None
+) -> None:
+    store = CategoryStore(f"s3://{bucket}/store")
+    first = onboard("board", [checks(0), checks(1)], QUICK, store).ref
+    onboard("cloth", [stripes(0), stripes(1)], QUICK, store)
+    pictures = [checks(seed) if seed % 2 else stripes(seed) for seed in range(20)]
+    data = [images.encode_png(picture) for picture in pictures]
+    data[3] = b"no picture"
+    table = pa.table({"bytes": data, "part": ["board" if seed % 2 else "cloth" for seed in range(20)]})
+    file = pa.BufferOutputStream()
+    pq.write_table(table, file)
+    open_objects(f"s3://{bucket}/in").put("new.parquet", file.getvalue().to_pybytes())
+
+    output = f"s3://{bucket}/scores"
+    options = ("--parquet", f"s3://{bucket}/in", "--category-column", "part", "--output", output)
+    options = (*options, "--profile", quick_profile, "--store", store.url, "--maps", f"s3://{bucket}/maps")
+    done = run(*options)
+    found = summary(done)
+    assert (found["pictures"], found["scored_before"], found["errors"]) == (20, 0, 1)
+    assert {name: one["pictures"] for name, one in found["categories"].items()} == {"board": 10, "cloth": 10}
+    assert sum(found["categories"]["board"]["histogram"]["counts"]) == 9
+    lines = done.stdout.splitlines()
+    assert any(line.startswith("cloth ") and "█" in line for line in lines)
+
+    # What a run that was killed leaves: a shard less. In the meantime another version was published.
+    objects = open_objects(output)
+    lost = objects.get("part-000001.parquet")[0]
+    objects.delete("part-000001.parquet")
+    second = onboard("board", [checks(2), checks(3)], QUICK, store).ref
+    assert first != second == store.current("board")
+    resumed = summary(run(*options))
+    assert (resumed["pictures"], resumed["scored_before"]) == (20, 12)
+    assert resumed["versions"]["board"] == first.version
+    assert objects.get("part-000001.parquet")[0] == lost
+
+    rows = [
+        row for key in objects.keys("part-") for row in pq.read_table(pa.BufferReader(objects.get(key)[0])).to_pylist()
+    ]
+    assert [row["path"] for row in rows] == [f"s3://{bucket}/in/new.parquet#{index}" for index in range(20)]
+    scorer, refs = TripletScorer(QUICK, store), {"board": first, "cloth": store.current("cloth")}
+    maps = open_objects(f"s3://{bucket}/maps")
+    for index, row in enumerate(rows):
+        if index == 3:
+            assert "new.parquet#3: is no picture" in row["error"]
+            continue
+        (expected,) = scorer.score([pictures[index]], [refs[row["category"]]])
+        assert row["score"] == pytest.approx(expected.score, abs=1e-6)
+        assert maps.get(row["anomaly_map"].removeprefix(f"{maps.url}/"))[0]
+
+
+def test_a_run_that_is_done_does_nothing_and_another_is_refused(
+    published: CategoryStore, quick_profile: str, tmp_path: Path
+) -> None:
+    folder = write(tmp_path / "new", [checks(seed) for seed in range(3)])
+    output = tmp_path / "some" / "scores"
+    options = ("--category", "checks", "--profile", quick_profile, "--store", published.url, "--output", str(output))
+    from o2n.inputs import Inputs
+    from o2n.run import Request, open_run
+    from o2n.settings import get_settings
+
+    inputs = Inputs(folders=(str(folder),), category="checks")
+    request = Request(inputs=inputs, store=published.url, profile=QUICK, rate=get_settings().false_positive_rate)
+    planned = open_run(str(output), request, published, workers=1)
+    for part in planned.parts():
+        for table in planned.read(part):
+            list(planned.collect([pa.Table.from_pylist([row | {"error": "made up"} for row in table.to_pylist()])]))
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
+    found = summary(run(*options, str(folder)))
+    assert (found["scored_before"], found["errors"]) == (3, 3)
+    assert not ray.is_initialized()
+    refused = run(*options, "--false-positive-rate", "0.2", str(folder))
+    assert refused.exit_code == 1
+    assert "holds the scores of another run, with other rate: give another --output, or --overwrite" in refused.stderr
+    assert {path: path.stat().st_mtime_ns for path in output.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("a",),
+        ("--category", "x"),
+        ("--tree", "a", "--category", "x"),
+        ("--tree", "a", "--parquet", "b"),
+        ("--category", "x", "--category-column", "y", "--parquet", "b"),
+        ("--category", "x", "--category-column", "y", "a"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    done = run(*arguments, "--output", str(tmp_path / "scores"))
+    assert done.exit_code == 2
+    assert "give " in done.stderr
+    assert not (tmp_path / "scores").exists()
