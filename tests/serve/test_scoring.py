@@ -79,8 +79,8 @@ class _Method:
 class Deployed:
     def __init__(self, store: CategoryStore, profile: Profile = QUICK) -> None:
         self.encoder = Handle(Encoder(profile))
-        self.personalizer = Handle(Personalizer(profile, store, self.encoder, BUDGET))  # type: ignore[arg-type]
-        self.normal = Handle(NormalScorer(profile, store, BUDGET))
+        self.personalizer = Handle(Personalizer(profile, store, BUDGET))
+        self.normal = Handle(NormalScorer(profile, store, BUDGET, BUDGET))
         self.text = Handle(TextScorer(profile, store, BUDGET))
         handles: Any = (self.encoder, self.personalizer, self.normal, self.text)
         self.branches = Branches(profile, *handles, 60.0)
