@@ -105,9 +105,9 @@ def _load(profile: Profile, weights: Path | None) -> Foundation:
     if device.type == "cuda":
         # Convolutions on tensor cores want their channels last, and half the bits where the profile allows it.
         form = {"memory_format": torch.channels_last, "dtype": getattr(torch, profile.diffusion.gpu_precision)}
-        for model in (diffusion.unet, diffusion.vae):
-            if model is not None:
-                model.to(**form)
+        for part in (diffusion.unet, diffusion.vae):
+            if part is not None:
+                part.to(**form)
     return Foundation(profile, clip, comparing, diffusion, identity, card)
 
 
