@@ -101,7 +101,14 @@ def _load(profile: Profile, weights: Path | None) -> Foundation:
         diffusion.text_encoder,
         *([diffusion.vae] if diffusion.vae else []),
     ]
-    return Foundation(profile, clip, comparing, diffusion, weights_digest(modules), card)
+    identity = weights_digest(modules)  # of the weights as they come, whatever this device computes in
+    if device.type == "cuda":
+        # Convolutions on tensor cores want their channels last, and half the bits where the profile allows it.
+        form = {"memory_format": torch.channels_last, "dtype": getattr(torch, profile.diffusion.gpu_precision)}
+        for part in (diffusion.unet, diffusion.vae):
+            if part is not None:
+                part.to(**form)
+    return Foundation(profile, clip, comparing, diffusion, identity, card)
 
 
 def _load_clip(settings: EncoderSettings, device: torch.device, weights: Path | None) -> ClipModel:
@@ -213,10 +220,6 @@ def _load_diffusion(settings: DiffusionSettings, device: torch.device, weights: 
         raise _cannot_load("diffusion model", source, error) from error
     if device.type == "cpu":
         _pointwise_as_products(unet)
-    else:
-        # Convolutions on tensor cores want their channels last, and half the bits where the profile allows it.
-        form = {"memory_format": torch.channels_last, "dtype": getattr(torch, settings.gpu_precision)}
-        unet, vae = unet.to(**form), vae.to(**form) if vae else None
     return DiffusionModel(
         unet=_frozen(unet, device),
         text_encoder=_frozen(text_encoder, device),

@@ -369,9 +369,11 @@ class _Stages:
     def partial(self, stage: str, inputs: list[str]) -> bytes | None:
         """What a run that was stopped within this stage has kept of it."""
         try:
-            return self._store.objects.get(self._partial(stage, inputs))[0]
+            state = self._store.objects.get(self._partial(stage, inputs))[0]
         except NotFoundError:
             return None
+        self._unfinished = True
+        return state
 
     def keep_partial(self, stage: str, inputs: list[str], state: bytes) -> None:
         """Keep what this stage has come to, in the place of what was kept before, until it is done."""

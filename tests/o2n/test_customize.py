@@ -62,9 +62,9 @@ def test_the_prior_term_keeps_the_class_from_drifting(foundation: Foundation) ->
     training with the term, and not after one without. The references are learned either way."""
     model = foundation.diffusion
     settings = SETTINGS.model_copy(
-        update={"steps": 40, "learning_rate": 5e-3, "rank": 8, "lora_alpha": 8, "batch": 4, "spoilt": 0.0}
+        update={"steps": 60, "learning_rate": 5e-3, "rank": 8, "lora_alpha": 8, "batch": 4, "spoilt": 0.0}
     )
-    profile = QUICK.model_copy(update={"customisation": settings.model_copy(update={"prior_pictures": 8})})
+    profile = QUICK.model_copy(update={"customisation": settings.model_copy(update={"prior_pictures": 12})})
     prior, unseen = (draw_prior(model, "board", profile.model_copy(update={"seed": seed})) for seed in (0, 99))
     drift, learned = {}, {}
     for weight in (0.0, 1.0):
