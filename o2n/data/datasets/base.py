@@ -130,6 +130,20 @@ def quarter_for_testing(normals: Sequence[Sample]) -> tuple[tuple[Sample, ...], 
     return tuple(kept), tuple(tested)
 
 
+def unsplit_category(
+    name: str, object_word: str, good: Sequence[Sample], bad: Sequence[Sample], where: Path, layout: str
+) -> LabelledCategory:
+    """A category of a data set that has no split: `quarter_for_testing`, and everything bad is asked.
+
+    Raises:
+        DataSetError: pictures of one sort are missing; the message has `where` and `layout`.
+    """
+    if len(good) < 2 or not bad:
+        raise DataSetError(f"{where}: {len(good)} good and {len(bad)} bad pictures are too few; expected {layout}")
+    normals, tested = quarter_for_testing(good)
+    return LabelledCategory(name, object_word, normals, (*tested, *bad))
+
+
 def one_against_rest(
     classes: Sequence[str],
     words: Sequence[str],
