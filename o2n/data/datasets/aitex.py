@@ -81,4 +81,4 @@ def _unnested(folder: Path) -> Path:
     return folder / folder.name if (folder / folder.name).is_dir() else folder
 
 
-AITEX = DataSet("aitex", "AFID", "industrial", LAYOUT, _load)
+AITEX = DataSet("aitex", "AFID", "industrial", _load)

@@ -56,15 +56,14 @@ class LabelledCategory:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set: `name` is also its folder's name; `title` what the paper calls it; `layout` how its files must lie.
+    """A data set: `name` is also its folder's name; `title` what the paper calls it.
 
-    load: folder -> its categories. Raises `DataSetError` where something is missing.
+    load: folder -> its categories. Raises `DataSetError` where something is missing, with the layout that is expected.
     """
 
     name: str
     title: str
     domain: Domain
-    layout: str
     load: Callable[[Path], list[LabelledCategory]]
 
 

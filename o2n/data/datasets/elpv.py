@@ -26,4 +26,4 @@ def _load(root: Path) -> list[LabelledCategory]:
     return [unsplit_category("solar_cell", "solar cell", good, bad, table, LAYOUT)]
 
 
-ELPV = DataSet("elpv", "ELPV", "industrial", LAYOUT, _load)
+ELPV = DataSet("elpv", "ELPV", "industrial", _load)

@@ -54,4 +54,4 @@ def _thirds(root: Path, path: Path) -> list[Sample]:
     return parts
 
 
-KOLEKTOR = DataSet("kolektor", "KSDD", "industrial", LAYOUT, _load)
+KOLEKTOR = DataSet("kolektor", "KSDD", "industrial", _load)

@@ -30,4 +30,4 @@ def _load(root: Path) -> list[LabelledCategory]:
     return [unsplit_category("magnetic_tile", "magnetic tile", good, bad, root, LAYOUT)]
 
 
-MAGNETIC_TILE = DataSet("magnetic-tile", "magnetic tile", "industrial", LAYOUT, _load)
+MAGNETIC_TILE = DataSet("magnetic-tile", "magnetic tile", "industrial", _load)

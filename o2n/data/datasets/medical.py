@@ -66,7 +66,7 @@ def _load_resc(root: Path) -> list[LabelledCategory]:
     return [LabelledCategory("retina", "retinal OCT", tuple(normals), tuple(good + bad))]
 
 
-BRAIN_MRI = DataSet("brainmri", "BrainMRI", "medical", BRAIN_LAYOUT, _load_brain)
-HEAD_CT = DataSet("headct", "HeadCT", "medical", HEAD_LAYOUT, _load_head)
-OCT2017 = DataSet("oct2017", "OCT2017", "medical", OCT_LAYOUT, _load_oct)
-RESC = DataSet("resc", "RESC", "medical", RESC_LAYOUT, _load_resc)
+BRAIN_MRI = DataSet("brainmri", "BrainMRI", "medical", _load_brain)
+HEAD_CT = DataSet("headct", "HeadCT", "medical", _load_head)
+OCT2017 = DataSet("oct2017", "OCT2017", "medical", _load_oct)
+RESC = DataSet("resc", "RESC", "medical", _load_resc)
