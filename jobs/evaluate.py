@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from o2n.data.datasets import DATASETS
 from o2n.data.datasets.base import DataSet, LabelledCategory, Sample
-from o2n.data.datasets.mvtec import LAYOUT, load_folder
+from o2n.data.datasets.mvtec import load_folder
 from o2n.errors import O2NError
 from o2n.evaluation import sheets, tables
 from o2n.evaluation.plan import Run, Settings, complete, plan
@@ -106,7 +106,9 @@ def main(
     settings = Settings(shots, draws, queries, pixels, pool, prompts)
     loaded = load(data.absolute(), datasets.split(",") if datasets else [])
     connect_ray()
-    identity, revisions, left_out = ray.get(ray.remote(num_cpus=1, num_gpus=gpus)(_survey).remote(profile, wanted))
+    identity, revisions, trained, left_out = ray.get(
+        ray.remote(num_cpus=1, num_gpus=gpus)(_survey).remote(profile, wanted)
+    )
     for method, why in left_out.items():
         click.echo(f"{method} is left out: {why}")
     runs = plan(loaded, revisions, settings, profile, identity, cache)
@@ -127,6 +129,7 @@ def main(
         ("command", shlex.join(["python", "jobs/evaluate.py", *sys.argv[1:]])),
         ("units", f"{len(known)} of {len(runs)} done, {len(failed)} failed"),
         *((f"{method} left out", why) for method, why in left_out.items()),
+        *((f"{method} was trained on", what) for method, what in trained.items()),
         *about(loaded, settings, profile, identity),
     ]
     files = write(report(known, times, loaded, runs, profile, facts), output)
@@ -141,9 +144,7 @@ def load(data: Path, names: Sequence[str]) -> Loaded:
         DataSetError: one that is not there, or not as published.
     """
     found = names or [name for name in DATASETS if (data / name).is_dir() or name == "families"]
-    chosen = [
-        DATASETS.get(name) or DataSet(name, name, "industrial", LAYOUT, load_folder) for name in dict.fromkeys(found)
-    ]
+    chosen = [DATASETS.get(name) or DataSet(name, name, "industrial", load_folder) for name in dict.fromkeys(found)]
     return [(dataset, dataset.load(data / dataset.name)) for dataset in chosen]
 
 
@@ -248,18 +249,23 @@ def about(loaded: Loaded, settings: Settings, profile: Profile, identity: str) -
     ]
 
 
-def _survey(profile: Profile, methods: list[str]) -> tuple[str, dict[str, str], dict[str, str]]:
-    """On a worker: which weights these are, the revision of each method that can run, and why the others cannot."""
+def _survey(profile: Profile, methods: list[str]) -> tuple[str, dict[str, str], dict[str, str], dict[str, str]]:
+    """On a worker: which weights these are; of each method that can run its revision, and what it was trained on, if
+    it was; why the others cannot run."""
     from o2n.evaluation.protocol import build, revision
     from o2n.foundation import load_foundation
 
-    revisions, left_out = {}, {}
+    revisions, trained, left_out = {}, {}, {}
     for method in methods:
         try:
-            revisions[method] = revision(build(method, profile))
+            built = build(method, profile)
         except O2NError as error:
             left_out[method] = str(error)
-    return load_foundation(profile).identity, revisions, left_out
+            continue
+        revisions[method] = revision(built)
+        if auxiliary := getattr(built, "trained_on", None):
+            trained[method] = auxiliary
+    return load_foundation(profile).identity, revisions, trained, left_out
 
 
 def _times(run: Run, profile: Profile) -> Times:

@@ -13,7 +13,7 @@ from o2n.data.datasets.base import (
     cut_mask,
     existing,
     pictures_in,
-    quarter_for_testing,
+    unsplit_category,
 )
 from o2n.errors import DataSetError
 
@@ -51,10 +51,7 @@ def _load(root: Path) -> list[LabelledCategory]:
         for path in pictures_in(_unnested(existing(root / "Defect_images", LAYOUT)), LAYOUT)
         for tile in _defective_tiles(root, path, masks)
     ]
-    if len(good) < 2 or not bad:
-        raise DataSetError(f"{root}: needs tiles of both kinds; expected {LAYOUT}")
-    normals, tested = quarter_for_testing(good)
-    return [LabelledCategory("fabric", "fabric", normals, tested + tuple(bad))]
+    return [unsplit_category("fabric", "fabric", good, bad, root, LAYOUT)]
 
 
 def _defective_tiles(root: Path, path: Path, masks: Path) -> list[Sample]:
@@ -84,4 +81,4 @@ def _unnested(folder: Path) -> Path:
     return folder / folder.name if (folder / folder.name).is_dir() else folder
 
 
-AITEX = DataSet("aitex", "AFID", "industrial", LAYOUT, _load)
+AITEX = DataSet("aitex", "AFID", "industrial", _load)

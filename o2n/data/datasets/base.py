@@ -56,15 +56,14 @@ class LabelledCategory:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set: `name` is also its folder's name; `title` what the paper calls it; `layout` how its files must lie.
+    """A data set: `name` is also its folder's name; `title` what the paper calls it.
 
-    load: folder -> its categories. Raises `DataSetError` where something is missing.
+    load: folder -> its categories. Raises `DataSetError` where something is missing, with the layout that is expected.
     """
 
     name: str
     title: str
     domain: Domain
-    layout: str
     load: Callable[[Path], list[LabelledCategory]]
 
 
@@ -128,6 +127,20 @@ def quarter_for_testing(normals: Sequence[Sample]) -> tuple[tuple[Sample, ...], 
 
     kept, tested = train_test_split(list(normals), test_size=0.25, random_state=42)
     return tuple(kept), tuple(tested)
+
+
+def unsplit_category(
+    name: str, object_word: str, good: Sequence[Sample], bad: Sequence[Sample], where: Path, layout: str
+) -> LabelledCategory:
+    """A category of a data set that has no split: `quarter_for_testing`, and everything bad is asked.
+
+    Raises:
+        DataSetError: pictures of one sort are missing; the message has `where` and `layout`.
+    """
+    if len(good) < 2 or not bad:
+        raise DataSetError(f"{where}: {len(good)} good and {len(bad)} bad pictures are too few; expected {layout}")
+    normals, tested = quarter_for_testing(good)
+    return LabelledCategory(name, object_word, normals, (*tested, *bad))
 
 
 def one_against_rest(

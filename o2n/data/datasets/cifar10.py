@@ -49,4 +49,4 @@ def _read(path: Path) -> NDArray[np.uint8]:
     return values.reshape(-1, _RECORD)
 
 
-CIFAR10 = DataSet("cifar10", "CIFAR-10", "semantic", LAYOUT, _load)
+CIFAR10 = DataSet("cifar10", "CIFAR-10", "semantic", _load)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from o2n.data.datasets.base import DataSet, LabelledCategory, Sample, existing, file_sample, quarter_for_testing
+from o2n.data.datasets.base import DataSet, LabelledCategory, Sample, existing, file_sample, unsplit_category
 from o2n.errors import DataSetError
 
 LAYOUT = "labels.csv with lines such as `images/cell0001.png 1.0 mono`, and the pictures that it names"
@@ -23,10 +23,7 @@ def _load(root: Path) -> list[LabelledCategory]:
         if chance in (0.0, 1.0):  # InCTRL leaves out what the experts were in doubt about
             picture = existing(root / name, LAYOUT)
             (bad if chance else good).append(file_sample(root, picture, kind if chance else "good"))
-    if len(good) < 2 or not bad:
-        raise DataSetError(f"{table}: needs cells of probability 0 and of 1; expected {LAYOUT}")
-    normals, tested = quarter_for_testing(good)
-    return [LabelledCategory("solar_cell", "solar cell", normals, tested + tuple(bad))]
+    return [unsplit_category("solar_cell", "solar cell", good, bad, table, LAYOUT)]
 
 
-ELPV = DataSet("elpv", "ELPV", "industrial", LAYOUT, _load)
+ELPV = DataSet("elpv", "ELPV", "industrial", _load)

@@ -12,10 +12,9 @@ from o2n.data.datasets.base import (
     cut,
     cut_mask,
     existing,
-    quarter_for_testing,
     read_mask,
+    unsplit_category,
 )
-from o2n.errors import DataSetError
 
 LAYOUT = "kosNN/PartN.jpg, each with its mask PartN_label.bmp beside it"
 
@@ -29,11 +28,9 @@ def _load(root: Path) -> list[LabelledCategory]:
         if path.suffix == ".jpg"
         for part in _thirds(root, path)
     ]
-    if len({part.anomalous for part in parts}) < 2:
-        raise DataSetError(f"{root}: needs good parts and defective ones; expected {LAYOUT}")
-    normals, tested = quarter_for_testing([part for part in parts if not part.anomalous])
-    bad = tuple(part for part in parts if part.anomalous)
-    return [LabelledCategory("commutator", "electrical commutator", normals, tested + bad)]
+    good = [part for part in parts if not part.anomalous]
+    bad = [part for part in parts if part.anomalous]
+    return [unsplit_category("commutator", "electrical commutator", good, bad, root, LAYOUT)]
 
 
 def _thirds(root: Path, path: Path) -> list[Sample]:
@@ -57,4 +54,4 @@ def _thirds(root: Path, path: Path) -> list[Sample]:
     return parts
 
 
-KOLEKTOR = DataSet("kolektor", "KSDD", "industrial", LAYOUT, _load)
+KOLEKTOR = DataSet("kolektor", "KSDD", "industrial", _load)

@@ -13,9 +13,8 @@ from o2n.data.datasets.base import (
     existing,
     file_sample,
     pictures_in,
-    quarter_for_testing,
+    unsplit_category,
 )
-from o2n.errors import DataSetError
 
 LAYOUT = "good/*.jpg, KIND/NAME.jpg and ground_truth/KIND/NAME.png"
 
@@ -28,10 +27,7 @@ def _load(root: Path) -> list[LabelledCategory]:
         for kind in kinds
         for path in images.find(kind)
     ]
-    if len(good) < 2 or not bad:
-        raise DataSetError(f"{root}: needs good tiles and bad ones; expected {LAYOUT}")
-    normals, tested = quarter_for_testing(good)
-    return [LabelledCategory("magnetic_tile", "magnetic tile", normals, tested + tuple(bad))]
+    return [unsplit_category("magnetic_tile", "magnetic tile", good, bad, root, LAYOUT)]
 
 
-MAGNETIC_TILE = DataSet("magnetic-tile", "magnetic tile", "industrial", LAYOUT, _load)
+MAGNETIC_TILE = DataSet("magnetic-tile", "magnetic tile", "industrial", _load)

@@ -16,9 +16,8 @@ from o2n.data.datasets.base import (
     existing,
     file_sample,
     pictures_in,
-    quarter_for_testing,
+    unsplit_category,
 )
-from o2n.errors import DataSetError
 
 BRAIN_LAYOUT = "no/* for pictures without a tumour and yes/* for those with one"
 HEAD_LAYOUT = "labels.csv with the columns id, hemorrhage, and head_ct/head_ct/NNN.png"
@@ -27,9 +26,9 @@ RESC_LAYOUT = "train/good/*.png, test/good/img/*.png, test/Ungood/img/*.png and 
 
 
 def _load_brain(root: Path) -> list[LabelledCategory]:
-    normals, tested = quarter_for_testing([file_sample(root, path) for path in pictures_in(root / "no", BRAIN_LAYOUT)])
+    good = [file_sample(root, path) for path in pictures_in(root / "no", BRAIN_LAYOUT)]
     bad = [file_sample(root, path, "tumour") for path in pictures_in(root / "yes", BRAIN_LAYOUT)]
-    return [LabelledCategory("brain", "brain MRI", normals, tested + tuple(bad))]
+    return [unsplit_category("brain", "brain MRI", good, bad, root, BRAIN_LAYOUT)]
 
 
 def _load_head(root: Path) -> list[LabelledCategory]:
@@ -43,10 +42,7 @@ def _load_head(root: Path) -> list[LabelledCategory]:
             picture = existing(root / "head_ct" / "head_ct" / f"{int(row[0]):03}.png", HEAD_LAYOUT)
             ill = row[1].strip() == "1"
             (bad if ill else good).append(file_sample(root, picture, "haemorrhage" if ill else GOOD))
-    if len(good) < 2 or not bad:
-        raise DataSetError(f"{table}: needs rows of both kinds; expected {HEAD_LAYOUT}")
-    normals, tested = quarter_for_testing(good)
-    return [LabelledCategory("head", "head CT", normals, tested + tuple(bad))]
+    return [unsplit_category("head", "head CT", good, bad, table, HEAD_LAYOUT)]
 
 
 def _load_oct(root: Path) -> list[LabelledCategory]:
@@ -70,7 +66,7 @@ def _load_resc(root: Path) -> list[LabelledCategory]:
     return [LabelledCategory("retina", "retinal OCT", tuple(normals), tuple(good + bad))]
 
 
-BRAIN_MRI = DataSet("brainmri", "BrainMRI", "medical", BRAIN_LAYOUT, _load_brain)
-HEAD_CT = DataSet("headct", "HeadCT", "medical", HEAD_LAYOUT, _load_head)
-OCT2017 = DataSet("oct2017", "OCT2017", "medical", OCT_LAYOUT, _load_oct)
-RESC = DataSet("resc", "RESC", "medical", RESC_LAYOUT, _load_resc)
+BRAIN_MRI = DataSet("brainmri", "BrainMRI", "medical", _load_brain)
+HEAD_CT = DataSet("headct", "HeadCT", "medical", _load_head)
+OCT2017 = DataSet("oct2017", "OCT2017", "medical", _load_oct)
+RESC = DataSet("resc", "RESC", "medical", _load_resc)

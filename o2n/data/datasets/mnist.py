@@ -70,5 +70,5 @@ def _read(path: Path, magic: int) -> NDArray[np.uint8]:
     return values.reshape(header[1:])
 
 
-MNIST = DataSet("mnist", "MNIST", "semantic", LAYOUT, _load)
-MNIST_T10K = DataSet("mnist-t10k", "MNIST, test pictures alone", "semantic", T10K_LAYOUT, _load_t10k)
+MNIST = DataSet("mnist", "MNIST", "semantic", _load)
+MNIST_T10K = DataSet("mnist-t10k", "MNIST, test pictures alone", "semantic", _load_t10k)

@@ -57,7 +57,7 @@ def load_folder(root: Path) -> list[LabelledCategory]:
 
 
 def _load(root: Path) -> list[LabelledCategory]:
-    return [load_category(root, root / name) for name in CATEGORIES]
+    return [load_category(root, root / name, f"all {len(CATEGORIES)} categories as {LAYOUT}") for name in CATEGORIES]
 
 
 def _mask(folder: Path, picture: Path, layout: str) -> Path | None:
@@ -68,4 +68,4 @@ def _mask(folder: Path, picture: Path, layout: str) -> Path | None:
     return found or existing(named[0], layout)
 
 
-MVTEC = DataSet("mvtec", "MVTec", "industrial", f"all 15 categories as {LAYOUT}", _load)
+MVTEC = DataSet("mvtec", "MVTec", "industrial", _load)

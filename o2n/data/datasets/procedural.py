@@ -61,4 +61,4 @@ def _mask(family: str, row: int) -> Mask:
     return _queries(family).masks[row]
 
 
-FAMILIES = DataSet("families", "procedural families, held out", "procedural", "nothing: they are drawn", _load)
+FAMILIES = DataSet("families", "procedural families, held out", "procedural", _load)

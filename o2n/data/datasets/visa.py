@@ -50,4 +50,4 @@ def _sample(root: Path, label: str, image: str, mask: str) -> Sample:
     return file_sample(root, picture, "anomaly", existing(root / mask, LAYOUT) if mask else None)
 
 
-VISA = DataSet("visa", "VisA", "industrial", LAYOUT, _load)
+VISA = DataSet("visa", "VisA", "industrial", _load)
