@@ -99,7 +99,7 @@ def workers(processes: list[psutil.Process]) -> list[psutil.Process]:
     found = []
     for process in processes:
         try:
-            if process.cmdline()[0] == "ray::CategoryWorker":
+            if process.cmdline()[0].startswith("ray::CategoryWorker"):
                 found.append(process)
         except (psutil.Error, IndexError):
             continue
@@ -135,7 +135,7 @@ def test_fifty_categories_while_workers_and_nodes_are_lost(
     first, second = nodes.add_node("first", 1), nodes.add_node("second", 1)
     job = nodes.popen(*submit("--manifest", str(manifest)))
     lines = follow(job)
-    wait_until(lambda: len(workers(nodes.processes())) == 3, "three workers")
+    wait_until(lambda: len(store.categories()) >= 1, "first category")
     workers(nodes.processes())[0].kill()
     wait_until(lambda: len(store.categories()) >= 6, "six categories")
     wait_until(lambda: bool(workers(first.children(recursive=True))), "work on the first node")

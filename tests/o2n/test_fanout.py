@@ -48,7 +48,7 @@ def worker_lost(states: list[State], losses: int) -> bool:
     if states and states[-1].running and len(states[-1].losses) == losses:
         for process in psutil.Process().children(recursive=True):
             with suppress(psutil.Error):
-                if process.cmdline()[:1] == ["ray::CategoryWorker"]:
+                if "".join(process.cmdline()).startswith("ray::CategoryWorker"):
                     process.kill()
     return bool(states) and len(states[-1].losses) > losses
 
