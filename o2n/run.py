@@ -50,8 +50,9 @@ SCHEMA = pa.schema(
 
 # Columns that name a row for as long as it is on its way: its shard, and its place there.
 SHARD, PLACE = "_shard", "_place"
-# A killed run does a shard or two of each worker again: with 1000 turns of all workers, 20 kills come to some 4% of the
-# work. Below 8 rows, a batch of the models, shards would cost more than they save; above 1024 nothing is left to gain.
+# A killed run does a shard or two of each worker again, and more only where scoring is faster than keeping: with 1000
+# turns of all workers, 20 kills come to some 4% of the work. Below 8 rows, a batch of the models, shards would cost
+# more than they save; above 1024 nothing is left to gain.
 TURNS, LEAST, MOST = 1000, 8, 1024
 
 _PLAN, _LISTING, _PART = "_run/run.json", "_run/listing", "part-"

@@ -1,6 +1,7 @@
 """Models of a few layers with random weights, in the hub's own layouts: a picture is scored in a millisecond or two.
 
-    python tests/toy.py FOLDER        # writes them and FOLDER/profile.json, for jobs/benchmark.py offline --profile
+    mkdir toy && python tests/toy.py toy        # writes them and toy/profile.json
+    python jobs/benchmark.py offline --rounds 0 --categories 1 --pictures 200 --long 100000 --profile toy/profile.json
 
 For what is measured or broken around the models: scheduling, memory, kills. They tell nothing about accuracy.
 """
@@ -90,4 +91,6 @@ def _write_diffusion(folder: Path) -> None:
 
 if __name__ == "__main__":
     target = Path(sys.argv[1]).absolute()
-    (target / "profile.json").write_text(toy_profile(target).model_dump_json(indent=1))
+    # Without a step of denoising: what is watched over a long run is not the UNet.
+    profile = toy_profile(target).model_copy(update={"t": 0.0})
+    (target / "profile.json").write_text(profile.model_dump_json(indent=1))
