@@ -115,7 +115,7 @@ class RayJobSpec(Strict):
     clusterSelector: dict[str, str]
     entrypoint: str
     entrypointNumCpus: float = Field(gt=0)
-    runtimeEnvYAML: str
+    runtimeEnvYAML: str | None = None
     submissionMode: Literal["K8sJobMode"]
     submitterConfig: SubmitterConfig
     submitterPodTemplate: PodTemplate

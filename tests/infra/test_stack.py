@@ -1,14 +1,11 @@
 """The local stack as a user runs it: up with one command, onboarded from S3, a picture scored, down again."""
 
-import io
-import json
 import os
 import shlex
 import signal
 import subprocess
 import sys
 import time
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +29,6 @@ def sourced(file: Path) -> dict[str, str]:
     """What a shell knows after `source file`."""
     lines = (shlex.split(line)[1].partition("=") for line in file.read_text().splitlines())
     return {name: value for name, _, value in lines}
-
-
-def archive() -> bytes:
-    """pictures.zip as onboard.yaml wants it: one folder, in it a folder for each category."""
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as pictures:
-        for seed in range(2):
-            pictures.writestr(f"pictures/checks/{seed}.png", encode_png(checks(seed)))
-    return file.getvalue()
 
 
 def ask(url: str, **request: Any) -> httpx.Response:
@@ -78,20 +66,21 @@ def test_one_command_serves_from_s3_until_it_is_interrupted(quick_profile: str, 
         secrets = [value for name, value in known.items() if any(word in name for word in ("SECRET", "TOKEN"))]
         assert not [secret for secret in secrets if secret in (tmp_path / "log").read_text()]
 
-        boto3.client(
+        s3 = boto3.client(
             "s3",
             endpoint_url=known["O2N_S3_ENDPOINT"],
             aws_access_key_id=known["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=known["AWS_SECRET_ACCESS_KEY"],
             region_name=known["AWS_DEFAULT_REGION"],
-        ).put_object(Bucket=BUCKET, Key="pictures.zip", Body=archive())
+        )
+        for seed in range(2):
+            s3.put_object(Bucket=BUCKET, Key=f"pictures/checks/{seed}.png", Body=encode_png(checks(seed)))
 
         # What KubeRay's submitter does with onboard.yaml.
         job = yaml.safe_load((KUBERAY / "onboard.yaml").read_text())["spec"]
         submitted = subprocess.run(
             [
                 *(str(Path(sys.executable).with_name("ray")), "job", "submit"),
-                *("--runtime-env-json", json.dumps(yaml.safe_load(job["runtimeEnvYAML"]))),
                 *("--entrypoint-num-cpus", str(job["entrypointNumCpus"]), "--"),
                 *shlex.split(job["entrypoint"].replace("/opt/o2n", str(ROOT)).replace("python", sys.executable)),
                 *("--profile", quick_profile),
