@@ -24,9 +24,11 @@ from o2n.errors import DataSetError
 from o2n.evaluation.methods import METHODS, Builder, Method, Scored
 from o2n.evaluation.methods.one_to_normal import OneToNormal, OneToNormalFitted
 from o2n.evaluation.metrics import auprc, aupro, auroc
+from o2n.foundation import load_foundation
 from o2n.fusion import upsample
 from o2n.images import Picture
 from o2n.profiles import Profile
+from o2n.text_map import refuse_trained_on
 
 OURS = "one-to-normal"
 ALL_METHODS: dict[str, Builder] = {OURS: OneToNormal, **METHODS}
@@ -120,8 +122,11 @@ def run(unit: Unit, profile: Profile, pool: Path | None) -> Outcome:
     """Fit, score, measure. One-to-Normal writes its pool to the file `pool`, the others add it to their references.
 
     Raises:
-        O2NError: a picture or a model that cannot be used; no pool where one is needed.
+        O2NError: a picture or a model that cannot be used, or a text map that was trained on this very data set; no
+            pool where one is needed.
     """
+    asked = (images.digest(sample.read()) for sample in unit.queries)
+    refuse_trained_on(load_foundation(profile).text_map, unit.dataset, asked)
     references = [sample.read() for sample in unit.references]
     method = build(unit.method, profile)
     if unit.method != OURS and pool:
