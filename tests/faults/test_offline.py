@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from infra.local.cluster import Cluster, local_cluster
+from infra.local.cluster import Cluster, kill_node, local_cluster
 from o2n.inputs import Inputs
 from o2n.onboard import onboard
 from o2n.run import Request, Run, open_run
@@ -128,8 +128,7 @@ def test_killed_drivers_lose_nothing_double_nothing_and_cost_little(
 ) -> None:
     run = planned(toy, originals, tmp_path, PICTURES, workers=1)
     log = tmp_path / "log"
-    address = address_of(own_cluster)
-    done = own_cluster.run("python", "-c", DRIVERS, run.output, str(log), address, str(KILLS))
+    done = own_cluster.run("python", "-c", DRIVERS, run.output, str(log), own_cluster.address, str(KILLS))
     lives = [line.split() for line in done.stdout.splitlines()]
     print(lives, log.stat().st_size)
     assert [code for code, _ in lives] == ["-9"] * KILLS + ["0"], done.stdout + done.stderr
@@ -147,19 +146,17 @@ def test_a_killed_node_loses_nothing_and_doubles_nothing(
     profile.write_text(request.profile.model_dump_json())
     # As on Kubernetes, where nothing but the cluster's own affairs is on the head; each of the others has one worker.
     with local_cluster(cpus=0, store=request.store) as cluster:
-        address = address_of(cluster)
-        nodes = [start_node(cluster, address, cpus=1) for _ in range(2)]
+        nodes = [cluster.add_node(name, cpus=1) for name in ("one", "two")]
         options = ["--output", run.output, "--store", request.store, "--profile", str(profile), "--workers", "2"]
         job = subprocess.Popen(
             [sys.executable, "jobs/score_images.py", "--category", "checks", *request.inputs.folders, *options],
-            env={**cluster.environment, "RAY_ADDRESS": address},
+            env={**cluster.environment, "RAY_ADDRESS": cluster.address},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
         wait_until(lambda: (len(run.done()) > 20 and workers_of(nodes[0]) == workers_of(nodes[1]) == 1) or job.poll())
-        for process in [nodes[0], *nodes[0].children(recursive=True)]:
-            process.kill()
+        kill_node(nodes[0])
         kept = len(run.done())
         output = job.communicate()[0]
     print(f"{kept} of {len(run.plan.shards())} shards were kept when a node was killed")
@@ -168,26 +165,6 @@ def test_a_killed_node_loses_nothing_and_doubles_nothing(
     (summary,) = [line for line in output.splitlines() if line.startswith("{")]
     assert json.loads(summary)["errors"] == 0
     check_scores(run, toy, originals)
-
-
-def address_of(cluster: Cluster) -> str:
-    """Where drivers and nodes join a cluster, as its head was told."""
-    (port,) = [word.removeprefix("--port=") for word in psutil.Process(cluster.head).cmdline() if "--port=" in word]
-    return f"127.0.0.1:{port}"
-
-
-def start_node(cluster: Cluster, address: str, cpus: int) -> psutil.Process:
-    """Another node on this machine: `ray start --block` and what descends from it."""
-    options = [f"--address={address}", "--block", "--node-ip-address=127.0.0.1", f"--num-cpus={cpus}"]
-    environment = {name: value for name, value in cluster.environment.items() if name != "RAY_ADDRESS"}
-    ray = str(Path(sys.executable).with_name("ray"))
-    with (cluster.logs / "node.log").open("a") as log:
-        return psutil.Popen(
-            [ray, "start", *options, f"--object-store-memory={256 << 20}", "--disable-usage-stats"],
-            env=environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
 
 
 def workers_of(node: psutil.Process) -> int:
