@@ -22,7 +22,8 @@ from serve.app import Arguments, build
 @click.option("--insecure", is_flag=True)
 def main(host: str, port: int, profile: str, store: str, insecure: bool) -> None:
     """Serve over HTTP on this machine alone."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background processes are born deaf to the first
+        signal.signal(number, _interrupt)
     os.environ.update(CLUSTER_ENVIRONMENT)
     # "local" never attaches to somebody else's cluster. Its size is in whole models, not cores: five deployments.
     ray.init(

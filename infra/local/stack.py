@@ -39,7 +39,8 @@ TOKEN_NAME = "stack"
 @click.option("--output", type=click.Path(path_type=Path), default=Path("o2n-stack"), show_default=True, metavar="DIR")
 def main(port: int, profile: str, s3: str | None, output: Path) -> None:
     """Run S3, Ray and the service on this machine until Ctrl-C."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background processes are born deaf to the first
+        signal.signal(number, _interrupt)
     try:
         with suppress(KeyboardInterrupt):
             run(port, profile, s3, output.resolve())

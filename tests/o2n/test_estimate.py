@@ -1,14 +1,16 @@
 """What a run will take: only from stages that were timed, with the same profile on the same kind of machine."""
 
+from pathlib import Path
+
 import pytest
 
 from o2n.estimate import estimate, recorded
 from o2n.fanout import Outcome
 from o2n.foundation import pick_device
-from o2n.onboard import STAGES, describe_machine
+from o2n.onboard import STAGES, describe_machine, onboard
 from o2n.sources import Source
 from o2n.store import CategoryStore
-from tests.helpers import QUICK
+from tests.helpers import QUICK, checks, stripes
 
 SECONDS = dict.fromkeys(STAGES, 1.0) | {"prior": 10.0, "loading": 5.0}
 
@@ -44,11 +46,13 @@ def test_nobody_waits_for_more_workers_than_there_is_work() -> None:
     assert (found.workers, found.seconds, found.worker_seconds) == (1, 6.0, 6.0)
 
 
-def test_times_are_those_that_versions_of_the_same_kind_recorded(published: CategoryStore) -> None:
-    machine = describe_machine(pick_device())
-    seconds, versions = recorded(published, QUICK.model_copy(update={"name": "another name"}), machine)
+def test_times_are_those_that_versions_of_the_same_kind_recorded(tmp_path: Path) -> None:
+    store, machine = CategoryStore(tmp_path.as_uri()), describe_machine(pick_device())
+    onboard("checks", [checks(0), checks(1)], QUICK, store)
+    onboard("stripes", [stripes(0), stripes(1)], QUICK, store)
+    seconds, versions = recorded(store, QUICK.model_copy(update={"name": "another name"}), machine)
     assert set(seconds) == set(STAGES)
     assert min(seconds.values()) > 0
-    assert versions >= 2
-    assert recorded(published, QUICK.model_copy(update={"prompts": 3}), machine) == ({}, 0)
-    assert recorded(published, QUICK, "another machine") == ({}, 0)
+    assert versions == 2
+    assert recorded(store, QUICK.model_copy(update={"prompts": 3}), machine) == ({}, 0)
+    assert recorded(store, QUICK, "another machine") == ({}, 0)

@@ -8,6 +8,7 @@ import pytest
 from o2n.evaluation import tasks
 from o2n.evaluation.judge import BRANCHES, judge
 from o2n.evaluation.speed import measure
+from o2n.profiles import PAPER
 from o2n.store import CategoryStore
 from tests.helpers import QUICK
 
@@ -18,7 +19,8 @@ def task() -> tasks.Task:
 
 
 def test_a_profile_that_sums_is_the_plain_sum(task: tasks.Task, tmp_path: Path) -> None:
-    found = judge(task, 1, QUICK.model_copy(update={"fusion": "sum"}), CategoryStore(tmp_path.as_uri()))
+    weights = {"alpha": PAPER.alpha, "beta": PAPER.beta}
+    found = judge(task, 1, QUICK.model_copy(update={"fusion": "sum", **weights}), CategoryStore(tmp_path.as_uri()))
     assert (found.group, found.name, found.draw, found.seed) == (task.group, task.name, 1, 0)
     assert found.figures["fused"] == found.figures["plain sum"]
 
