@@ -7,6 +7,7 @@ HTTP, the same queries through the offline job and in process, a check that all 
 import base64
 import contextlib
 import io
+import re
 import shutil
 import sys
 import tempfile
@@ -180,7 +181,7 @@ def submit(cluster: Cluster, job: str, *arguments: str) -> None:
     for line in process.stdout:
         tail = [*tail[-30:], line.rstrip()]
         # The rest is Ray's own talk about how to follow a job.
-        if line.startswith(("[", "error")) or (": " in line and line.rstrip().endswith(("started", "done"))):
+        if re.match(r"\[\d+/\d+\]|error", line):
             click.echo(f"  {line.rstrip()}")
     if process.wait() != 0:
         raise DemoError(f"{job} failed; its log ends with: {' | '.join(tail)}")
