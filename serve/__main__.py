@@ -13,6 +13,9 @@ from ray.serve.exceptions import RayServeException
 from serve import CLUSTER_ENVIRONMENT
 from serve.app import Arguments, build
 
+# Both by name: a shell's background processes are born with the first one ignored.
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 @click.command()
 @click.option("--host", required=True)
@@ -22,7 +25,7 @@ from serve.app import Arguments, build
 @click.option("--insecure", is_flag=True)
 def main(host: str, port: int, profile: str, store: str, insecure: bool) -> None:
     """Serve over HTTP on this machine alone."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background processes are born deaf to the first
+    for number in SIGNALS:
         signal.signal(number, _interrupt)
     os.environ.update(CLUSTER_ENVIRONMENT)
     # "local" never attaches to somebody else's cluster. Its size is in whole models, not cores: five deployments.
@@ -49,6 +52,8 @@ def main(host: str, port: int, profile: str, store: str, insecure: bool) -> None
 
 
 def _interrupt(signal_number: int, frame: FrameType | None) -> None:
+    for number in SIGNALS:  # a second one must not cut short what the first has begun
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

@@ -31,6 +31,9 @@ from o2n.tokens import SCOPES, create_token, revoke_token
 STORE = f"s3://{BUCKET}/store"
 TOKEN_NAME = "stack"
 
+# Both by name: a shell's background processes are born with the first one ignored.
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 @click.command()
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Of the service.")
@@ -39,7 +42,7 @@ TOKEN_NAME = "stack"
 @click.option("--output", type=click.Path(path_type=Path), default=Path("o2n-stack"), show_default=True, metavar="DIR")
 def main(port: int, profile: str, s3: str | None, output: Path) -> None:
     """Run S3, Ray and the service on this machine until Ctrl-C."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background processes are born deaf to the first
+    for number in SIGNALS:
         signal.signal(number, _interrupt)
     try:
         with suppress(KeyboardInterrupt):
@@ -167,6 +170,8 @@ def write_environment(folder: Path, variables: dict[str, str]) -> Path:
 
 
 def _interrupt(signal_number: int, frame: FrameType | None) -> None:
+    for number in SIGNALS:  # a second one must not cut short what the first has begun
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

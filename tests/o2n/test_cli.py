@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import httpx
@@ -16,7 +17,7 @@ from click.testing import CliRunner, Result
 from infra.local.cluster import free_port
 from o2n.calibration import decide
 from o2n.cli import main
-from o2n.images import read
+from o2n.images import encode_png, read
 from o2n.onboard import onboard
 from o2n.store import CategoryStore
 from o2n.tokens import create_token, read_tokens
@@ -275,7 +276,15 @@ def test_serve_answers_until_interrupted(published: CategoryStore, quick_profile
                 time.sleep(1)
         assert {"checks", "stripes"} <= set(names)
         assert httpx.get(f"http://127.0.0.1:{port}/v1/categories").status_code == 401
+        with ThreadPoolExecutor(6) as clients:
+            address = f"http://127.0.0.1:{port}/v1/categories/checks/score"
+            files = {"pictures": ("0.png", encode_png(checks(7)))}
+            waiting = [clients.submit(httpx.post, address, files=files, headers=headers, timeout=100) for _ in range(6)]
+            wait(waiting, return_when=FIRST_COMPLETED)
+            process.send_signal(signal.SIGINT)
+            answered = [request.result().status_code for request in waiting]
     finally:
         process.send_signal(signal.SIGINT)
         status = process.wait(120)
     assert status == 0
+    assert answered == [200] * 6  # what was under way as well

@@ -1,0 +1,41 @@
+"""An application that is taken away from its cluster under load."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from infra.local.cluster import Cluster
+from infra.local.demo import deploy
+from o2n.images import encode_png
+from o2n.store import CategoryStore
+from o2n.triplet import TripletScorer
+from tests.faults.clients import Clients
+from tests.helpers import QUICK, checks
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+
+PICTURES = [checks(seed) for seed in range(70, 74)]
+
+
+def test_it_answers_what_it_has_taken_on(
+    own_cluster: Cluster, published: CategoryStore, quick_profile: str, tmp_path: Path
+) -> None:
+    ref = published.current("checks")
+    scores = [score.score for score in TripletScorer(QUICK, published).score(PICTURES, [ref] * len(PICTURES))]
+    url = deploy(own_cluster, profile=quick_profile, deadline_seconds=150)
+    nothing = tmp_path / "nothing.yaml"
+    nothing.write_text("applications: []\n")
+    requests = [("checks", number, encode_png(picture)) for number, picture in enumerate(PICTURES)]
+    with Clients(url, requests, clients=12).at_work() as clients:
+        clients.wait_for(24)
+        taken = time.monotonic()
+        assert own_cluster.run("serve", "deploy", str(nothing)).returncode == 0
+        while clients.sent[-1].status != 404:
+            time.sleep(0.1)
+    under_way = [sent for sent in clients.sent if sent.begun < taken < sent.begun + sent.seconds]
+    print(f"{len(under_way)} requests were under way")
+    assert under_way
+    assert {sent.status for sent in under_way} == {200}, clients.told()
+    assert {sent.status for sent in clients.sent} <= {200, 404, 429, 503}
+    assert all(sent.score == pytest.approx(scores[sent.picture], abs=1e-5) for sent in under_way)
