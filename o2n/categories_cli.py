@@ -102,11 +102,19 @@ def delete(name: str, store: CategoryStore) -> None:
 
 
 @categories.command("collect")
-@click.option("--older-than", "days", default=7.0, show_default=True, metavar="DAYS", help="Leave what is younger.")
+@click.option(
+    "--older-than",
+    "days",
+    type=click.IntRange(1, 36_500),
+    default=7,
+    show_default=True,
+    metavar="DAYS",
+    help="Leave what is younger.",
+)
 @click.option("--keep", type=click.IntRange(min=0), metavar="N", help="Forget all but N earlier versions of each.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
 @store_option
-def collect_garbage(days: float, keep: int | None, dry_run: bool, store: CategoryStore) -> None:
+def collect_garbage(days: int, keep: int | None, dry_run: bool, store: CategoryStore) -> None:
     """Free the space of deleted categories, of onboardings that were given up, and of forgotten versions.
 
     Safe while others onboard and serve.

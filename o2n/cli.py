@@ -11,7 +11,7 @@ import click
 from tqdm import tqdm
 
 from o2n import __version__, images
-from o2n.calibration import decide, describe, shortfall
+from o2n.calibration import decide, describe, least_rate, shortfall
 from o2n.categories_cli import categories
 from o2n.category import VersionRef
 from o2n.errors import O2NError, PictureError

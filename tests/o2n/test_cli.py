@@ -288,3 +288,17 @@ def test_serve_answers_until_interrupted(published: CategoryStore, quick_profile
         status = process.wait(120)
     assert status == 0
     assert answered == [200] * 6  # what was under way as well
+
+
+def test_space_is_collected(store: CategoryStore) -> None:
+    store.put_blob(b"an orphan of this very moment")
+    kept = run("categories", "collect")
+    assert kept.exit_code == 0
+    assert kept.stdout == "0.0 MiB freed: 0 versions, 0 verdicts, 0 stages, 0 blobs\n"
+    assert "would be freed" in run("categories", "collect", "--keep", "2", "--dry-run").stdout
+    assert len(store.objects.keys("blobs/")) == 1
+    for refused in (("--older-than", "0.5"), ("--older-than", "nan"), ("--older-than", "1e12"), ("--keep", "-1")):
+        wrong = run("categories", "collect", *refused)
+        assert wrong.exit_code != 0
+        assert "Traceback" not in wrong.output
+        assert len(wrong.output.strip().splitlines()[-1]) > 20
