@@ -5,10 +5,9 @@ stopped, and running it again with the same inputs does nothing but name the sam
 before its last stage, the move of the pointer.
 """
 
-import hashlib
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,6 +30,7 @@ from o2n.pool import bank_origins, draw_pool, draw_prior, warped
 from o2n.profiles import Profile
 from o2n.scales import UNSCALED, branch_scales
 from o2n.screening import acceptable
+from o2n.stages import NotMadeError, Progress, Stages
 from o2n.store import CategoryStore
 from o2n.text import text_features
 
@@ -38,8 +38,6 @@ MIN_REFERENCES = 2
 MAX_REFERENCES = 64
 
 STAGES = ("prior", "adapter", "pool", "features", "text_features", "scales", "normals", "distances", "calibration")
-
-Progress = Callable[[str, float], None]  # a stage, and the share of it that is done
 
 _LIBRARIES = ("o2n", "torch", "diffusers", "transformers", "open_clip_torch", "peft", "numpy")
 
@@ -125,7 +123,7 @@ def onboard(
         CategoryError: a name or references that cannot be used.
         FoundationError, StoreError: models or store that cannot be.
     """
-    stages = _Stages(store, on_progress)
+    stages = Stages(store, on_progress)
     manifest = _make(stages, name, references, profile, store, object_word, more_normal)
     begun = time.perf_counter()
     serving = _serving(store, manifest.ref)
@@ -145,10 +143,10 @@ def preview(
     more_normal: Sequence[Picture] = (),
 ) -> Preview:
     """What `onboard` would do with the same arguments; makes nothing and writes nothing. Raises as it does."""
-    stages = _Stages(store, lambda stage, done: None, recall_only=True)
+    stages = Stages(store, lambda stage, done: None, recall_only=True)
     try:
         made = _make(stages, name, references, profile, store, object_word, more_normal)
-    except (_NotMadeError, NotFoundError):  # the latter where a run was stopped between two stages
+    except (NotMadeError, NotFoundError):  # the latter where a run was stopped between two stages
         return Preview(tuple(stage for stage in STAGES if stage not in stages.resumed))
     return Preview((), made.ref, _serving(store, made.ref) is not None)
 
@@ -176,7 +174,7 @@ def _serving(store: CategoryStore, ref: VersionRef) -> VersionRef | None:
 
 
 def _make(
-    stages: "_Stages",
+    stages: Stages,
     name: str,
     references: list[Picture],
     profile: Profile,
@@ -347,63 +345,6 @@ def _make(
         machine=describe_machine(model.device),
         seconds={stage: seconds for stage, seconds in stages.seconds.items() if stage not in stages.resumed},
     )
-
-
-class _NotMadeError(Exception):
-    """A stage that only a real run makes."""
-
-
-class _Stages:
-    """Runs a stage, or recalls what an earlier run made of the same inputs; `recall_only` makes and writes nothing."""
-
-    def __init__(self, store: CategoryStore, on_progress: Progress, recall_only: bool = False) -> None:
-        self._store, self._recall_only = store, recall_only
-        self.on_progress = on_progress
-        self._unfinished = False
-        self.resumed: list[str] = []
-        self.seconds: dict[str, float] = {}
-
-    def keep(self, data: bytes) -> BlobRef:
-        return BlobRef.of(data) if self._recall_only else self._store.put_blob(data)
-
-    def partial(self, stage: str, inputs: list[str]) -> bytes | None:
-        """What a run that was stopped within this stage has kept of it."""
-        try:
-            state = self._store.objects.get(self._partial(stage, inputs))[0]
-        except NotFoundError:
-            return None
-        self._unfinished = True
-        return state
-
-    def keep_partial(self, stage: str, inputs: list[str], state: bytes) -> None:
-        """Keep what this stage has come to, in the place of what was kept before, until it is done."""
-        self._store.objects.put(self._partial(stage, inputs), state)
-        self._unfinished = True
-
-    def run(self, stage: str, inputs: list[str], make: Callable[[], bytes]) -> BlobRef:
-        key = _stage_key(stage, inputs)
-        begun = time.perf_counter()
-        self.on_progress(stage, 0.0)
-        if blob := self._store.recall(key):
-            self.resumed.append(stage)
-        elif self._recall_only:
-            raise _NotMadeError
-        else:
-            blob = self._store.put_blob(make())
-            self._store.remember(key, blob)
-            if self._unfinished:
-                self._store.objects.delete(self._partial(stage, inputs))
-                self._unfinished = False
-        self.on_progress(stage, 1.0)
-        self.seconds[stage] = round(time.perf_counter() - begun, 3)
-        return blob
-
-    def _partial(self, stage: str, inputs: list[str]) -> str:
-        return f"stages/{_stage_key(stage, inputs)}.partial"
-
-
-def _stage_key(stage: str, inputs: list[str]) -> str:
-    return hashlib.sha256("\n".join([stage, *inputs]).encode()).hexdigest()
 
 
 def _check_count(count: int, where: str) -> None:

@@ -68,15 +68,18 @@ class CategoryStore:
         """Note that the stage with these inputs made `blob`."""
         self.objects.put(_stage_key(stage_key), blob.model_dump_json().encode())
 
-    def recall(self, stage_key: str) -> BlobRef | None:
-        """The blob that the stage with these inputs made, if it is still there and whole."""
+    def recall(self, stage_key: str, *, renew: bool = True) -> BlobRef | None:
+        """The blob that the stage with these inputs made, if it is still there and whole.
+
+        Args: renew: write it anew if it is old, because it is to go into a version.
+        """
         try:
             blob = self._read(_stage_key(stage_key), BlobRef, "onboard again")[0]
             data = self.get_blob(blob)
             age = datetime.now(UTC) - self.objects.entry(_blob_key(blob)).modified
         except (NotFoundError, IntegrityError):
             return None  # it will be made again
-        if age > RENEW_AGE:
+        if renew and age > RENEW_AGE:
             self.put_blob(data)
         return blob
 

@@ -27,7 +27,6 @@ class Admission:
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         """Args: seconds: in which a request is to be answered."""
         self.in_flight = 0
-        self.refused = 0
         self.draining = False
         self._seconds, self._clock = seconds, clock
         self._busy, self._since = 0.0, 0.0  # seconds with pictures in flight until now, or until `since`
@@ -48,7 +47,6 @@ class Admission:
         pace, most = self.seconds_per_picture(), MOST if len(self._answered) > 1 else FIRST
         over = max(wanted * pace - SHARE * self._seconds, (wanted - most) * pace)
         if over > 0 or wanted > most:
-            self.refused += 1
             wait = max(1, math.ceil(over))
             raise OverloadedError(
                 f"{self.in_flight} pictures are waiting, more cannot be scored in time: send it again in {wait} s", wait

@@ -57,7 +57,6 @@ class Branches:
     ) -> None:
         self.deadline_seconds = deadline_seconds
         self.admission = Admission(deadline_seconds)
-        self.retries = 0
         self._profile = profile
         self._encoder, self._personalizer, self._normal, self._text = encoder, personalizer, normal, text
 
@@ -121,7 +120,6 @@ class Branches:
                         if not _is_lost(error):
                             raise _told(error) from None
                         logger.warning("%s lost its replica and goes round again: %s", what, type(error).__name__)
-                        self.retries += 1
                         metrics.RETRIES.inc()
                     await asyncio.sleep(random.uniform(0, RETRY_SECONDS * 2**attempt))
         except TimeoutError:

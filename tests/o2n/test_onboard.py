@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -238,16 +239,19 @@ def test_the_manifest_is_readable_json(store: CategoryStore) -> None:
     assert manifest["profile"]["t"] == QUICK.t
 
 
-def test_a_preview_tells_what_is_missing_and_writes_nothing(store: CategoryStore, tmp_path: Path) -> None:
+def test_a_preview_tells_what_is_missing_and_writes_nothing(
+    store: CategoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert preview("board", references(), QUICK, store).missing == STAGES
     assert not (tmp_path / "store").exists()
     done = run(store)
-    before = store.objects.keys("")
+    before = store.objects.entries("")
+    monkeypatch.setattr("o2n.store.RENEW_AGE", timedelta(0))
     assert preview("board", references(), QUICK, store) == Preview((), done.ref, unchanged=True)
     assert preview("board", references(10), QUICK, store) == Preview(tuple(s for s in STAGES if s != "prior"))
     other = preview("hardboard", references(), QUICK, store, object_word="board")
     assert (other.missing, other.unchanged) == ((), False)
-    assert store.objects.keys("") == before
+    assert store.objects.entries("") == before
 
 
 def test_the_same_pictures_again_leave_what_was_fed_back(store: CategoryStore) -> None:

@@ -150,7 +150,7 @@ def test_a_lost_picture_goes_round_again(
         score = await deployed.branches.score(resize(checks(400), 64), ref, time.monotonic() + 60)
         assert score.score == pytest.approx(expected.score, abs=1e-5)
         assert score.ref == ref
-        assert deployed.branches.retries == 2
+        assert handle.calls == 3
 
     loop.run(main())
 
@@ -213,7 +213,8 @@ def test_a_client_that_goes_away_is_not_retried(
         scoring.cancel()
         with pytest.raises(asyncio.CancelledError):
             await scoring
-        assert deployed.branches.retries == 0
+        await asyncio.sleep(0.3)
+        assert deployed.encoder.calls <= 1
 
     loop.run(main())
 
