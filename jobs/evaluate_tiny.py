@@ -11,9 +11,10 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -117,17 +118,17 @@ def speed_table(speed: Speed) -> str:
 def _work(
     groups: list[str], draws: int, seeds: int, data: Path, profile: Profile
 ) -> Iterator[tuple[Task, int, Profile]]:
+    made: dict[str, Callable[[int], list[Task]]] = {
+        "evaluation": partial(tasks.families, "evaluation"),
+        "validation": partial(tasks.families, "validation"),
+        "textures": tasks.textures,
+        "digits": tasks.digits,
+        "mnist": partial(tasks.mnist, data / "mnist-t10k"),
+        "magnetic": partial(tasks.magnetic_tile, data / "magnetic-tile"),
+    }
     for draw in range(draws):
         for group in groups:
-            made = {
-                "evaluation": lambda: tasks.families("evaluation", draw),  # noqa: B023
-                "validation": lambda: tasks.families("validation", draw),  # noqa: B023
-                "textures": lambda: tasks.textures(draw),  # noqa: B023
-                "digits": lambda: tasks.digits(draw),  # noqa: B023
-                "mnist": lambda: tasks.mnist(data / "mnist-t10k", draw),  # noqa: B023
-                "magnetic": lambda: tasks.magnetic_tile(data / "magnetic-tile", draw),  # noqa: B023
-            }[group]()
-            for task in made:
+            for task in made[group](draw):
                 for seed in range(seeds if draw == 0 and group == "evaluation" else 1):
                     yield task, draw, profile.model_copy(update={"seed": profile.seed + seed})
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from o2n.bank import MemoryBank
-from o2n.category import Manifest, VersionRef
+from o2n.category import BlobName, Manifest, VersionRef
 from o2n.customize import load_adapter, read_adapter
 from o2n.errors import FoundationError, IntegrityError
 from o2n.features import personal_distance
@@ -187,9 +187,9 @@ def unpack(data: bytes, what: str) -> Tensor:
         raise IntegrityError(f"{what}: its bytes are not a tensor ({error}): onboard again") from error
 
 
-def _tensor(store: CategoryStore, manifest: Manifest, blob: str) -> Tensor:
+def _tensor(store: CategoryStore, manifest: Manifest, blob: BlobName) -> Tensor:
     what = f"{manifest.category} version {manifest.version}, {blob}"
-    return unpack(store.get_blob(manifest.blobs[blob]), what)  # type: ignore[index]
+    return unpack(store.get_blob(manifest.blobs[blob]), what)
 
 
 def _scale(store: CategoryStore, manifest: Manifest, row: int) -> Tensor:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from o2n import images
 from o2n.calibration import Calibration, NormalPicture
-from o2n.category import BlobRef, Feedback, Manifest, VersionRef
+from o2n.category import BlobName, BlobRef, Feedback, Manifest, VersionRef
 from o2n.errors import ConflictError, IntegrityError, RequestError
 from o2n.images import Picture
 from o2n.store import SWAP_ATTEMPTS, CategoryStore
@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # it imports torch, which takes seconds that keeping an anoma
     from o2n.foundation import Foundation
 
 # Versions that share these give a picture the same S_P and S_text.
-_SCORED_WITH = ("adapter", "text_features", "scales")
+_SCORED_WITH: tuple[BlobName, ...] = ("adapter", "text_features", "scales")
 
 
 def accept_normal(
@@ -64,7 +64,7 @@ def accept_normal(
     feedback = _verdict("normal", query, ref, by, note)
     for attempt in range(SWAP_ATTEMPTS):
         base = checked_manifest(store, store.current(ref.category), foundation)
-        if any(base.blobs[blob] != judged.blobs[blob] for blob in _SCORED_WITH):  # type: ignore[index]
+        if any(base.blobs[blob] != judged.blobs[blob] for blob in _SCORED_WITH):
             raise ConflictError(
                 f"category {ref.category} was onboarded anew since version {ref.version}: score the picture again, "
                 "then judge it by that answer"
@@ -136,12 +136,17 @@ def _enlarged(
     from o2n.branches import pack, unpack
     from o2n.normals import normal_picture, scaled_scores
 
-    def tensor(blob: str) -> torch.Tensor:
+    def tensor(blob: BlobName) -> torch.Tensor:
         what = f"{base.category} version {base.version}, {blob}"
-        return unpack(store.get_blob(base.blobs[blob]), what)  # type: ignore[index]
+        return unpack(store.get_blob(base.blobs[blob]), what)
 
     new = torch.from_numpy(np.array(features))[None]
-    references, bank, normals, distances = map(tensor, ("references", "features", "normals", "distances"))
+    references, bank, normals, distances = (
+        tensor("references"),
+        tensor("features"),
+        tensor("normals"),
+        tensor("distances"),
+    )
     if new.shape[1:] != bank.shape[1:] or len(calibration.pictures) != len(distances):
         raise IntegrityError(
             f"{base.category} version {base.version} does not fit together: onboard the category again"

@@ -4,22 +4,18 @@ Imports no torch and no Ray: the processes that decode have no use for either.
 """
 
 import functools
-import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
-from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
-from o2n import images
+from o2n import images, places
 from o2n.errors import PictureError, StoreError
-from o2n.objects import s3_client
 from o2n.settings import get_settings
 
 # Waiting for S3 takes no core, so a few pictures of a batch are fetched at a time.
@@ -42,39 +38,18 @@ class Inputs(BaseModel):
         return self.tree or self.parquet or ", ".join(self.folders)
 
 
-def walk(root: str, suffixes: tuple[str, ...] = images.SUFFIXES) -> Iterator[str]:
-    """The files below a folder or an s3:// prefix with one of the suffixes, hidden ones left out, always in one order.
-
-    Raises:
-        PictureError: it cannot be listed. StoreError: S3 cannot be reached.
-    """
-    if _is_s3(root):
-        bucket, prefix = _split(root)
-        for page in _pages(root, Bucket=bucket, Prefix=prefix):
-            for item in page.get("Contents", ()):
-                if _is_wanted(item["Key"].removeprefix(prefix).split("/"), suffixes):
-                    yield f"s3://{bucket}/{item['Key']}"
-        return
-    with _told(root):
-        for folder, folders, names in os.walk(root, onerror=_raise):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            for name in sorted(names):
-                if _is_wanted([name], suffixes):
-                    yield str(Path(folder, name))
-
-
 def walk_tree(root: str) -> Iterator[tuple[str, str]]:
     """Path and category of every picture in a folder or prefix of categories: those in NAME/test, as in MVTec AD's
-    layout, or, where a category has no such folder, all below NAME. Raises as `walk`."""
-    for name in _folders(root):
+    layout, or, where a category has no such folder, all below NAME. Raises as `places.walk`."""
+    for name in places.folders_in(root):
         below = f"{root.rstrip('/')}/{name}"
-        for path in walk(f"{below}/test" if "test" in _folders(below) else below):
+        for path in places.walk(f"{below}/test" if "test" in places.folders_in(below) else below):
             yield path, name
 
 
 def parquet_files(root: str) -> list[str]:
-    """The Parquet file at `root`, or all below that folder or prefix. Raises as `walk`."""
-    return [root] if root.endswith(".parquet") else list(walk(root, (".parquet",)))
+    """The Parquet file at `root`, or all below that folder or prefix. Raises as `places.walk`."""
+    return [root] if root.endswith(".parquet") else list(places.walk(root, (".parquet",)))
 
 
 def listed(inputs: Inputs) -> Iterator[tuple[str, str | None]]:
@@ -93,7 +68,7 @@ def listed(inputs: Inputs) -> Iterator[tuple[str, str | None]]:
                     yield from zip(paths, categories(batch, inputs).to_pylist(), strict=True)
     else:
         for folder in inputs.folders:
-            for path in walk(folder):
+            for path in places.walk(folder):
                 yield path, inputs.category
 
 
@@ -155,30 +130,17 @@ def _decoded(path: str | None, data: bytes | None, side: int) -> tuple[bytes | N
     try:
         if data is None and path is None:
             raise PictureError("row without path and bytes: give one of them")
-        picture = images.decode(read_bytes(str(path)) if data is None else data, str(path or "picture"))
+        picture = images.decode(places.read_bytes(str(path)) if data is None else data, str(path or "picture"))
         return images.resize(picture, side).tobytes(), None
     except PictureError as refused:
         return None, str(refused)
 
 
-def read_bytes(path: str) -> bytes:
-    """The bytes of a picture in a file or at an s3:// URL; of one that is too large only as many as show it.
-
-    Raises:
-        PictureError: it is not there, or must not be read. StoreError: S3 cannot be reached.
-    """
-    if not _is_s3(path):
-        return images.read_bytes(Path(path))
-    bucket, _, key = path.removeprefix("s3://").partition("/")
-    with _told(path), _client().get_object(Bucket=bucket, Key=key)["Body"] as body:
-        return body.read(images.MAX_BYTES + 1)
-
-
 @contextmanager
 def open_file(url: str) -> Iterator[pa.NativeFile]:
-    """A local file or an s3:// URL, to be read from anywhere in it. Raises as `read_bytes`."""
+    """A local file or an s3:// URL, to be read from anywhere in it. Raises as `places.read_bytes`."""
     try:
-        if _is_s3(url):
+        if places.is_s3(url):
             endpoint = get_settings().s3_endpoint
             scheme, _, host = endpoint.partition("://") if endpoint else ("https", "", None)
             with pa.fs.S3FileSystem(endpoint_override=host, scheme=scheme).open_input_file(url[5:]) as file:
@@ -202,72 +164,5 @@ def open_parquet(url: str) -> Iterator[pq.ParquetFile]:
         yield pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
 
 
-def _is_s3(url: str) -> bool:
-    return url.startswith("s3://")
-
-
-def _split(root: str) -> tuple[str, str]:
-    """Bucket and prefix, which ends in a slash unless it is empty, so that "new" is not the start of "newer"."""
-    bucket, _, prefix = root.removeprefix("s3://").partition("/")
-    return bucket, f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-
-
-def _folders(root: str) -> list[str]:
-    """The names of the folders directly in `root`, hidden ones left out, sorted."""
-    if _is_s3(root):
-        bucket, prefix = _split(root)
-        pages = _pages(root, Bucket=bucket, Prefix=prefix, Delimiter="/")
-        found = [item["Prefix"][len(prefix) : -1] for page in pages for item in page.get("CommonPrefixes", ())]
-    else:
-        with _told(root):
-            found = [entry.name for entry in os.scandir(root) if entry.is_dir()]
-    return sorted(name for name in found if not name.startswith("."))
-
-
-def _pages(root: str, **arguments: str) -> Iterator[dict[str, Any]]:
-    with _told(root):
-        yield from _client().get_paginator("list_objects_v2").paginate(**arguments)
-
-
-def _client() -> Any:
-    return _client_of(get_settings().s3_endpoint)
-
-
-@functools.cache
-def _client_of(endpoint: str | None) -> Any:
-    """One for all pictures that a process reads from the same server."""
-    return s3_client()
-
-
-def _is_wanted(parts: list[str], suffixes: tuple[str, ...]) -> bool:
-    return parts[-1].lower().endswith(suffixes) and not any(part.startswith(".") for part in parts)
-
-
-def _raise(error: OSError) -> None:
-    raise error
-
-
 def _line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
-
-
-# What S3 says of one object or prefix; anything else it says of the day, the network or the credentials.
-_REFUSALS = ("NoSuchKey", "NoSuchBucket", "AccessDenied", "InvalidObjectState", "InvalidBucketName", "KeyTooLongError")
-
-
-@contextmanager
-def _told(what: str) -> Iterator[None]:
-    """What went wrong with `what`, in one line."""
-    try:
-        yield
-        return
-    except OSError as error:
-        raise PictureError(f"folder {what}: cannot be listed ({error.strerror}): check the path") from None
-    except Exception as error:
-        if not type(error).__module__.startswith("botocore."):
-            raise
-        code = getattr(error, "response", {}).get("Error", {}).get("Code")
-        cause = f"S3 answers {code}" if code else _line(error)
-    if code in _REFUSALS:
-        raise PictureError(f"{what}: cannot be read ({cause}): check the URL and what the AWS credentials allow")
-    raise StoreError(f"{what}: cannot be read ({cause}): check AWS credentials and O2N_S3_ENDPOINT, or try again later")

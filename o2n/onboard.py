@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from o2n import images, sources
+from o2n import images, places, sources
 from o2n.bank import MemoryBank, coreset
 from o2n.branches import pack, unpack
 from o2n.category import BlobRef, Manifest, VersionRef, check_name
@@ -73,9 +73,9 @@ def read_references(place: Path | str) -> list[Picture]:
     Raises:
         CategoryError: no such folder, too few distinct pictures in it, or too many.
         PictureError: a picture that cannot be decoded or is refused.
-        StoreError: S3 that refuses or cannot be reached.
+        StoreError: S3 cannot be reached.
     """
-    files = sources.find_good_pictures(str(place))
+    files = sources.good_pictures(str(place))
     if files is None:
         raise CategoryError(f"references {place}: no such folder; give a folder of {MIN_REFERENCES} to 8 good pictures")
     _check_count(len(files), str(place))
@@ -90,9 +90,9 @@ def read_more_normal(place: Path | str, profile: Profile) -> list[Picture]:
     Raises:
         CategoryError: no such folder, or no pictures in it.
         PictureError: a picture that cannot be decoded or is refused.
-        StoreError: S3 that refuses or cannot be reached.
+        StoreError: S3 cannot be reached.
     """
-    files = sources.find_pictures(str(place))
+    files = places.files_in(str(place))
     if files is None:
         raise CategoryError(f"more normal pictures {place}: no such folder; give one with pictures of good parts")
     if not files:

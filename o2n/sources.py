@@ -1,31 +1,19 @@
-"""Where the pictures of categories lie: folders here or on S3, trees of them, and manifests that list them.
-
-A place is a folder's path or `s3://bucket/prefix`. Relative paths stay relative: a job's working directory is unpacked
-anew on every node.
-"""
+"""The categories to onboard: every folder of a tree, or what a manifest lists, and the pictures of each."""
 
 import csv
-import functools
 import io
-import os
-import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from o2n import images
+from o2n import images, places
 from o2n.category import CategoryName
-from o2n.errors import CategoryError, FoundationError, StoreError
-from o2n.objects import s3_client
+from o2n.errors import CategoryError, FoundationError
 from o2n.profiles import Profile, get_profile
-from o2n.settings import get_settings
-
-_S3_PLACE = re.compile(r"s3://([^/]+)/?(.*)")
 
 
 @dataclass(frozen=True)
@@ -48,53 +36,27 @@ def class_word(name: str, object_word: str | None) -> str:
     return object_word or name.replace("-", " ").replace("_", " ").lower()
 
 
-def find_pictures(place: str) -> list[str] | None:
-    """The files directly in `place` with the suffix of a picture, hidden ones left out, sorted; None: no such place.
-
-    Raises:
-        PictureError: a folder that cannot be listed.
-        StoreError: S3 that refuses or cannot be reached.
-    """
-    if not place.startswith("s3://"):
-        return [str(path) for path in images.find(Path(place))] if Path(place).is_dir() else None
-    files, folders = _list_s3(place)
-    if not files and not folders:
-        return None
-    return [f for f in files if f.lower().endswith(images.SUFFIXES) and not f.rpartition("/")[2].startswith(".")]
-
-
-def find_good_pictures(place: str) -> list[str] | None:
-    """The same of `place`/train/good (the layout of MVTec AD) where that has any, else of `place` itself."""
-    return find_pictures(f"{place.rstrip('/')}/train/good") or find_pictures(place)
+def good_pictures(place: str) -> list[str] | None:
+    """The pictures' files in `place`/train/good (the layout of MVTec AD) where that has any, else in `place` itself;
+    None: no such place. Raises as `places.files_in`."""
+    return places.files_in(f"{place.rstrip('/')}/train/good") or places.files_in(place)
 
 
 def read_picture(file: str) -> images.Picture:
-    """Decode and check the picture at a path or `s3://bucket/key`.
-
-    Raises:
-        PictureError: it cannot be read or decoded, or is refused.
-        StoreError: S3 that refuses or cannot be reached.
-    """
-    if not file.startswith("s3://"):
-        return images.read(Path(file))
-    return images.decode(_read_s3(file, images.MAX_BYTES + 1), file)
+    """Decode and check the picture at a path or `s3://bucket/key`; raises as `images.decode` and
+    `places.read_bytes`."""
+    return images.decode(places.read_bytes(file), file)
 
 
 def tree(place: str, profile: Profile) -> list[Source]:
     """Every folder directly in `place` as a category of its name.
 
     Raises:
-        CategoryError: no such place, or no folders in it.
-        StoreError: S3 that refuses or cannot be reached.
+        CategoryError: no folders in it.
+        PictureError: it cannot be listed. StoreError: S3 cannot be reached.
     """
-    if place.startswith("s3://"):
-        folders = _list_s3(place)[1]
-    elif Path(place).is_dir():
-        folders = [str(path) for path in Path(place).iterdir() if path.is_dir()]
-    else:
-        raise CategoryError(f"tree {place}: no such folder; give one that has a folder for each category")
-    named = {os.path.basename(folder): folder for folder in folders}  # noqa: PTH119 - an s3:// URL is no Path
-    found = [Source(name, named[name], profile) for name in sorted(named) if not name.startswith(".")]
+    root = place.rstrip("/")
+    found = [Source(name, f"{root}/{name}", profile) for name in places.folders_in(place)]
     if not found:
         raise CategoryError(f"tree {place} has no folders: give one that has a folder for each category")
     return found
@@ -131,16 +93,16 @@ def manifest(file: str, profile: Profile) -> list[Source]:
 
     Raises:
         CategoryError: a manifest that cannot be read or has a mistake; the message names file and line.
-        StoreError: S3 that refuses or cannot be reached.
+        PictureError: it is not there. StoreError: S3 cannot be reached.
     """
-    parse = _PARSERS.get(os.path.splitext(file)[1].lower())  # noqa: PTH122
+    parse = _PARSERS.get(PurePosixPath(file).suffix.lower())
     if parse is None:
         raise CategoryError(f"manifest {file}: is neither .yaml nor .csv: give one of these")
     try:
-        data = _read_s3(file) if file.startswith("s3://") else Path(file).read_bytes()
+        data = places.read_bytes(file)
+        if len(data) > images.MAX_BYTES:
+            raise CategoryError(f"manifest {file}: is over {images.MAX_BYTES >> 20} MiB: split it")
         lines = list(parse(data.decode("utf-8-sig")))
-    except OSError as error:
-        raise CategoryError(f"manifest {file}: cannot be read ({error.strerror}): check the path") from None
     except UnicodeDecodeError:
         raise CategoryError(f"manifest {file}: is no UTF-8 text: save it as UTF-8") from None
     except yaml.MarkedYAMLError as error:
@@ -163,18 +125,13 @@ def manifest(file: str, profile: Profile) -> list[Source]:
 
 
 def _source(file: str, line: _Line, profile: Profile) -> Source:
-    folder = os.path.dirname(file)  # noqa: PTH120 - it may be an s3:// URL
-
-    def place(name: str) -> str:
-        return name if name.startswith("s3://") else os.path.join(folder, name)  # noqa: PTH118
-
     field = ""
     try:
         entry = _Entry.model_validate(line.values)
         field = "profile"
         if entry.profile:
             own = entry.profile
-            profile = get_profile(place(own) if own.endswith(".json") else own)
+            profile = get_profile(places.beside(file, own) if own.endswith(".json") else own)
     except ValidationError as error:
         # A name that is misspelt is missing too, but that is not what is to be mended.
         first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
@@ -186,8 +143,8 @@ def _source(file: str, line: _Line, profile: Profile) -> Source:
     except FoundationError as error:
         cause = str(error)
     else:
-        more = place(entry.more_normal) if entry.more_normal else None
-        return Source(entry.name, place(entry.references), profile, entry.object, more)
+        more = places.beside(file, entry.more_normal) if entry.more_normal else None
+        return Source(entry.name, places.beside(file, entry.references), profile, entry.object, more)
     number = line.fields.get(field, line.number)
     raise CategoryError(f"manifest {file}, line {number}: {field + ': ' if field else ''}{cause}") from None
 
@@ -221,51 +178,3 @@ _PARSERS: dict[str, Callable[[str], Iterator[_Line]]] = {
     ".yml": _yaml_lines,
     ".csv": _csv_lines,
 }
-
-
-@functools.cache
-def _client(endpoint: str | None) -> Any:
-    return s3_client()
-
-
-def _list_s3(place: str) -> tuple[list[str], list[str]]:
-    """The objects and the folders directly under a prefix, as URLs without a slash at the end, sorted."""
-    bucket, prefix = _split(place)
-    prefix = prefix.rstrip("/") + "/" if prefix.strip("/") else ""
-    files: list[str] = []
-    folders: list[str] = []
-    with _explained(place):
-        pages = (
-            _client(get_settings().s3_endpoint)
-            .get_paginator("list_objects_v2")
-            .paginate(Bucket=bucket, Prefix=prefix, Delimiter="/")
-        )
-        for page in pages:
-            files += [item["Key"] for item in page.get("Contents", []) if item["Key"] != prefix]
-            folders += [item["Prefix"].rstrip("/") for item in page.get("CommonPrefixes", [])]
-    return [f"s3://{bucket}/{key}" for key in sorted(files)], [f"s3://{bucket}/{key}" for key in sorted(folders)]
-
-
-def _read_s3(file: str, most: int | None = None) -> bytes:
-    bucket, key = _split(file)
-    with _explained(file):
-        return bytes(_client(get_settings().s3_endpoint).get_object(Bucket=bucket, Key=key)["Body"].read(most))
-
-
-def _split(place: str) -> tuple[str, str]:
-    match = _S3_PLACE.fullmatch(place)
-    if match is None:
-        raise CategoryError(f"{place}: is no place on S3: use s3://BUCKET/PREFIX")
-    return match[1], match[2]
-
-
-@contextmanager
-def _explained(place: str) -> Iterator[None]:
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        yield
-    except (BotoCoreError, ClientError, ValueError) as error:
-        raise StoreError(
-            f"{place} cannot be read ({error}): check its bucket, the AWS credentials and O2N_S3_ENDPOINT"
-        ) from error

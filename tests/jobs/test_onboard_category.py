@@ -117,7 +117,10 @@ def test_a_manifest_is_tried_then_onboarded_then_known(cluster: Cluster, quick_p
         (("--tree", "x", "--object", "bolt"), "for one category"),
         (("--tree", "x", "--gpus", "-1"), "--gpus"),
         (("--tree", "x", "--cpus", "0"), "--cpus"),
-        (("--tree", "/nowhere"), "error: tree /nowhere: no such folder"),
+        (
+            ("--tree", "/nowhere"),
+            "error: folder /nowhere: cannot be listed (No such file or directory): check the path",
+        ),
         (("--manifest", "{folder}/list.csv"), "list.csv, line 3: references: Field required"),
         (("--tree", "x", "--json", "{folder}/nowhere/out.json"), "No such file or directory"),
     ],

@@ -1,12 +1,14 @@
 """Tests of the library: models are loaded in this process, once."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from o2n.evaluation.blank import blank_clip, blank_diffusion
 from o2n.foundation import EMBEDDED, Foundation, load_foundation
+from o2n.objects import s3_client
 from tests.helpers import QUICK
 
 
@@ -47,3 +49,23 @@ def diffusion_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     blank_diffusion(unet, vae, text, folder)
     return folder
+
+
+@pytest.fixture(params=["file", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Callable[[str, bytes], None]]:
+    """Where pictures lie, and what puts one there."""
+    if request.param == "s3":
+        bucket = request.getfixturevalue("bucket")
+        client = s3_client()
+
+        def put_object(key: str, data: bytes) -> None:
+            client.put_object(Bucket=bucket, Key=f"in put/{key}", Body=data)
+
+        return f"s3://{bucket}/in put", put_object
+
+    def put(key: str, data: bytes) -> None:
+        path = tmp_path / "in put" / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+    return str(tmp_path / "in put"), put

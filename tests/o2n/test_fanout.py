@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -69,7 +70,7 @@ def test_a_category_that_always_loses_its_worker_is_told_and_the_next_is_publish
         )
         run.start()
         for losses in range(MAX_LOSSES):
-            wait_until(lambda: worker_lost(states, losses))  # noqa: B023
+            wait_until(partial(worker_lost, states, losses))
         run.join(300)
     finally:
         ray.shutdown()

@@ -25,7 +25,7 @@ SCOPE = {"/v1/categories/{name}/feedback": "feedback", "/v1/categories/{name}/ro
 # No code of the doorkeeper is asked what a route should need: this is the table.
 ROUTES = sorted(
     (method, path)
-    for path, operations in create_app(object(), object()).openapi()["paths"].items()  # type: ignore[arg-type]
+    for path, operations in create_app(object(), object()).openapi()["paths"].items()
     for method in operations
     if path not in OPEN
 )
@@ -61,7 +61,7 @@ def test_every_route_is_open_or_needs_a_token() -> None:
                 yield route.path
             yield from paths(getattr(getattr(route, "original_router", None), "routes", []))
 
-    known = set(paths(create_app(object(), object()).routes))  # type: ignore[arg-type]
+    known = set(paths(create_app(object(), object()).routes))
     assert known - OPEN == {path for _, path in ROUTES}
 
 
@@ -112,7 +112,7 @@ def test_a_new_token_opens_at_once_and_a_revoked_one_closes_within_seconds(local
 
 def test_insecure_asks_nobody(published: CategoryStore) -> None:
     app = create_app(
-        Service(QUICK, published, InProcess(published), 60.0),  # type: ignore[arg-type]
+        Service(QUICK, published, InProcess(published), 60.0),
         Doorkeeper(published, insecure=True),
     )
     client = TestClient(app)
@@ -135,7 +135,7 @@ class Counting(CategoryStore):
                 raise StoreError(f"store {self.url} is broken")
             return get(key)
 
-        self.objects.get = counted  # type: ignore[method-assign]
+        self.objects.get = counted
 
 
 def test_a_thousand_bad_tokens_do_not_reach_the_store(tmp_path) -> None:

@@ -31,7 +31,7 @@ class Model:
 def run(test: Callable[[Model, Batcher[int, int]], object]) -> None:
     async def main() -> None:
         model = Model()
-        await asyncio.wait_for(test(model, Batcher(model, largest=4)), 30)  # type: ignore[arg-type]
+        await asyncio.wait_for(test(model, Batcher(model, largest=4)), 30)
 
     asyncio.run(main())
 

@@ -64,7 +64,7 @@ def catalog_of(store: CategoryStore) -> tuple[Catalog, Loader]:
 
 
 def run(main: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(main())  # type: ignore[arg-type]
+    asyncio.run(main())
 
 
 def test_a_new_version_takes_over_at_once(published: CategoryStore, category: Callable[..., Manifest]) -> None:

@@ -22,7 +22,7 @@ from tests.serve.conftest import Local, application
 # O2N_FUZZ_CASES=1000 is the long run.
 CASES = int(os.environ.get("O2N_FUZZ_CASES", "25"))
 
-described = create_app(object(), object()).openapi()  # type: ignore[arg-type]
+described = create_app(object(), object()).openapi()
 OPERATIONS = [
     pytest.param(path, method, operation, id=f"{method} {path}")
     for path, operations in described["paths"].items()

@@ -534,7 +534,7 @@ def test_everything_can_be_done_with_the_keyboard(page: Page, tmp_path: Path) ->
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("width", "height"), [(1440, 900), (820, 1180), (390, 844)])
 def test_nothing_is_cut_off_and_nothing_is_hard_to_read(page: Page, scheme: str, width: int, height: int) -> None:
-    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
+    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
     page.set_viewport_size({"width": width, "height": height})
     choose(page, "checks", upload(damaged(54), "bad.png"), upload(checks(55, 40, 160), "wide.png"))
     for name in ("wide.png", "bad.png"):

@@ -1,0 +1,82 @@
+"""Folders and prefixes on S3, listed and read alike."""
+
+from collections.abc import Callable
+
+import pytest
+
+from o2n import images, places
+from o2n.errors import PictureError, StoreError
+from tests.helpers import checks
+
+PICTURE = images.encode_png(checks(0))
+
+
+def test_pictures_are_found_at_any_depth_in_one_order(place: tuple[str, Callable]) -> None:
+    root, put = place
+    for key in (
+        "b.PNG",
+        "a/z.jpg",
+        "a/ä ö.png",
+        ".hidden/x.png",
+        "a/.x.png",
+        "notes.txt",
+        "a/b/c.bmp",
+        "scores.parquet",
+    ):
+        put(key, PICTURE)
+    assert places.files_in(root) == [f"{root}/b.PNG"]
+    assert places.files_in(f"{root}/nowhere") is None
+    assert places.folders_in(root) == places.folders_in(root + "/") == ["a"]
+    found = list(places.walk(root))
+    assert found == list(places.walk(root + "/"))
+    assert {path.removeprefix(root + "/") for path in found} == {"b.PNG", "a/z.jpg", "a/ä ö.png", "a/b/c.bmp"}
+    assert list(places.walk(root, (".parquet",))) == [f"{root}/scores.parquet"]
+    for path in found:
+        assert places.read_bytes(path) == PICTURE
+
+
+def test_a_prefix_is_a_folder_and_not_the_start_of_a_name(place: tuple[str, Callable]) -> None:
+    root, put = place
+    put("new/a.png", PICTURE)
+    put("newer/b.png", PICTURE)
+    assert list(places.walk(f"{root}/new")) == [f"{root}/new/a.png"]
+
+
+def test_what_is_not_there_is_the_pictures_error_and_who_cannot_be_reached_is_not(
+    place: tuple[str, Callable], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, put = place
+    put("a.png", PICTURE)
+    with pytest.raises(PictureError, match=r"gone.png: cannot be read"):
+        places.read_bytes(f"{root}/gone.png")
+    if root.startswith("s3://"):
+        with pytest.raises(PictureError, match="NoSuchBucket"):
+            list(places.walk("s3://no-such-bucket-at-all/x"))
+        monkeypatch.setenv("O2N_S3_ENDPOINT", "http://127.0.0.1:9")
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+        with pytest.raises(StoreError, match="check AWS credentials and O2N_S3_ENDPOINT"):
+            places.read_bytes(f"{root}/a.png")
+    else:
+        with pytest.raises(PictureError, match="cannot be listed"):
+            list(places.walk(f"{root}/nowhere"))
+
+
+@pytest.mark.parametrize("place", ["s3://", "s3:///x", "a\0b"])
+def test_a_place_that_is_none_is_refused(place: str) -> None:
+    for read in (lambda: places.read_bytes(place), lambda: list(places.walk(place)), lambda: places.folders_in(place)):
+        with pytest.raises(PictureError, match=r"no place on S3|null (byte|character)"):
+            read()
+
+
+@pytest.mark.parametrize(
+    ("file", "place", "found"),
+    [
+        ("lists/all.csv", "good", "lists/good"),
+        ("all.csv", "good", "good"),
+        ("lists/all.csv", "/data/good", "/data/good"),
+        ("lists/all.csv", "s3://b/good", "s3://b/good"),
+        ("s3://b/lists/all.csv", "good", "s3://b/lists/good"),
+    ],
+)
+def test_what_a_list_names_lies_beside_it(file: str, place: str, found: str) -> None:
+    assert places.beside(file, place) == found
