@@ -1,4 +1,4 @@
-"""The library stage by stage: time and memory of everything that onboarding and scoring do."""
+"""The library stage by stage: time, arithmetic and memory of everything that onboarding and scoring do."""
 
 import tempfile
 from dataclasses import asdict
@@ -10,7 +10,15 @@ from tqdm import tqdm
 
 from jobs.benchmarks.figures import json_option, keep, machine, machine_line, make_task, shares
 from o2n.data.procedural import EVALUATION
-from o2n.evaluation.speed import Stage, onboarding_stages, personalise_stage, scoring_stages, whole_score
+from o2n.evaluation.blank import blank_paper
+from o2n.evaluation.speed import (
+    Stage,
+    flops_per_second,
+    onboarding_stages,
+    personalise_stage,
+    scoring_stages,
+    whole_score,
+)
 from o2n.foundation import load_foundation
 from o2n.onboard import onboard
 from o2n.options import profile_option
@@ -28,22 +36,34 @@ from o2n.store import CategoryStore
     help="Batches that are tried.",
 )
 @click.option("--rounds", default=5, show_default=True, help="Runs of every stage; the median counts.")
+@click.option(
+    "--random-weights",
+    is_flag=True,
+    help="Models of the profile's architecture (paper, fast) without their weights, which change no time.",
+)
 @json_option
 @profile_option
-def scoring(batches: list[int], rounds: int, json_file: Path | None, profile: Profile) -> None:
-    """Time and memory of every stage of onboarding and scoring, alone and in the best batch."""
-    foundation = load_foundation(profile)
-    task = make_task(EVALUATION[0], batches[-1], profile)
+def scoring(batches: list[int], rounds: int, random_weights: bool, json_file: Path | None, profile: Profile) -> None:
+    """Time, arithmetic and memory of every stage of onboarding and scoring, alone and in the best batch."""
+    if random_weights and profile.name not in ("paper", "fast"):
+        raise click.BadParameter("only paper and fast need any: leave it out", param_hint="--random-weights")
     with (
         tempfile.TemporaryDirectory() as folder,
-        tqdm(total=6 + len(batches), unit="stage", bar_format="{desc:32} {n_fmt}/{total_fmt} {elapsed}") as bar,
+        tqdm(total=7 + len(batches), unit="stage", bar_format="{desc:32} {n_fmt}/{total_fmt} {elapsed}") as bar,
     ):
 
         def step(what: str) -> None:
             bar.update()
             bar.set_description_str(what)
 
-        store = CategoryStore(Path(folder).as_uri())
+        step(f"writing 6 GB of weights to {folder}" if random_weights else "loading models")
+        if random_weights:
+            profile = blank_paper(profile, Path(folder) / "models")
+        foundation = load_foundation(profile)
+        model = foundation.diffusion
+        limit = flops_per_second(model.device, model.unet.conv_in.weight.dtype)
+        task = make_task(EVALUATION[0], batches[-1], profile)
+        store = CategoryStore((Path(folder) / "store").as_uri())
         step("onboarding, stage by stage")
         onboarding = onboarding_stages(task, foundation, rounds)
         step("onboarding a category to score")
@@ -60,14 +80,20 @@ def scoring(batches: list[int], rounds: int, json_file: Path | None, profile: Pr
             at[size] = list(scoring_stages(foundation, store, queries, [ref] * size, rounds).values())
             step(f"prompts, batch of {size}")
             at[size] += [personalise_stage(foundation, store, queries, ref, count, rounds) for count in (1, 3)]
-    unit = whole[1].seconds
+
+    def row(stage: Stage) -> dict[str, Any]:
+        relative = stage.seconds / stage.pictures / whole[1].seconds
+        return {**asdict(stage), "relative": relative, "limit_share": stage.flops / stage.seconds / limit}
+
     report = {
         "machine": machine(),
         "profile": profile.name,
+        "random_weights": random_weights,
         "best_batch": best,
-        "onboarding": [_row(stage, unit) for stage in onboarding.values()],
-        "whole": [_row(stage, unit) for stage in whole.values()],
-        "stages": {str(size): [_row(stage, unit) for stage in stages] for size, stages in at.items()},
+        "limit_flops_per_second": limit,
+        "onboarding": [row(stage) for stage in onboarding.values()],
+        "whole": [row(stage) for stage in whole.values()],
+        "stages": {str(size): [row(stage) for stage in stages] for size, stages in at.items()},
         "shares": {str(size): shares({s.name: s.seconds for s in stages[:-2]}) for size, stages in at.items()},
     }
     click.echo(_scoring_table(report))
@@ -85,11 +111,6 @@ def _sizes(text: str) -> list[int]:
     return sorted(sizes)
 
 
-def _row(stage: Stage, unit: float) -> dict[str, Any]:
-    """A stage's figures; `relative` is a picture's time beside the whole score of one picture alone."""
-    return {**asdict(stage), "relative": stage.seconds / stage.pictures / unit}
-
-
 def _scoring_table(report: dict[str, Any]) -> str:
     best = report["best_batch"]
     shares = {(size, name): share for size, all_ in report["shares"].items() for name, share in all_.items()}
@@ -103,16 +124,20 @@ def _scoring_table(report: dict[str, Any]) -> str:
             f"{1000 * stage['seconds']:.1f}",
             f"{stage['relative']:.3f}",
             f"{100 * share:.1f}%" if share is not None else "",
+            f"{stage['flops'] / 1e12:.3g}",
+            f"{100 * stage['limit_share']:.0f}%",
             *memory,
         ]
         return f"| {' | '.join(str(cell) for cell in cells)} |"
 
     return "\n".join(
         [
-            f"{report['profile']}; {machine_line(report['machine'])}; best batch {best}",
+            f"{report['profile']}; {machine_line(report['machine'])}; best batch {best}; limit, a large matrix product "
+            f"in the diffusion model's precision: {report['limit_flops_per_second'] / 1e12:.3g} TFLOP a second",
             "",
-            "| stage | pictures | ms | a picture's, to one scored alone | share of a score | peak MiB | added MiB |",
-            "| --- " * 7 + "|",
+            "| stage | pictures | ms | a picture's, to one scored alone | share of a score | TFLOP "
+            "| share of the limit | peak MiB | added MiB |",
+            "| --- " * 9 + "|",
             *(row(stage) for stage in report["onboarding"]),
             *(row(stage) for stage in report["whole"]),
             *(row(stage, size) for size, stages in report["stages"].items() for stage in stages),

@@ -1,12 +1,13 @@
-"""How long the method and each of its stages take on this machine, and how much memory."""
+"""How long the method and each of its stages take on this machine, what they compute, and how much memory."""
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from o2n.bank import MemoryBank
 from o2n.branches import NormalBranch, PersonalBranch, TextBranch
@@ -27,6 +28,13 @@ from o2n.triplet import BATCH, TripletScorer
 ENCODE_BATCH = 16
 ADAPTER = "o2n_speed"
 
+# PyTorch's counter knows the attention of GPUs alone.
+CPU_ATTENTION = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda query, key, value, *_, **__: sdpa_flop_count(
+        query, key, value
+    )
+}
+
 Call = Callable[[], object]
 
 
@@ -41,7 +49,8 @@ class Speed:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of the method. seconds: of one call, the median. pictures: that one call works on.
+    """One stage of the method. seconds: of one call, the median. pictures: that one call works on. flops: of one call,
+    multiplications and additions, counted and not estimated; FAISS's are not seen.
 
     peak_bytes: the most that the device, or on a CPU the process, held during the calls; added_bytes: of it, what was
     not there before. Both None where the system does not tell.
@@ -50,6 +59,7 @@ class Stage:
     name: str
     pictures: int
     seconds: float
+    flops: int
     peak_bytes: int | None
     added_bytes: int | None
 
@@ -81,7 +91,7 @@ def onboarding_stages(task: Task, foundation: Foundation, rounds: int) -> dict[s
     ticks: list[float] = []
     adapter = b""
 
-    def train() -> None:
+    def train(steps: int) -> None:
         nonlocal adapter
         ticks.clear()
         adapter = customize(
@@ -89,15 +99,16 @@ def onboarding_stages(task: Task, foundation: Foundation, rounds: int) -> dict[s
             references,
             prior,
             task.object_word,
-            profile.customisation,
+            profile.customisation.model_copy(update={"steps": steps}),
             profile.seed,
             lambda step, loss: ticks.append(time.perf_counter()),
         )
 
-    training = timed_stage("LoRA, 100 steps", profile.customisation.batch, train, rounds=1, warm=False)
     # What comes before the first step is no part of a step.
-    per_step = (ticks[-1] - ticks[0]) / (len(ticks) - 1) if len(ticks) > 1 else training.seconds
-    found.append(Stage(training.name, training.pictures, 100 * per_step, training.peak_bytes, training.added_bytes))
+    flops = counted(lambda: train(2)) - counted(lambda: train(1))
+    training = _timed("LoRA, 100 steps", profile.customisation.batch, 100 * flops, lambda: train(1 + rounds), 1)
+    per_step = (ticks[-1] - ticks[0]) / rounds
+    found.append(replace(training, seconds=100 * per_step))
     pool: list[Picture] = []
 
     def draw() -> None:
@@ -185,10 +196,36 @@ def whole_score(
     return timed_stage("whole score", len(pictures), lambda: scorer.score(pictures, refs, batch=len(pictures)), rounds)
 
 
-def timed_stage(name: str, pictures: int, call: Call, rounds: int, warm: bool = True) -> Stage:
-    """`call` once for nothing, then `rounds` times; a GPU is waited for."""
-    if warm:
-        call()
+def flops_per_second(device: torch.device, dtype: torch.dtype) -> float:
+    """What the device reaches in a large product of matrices of that precision: the best of five."""
+    side = 8192 if device.type == "cuda" else 1024
+    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    seconds = []
+    for _ in range(6):  # the first for nothing
+        begun = time.perf_counter()
+        (a @ b)[0, 0].item()  # waits for a GPU
+        seconds.append(time.perf_counter() - begun)
+    return 2 * side**3 / min(seconds[1:])
+
+
+def counted(call: Call) -> int:
+    """The multiplications and additions of one call. Source: torch.utils.flop_counter."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # the counter cannot read evaluation's fused attention
+    try:
+        with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
+            call()
+        return counter.get_total_flops()
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def timed_stage(name: str, pictures: int, call: Call, rounds: int) -> Stage:
+    """`call` once to count what it computes and to warm up, then `rounds` times; a GPU is waited for."""
+    return _timed(name, pictures, counted(call), call, rounds)
+
+
+def _timed(name: str, pictures: int, flops: int, call: Call, rounds: int) -> Stage:
     held = _Peak()
     seconds = []
     for _ in range(rounds):
@@ -197,7 +234,7 @@ def timed_stage(name: str, pictures: int, call: Call, rounds: int, warm: bool = 
         call()
         _wait()
         seconds.append(time.perf_counter() - begun)
-    return Stage(name, pictures, median(seconds), *held.read())
+    return Stage(name, pictures, median(seconds), flops, *held.read())
 
 
 def _wait() -> None:

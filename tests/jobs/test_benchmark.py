@@ -34,6 +34,7 @@ def test_scoring_times_every_stage_alone_and_in_the_best_batch(quick_profile: st
     assert report["whole"][0]["relative"] == 1
     for row in [*report["onboarding"], *report["whole"], *report["stages"]["1"]]:
         assert row["seconds"] > 0
+        assert (row["flops"] > 0) == (row["limit_share"] > 0)
         assert row["peak_bytes"] is None or row["peak_bytes"] >= row["added_bytes"] >= 0
         assert f"| {row['name']} | {row['pictures']} |" in table
 
@@ -82,3 +83,9 @@ def test_a_batch_that_is_no_number_is_refused_before_any_work() -> None:
     done = CliRunner().invoke(main, ["scoring", "--batches", "1,two"])
     assert done.exit_code == 2
     assert "two" in done.output
+
+
+def test_random_weights_are_for_models_that_are_not_embedded() -> None:
+    done = CliRunner().invoke(main, ["scoring", "--profile", "tiny", "--random-weights"])
+    assert done.exit_code == 2
+    assert "only paper and fast" in done.output

@@ -7,7 +7,7 @@ from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 
 from o2n.evaluation.blank import SD15_UNET, SD15_VAE
-from o2n.evaluation.stages import flops_per_second, onboarding_costs, scoring_costs, table
+from o2n.evaluation.speed import counted, personalise_stage, scoring_stages
 from o2n.foundation import load_foundation
 from o2n.profiles import FAST, PAPER
 from o2n.store import CategoryStore
@@ -47,33 +47,28 @@ def test_the_papers_encoder_costs_what_is_published() -> None:
     assert counter.get_total_flops() / 1e12 == pytest.approx(0.18, rel=0.05)
 
 
-def test_every_stage_has_its_cost(published: CategoryStore) -> None:
-    foundation = load_foundation(QUICK)
-    onboarding = onboarding_costs(foundation, [checks(0), checks(1)], "board", rounds=1)
-    assert [cost.stage.name for cost in onboarding] == ["LoRA, 100 steps", "pool", "bank"]
-    ref = published.current("checks")
-    costs = {
-        count: scoring_costs(foundation, published, ref, [checks(seed) for seed in range(count)], rounds=1)
-        for count in (1, 2)
-    }
-    by_name = {cost.stage.name: cost for cost in costs[1]}
-    assert list(by_name) == [
-        "personalise, 1 prompt",
-        "personalise, 3 prompts",
-        "encoder",
-        "S_P",
-        "S_N",
-        "S_text",
-        "whole score",
-    ]
-    one, three = by_name["personalise, 1 prompt"], by_name["personalise, 3 prompts"]
-    assert three.flops == pytest.approx(3 * one.flops, rel=0.1)
-    for alone, two in zip(costs[1], costs[2], strict=True):
-        assert two.flops == pytest.approx(2 * alone.flops, rel=0.1, abs=2e7)
-        assert alone.stage.seconds > 0
-    shown = table(onboarding + costs[1])
-    assert all(cost.stage.name in shown for cost in onboarding + costs[1])
-    assert flops_per_second(torch.device("cpu"), torch.float32, 256) > 1e8
+def test_attention_counts_whether_it_is_fused_or_not() -> None:
+    layer = torch.nn.MultiheadAttention(8, 2, batch_first=True).eval()
+    x = torch.randn(1, 5, 8)
+    with torch.inference_mode():
+        fused = counted(lambda: layer(x, x, x, need_weights=False))
+    assert fused == counted(lambda: layer(x, x, x, need_weights=True)) == 2 * (4 * 5 * 8 * 8 + 2 * 5 * 5 * 8)
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+def test_a_batch_of_two_computes_twice_as_much(published: CategoryStore) -> None:
+    foundation, ref = load_foundation(QUICK), published.current("checks")
+    costs = {}
+    for count in (1, 2):
+        queries = [checks(seed, QUICK.diffusion.resolution) for seed in range(count)]
+        found = scoring_stages(foundation, published, queries, [ref] * count, rounds=1)
+        found |= {"one prompt": personalise_stage(foundation, published, queries, ref, 1, rounds=1)}
+        found |= {"three prompts": personalise_stage(foundation, published, queries, ref, 3, rounds=1)}
+        costs[count] = {name: stage.flops for name, stage in found.items()}
+    for name, flops in costs[1].items():
+        assert costs[2][name] == pytest.approx(2 * flops, rel=0.1, abs=2e7), name
+    assert costs[1]["three prompts"] == pytest.approx(3 * costs[1]["one prompt"], rel=0.1)
+    assert costs[1]["encoder, queries"] > 0
 
 
 def test_the_fast_profile_is_the_papers_with_less_to_compute() -> None:
