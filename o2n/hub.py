@@ -8,11 +8,13 @@ import fnmatch
 import hashlib
 import os
 import tarfile
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from o2n.category import Digest
 from o2n.errors import FoundationError
@@ -23,6 +25,7 @@ TIMM = "timm:"
 
 RECORD = "o2n-models.json"
 _CHUNK = 1 << 20
+_LONGEST_RECORD = 16 << 20  # bytes; one of all profiles has 10 KB
 
 _CLIP_FILES = ("open_clip_config.json", "open_clip_model.safetensors")
 _TIMM_FILES = ("config.json", "model.safetensors")
@@ -41,6 +44,17 @@ _DIFFUSION_FILES = (
 )
 
 
+def _inside(name: str) -> str:
+    parts = name.split("/")
+    if not all(parts) or {".", ".."} & set(parts) or {"\\", "\0"} & set(name):
+        raise ValueError(f"{name!r} is no name of a file in a repository")
+    return name
+
+
+# Of a repository or of a file in one; joined to a folder, it cannot leave it.
+InsideName = Annotated[str, AfterValidator(_inside)]
+
+
 class RecordedFile(BaseModel):
     """What a file was when it was pulled."""
 
@@ -57,7 +71,7 @@ class RecordedRepository(BaseModel):
 
     revision: str = Field(description="the commit")
     licence: str = Field(description="as the repository states it")
-    files: dict[str, RecordedFile]
+    files: dict[InsideName, RecordedFile]
 
 
 class Record(BaseModel):
@@ -65,7 +79,7 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    repositories: dict[str, RecordedRepository] = {}
+    repositories: dict[InsideName, RecordedRepository] = {}
 
 
 @dataclass(frozen=True)
@@ -124,10 +138,7 @@ def pull(profile: Profile, root: Path, on_file: Callable[[str], None] = lambda n
     for want in wanted(profile):
         repositories = {**record.repositories, want.repository: _pull(want, root, record, on_file)}
         record = Record(repositories=repositories)
-        root.mkdir(parents=True, exist_ok=True)
-        whole = root / f"{RECORD}.new"
-        whole.write_text(record.model_dump_json(indent=1))
-        whole.replace(root / RECORD)
+        _note(root, record)
     return record
 
 
@@ -170,29 +181,34 @@ def unpack(file: Path, root: Path) -> Record:
     """What `pack` made -> `root`, verified, beside what is there already.
 
     Raises:
-        FoundationError: no such file, or it was altered.
+        FoundationError: no such file, or it was altered; `root` is as it was then.
     """
     root.mkdir(parents=True, exist_ok=True)
     before = read_record(root)
-    try:
-        with tarfile.open(file) as tar:
-            packed = tar.extractfile(RECORD)
-            record = Record.model_validate_json(packed.read() if packed else b"")
-            names = {
-                (_folder(root, repository) / name).relative_to(root).as_posix()
-                for repository, kept in record.repositories.items()
-                for name in kept.files
-            }
-            # Nothing but the files it names, and none of them outside the folder (PEP 706).
-            tar.extractall(root, [member for member in tar if member.name in names], filter="data")
-    except (OSError, tarfile.TarError, ValidationError, KeyError, ValueError) as error:
-        cause = (str(error).splitlines() or [type(error).__name__])[0]
-        raise FoundationError(f"{file} holds no packed models ({cause}): make it with 'o2n models pack'") from None
-    for repository, kept in record.repositories.items():
-        for name, told in kept.files.items():
-            _check(_folder(root, repository) / name, told)
-    both = Record(repositories={**before.repositories, **record.repositories})
-    (root / RECORD).write_text(both.model_dump_json(indent=1))
+    with tempfile.TemporaryDirectory(dir=root) as new:
+        try:
+            with tarfile.open(file, "r:") as tar:
+                packed = tar.extractfile(RECORD)
+                record = Record.model_validate_json(packed.read(_LONGEST_RECORD) if packed else b"")
+                told = {
+                    (_folder(root, repository) / name).relative_to(root): told
+                    for repository, kept in record.repositories.items()
+                    for name, told in kept.files.items()
+                }
+                sizes = {path.as_posix(): one.size for path, one in told.items()}
+                # Nothing but the files it names, of the sizes it names, and no links or devices.
+                members = [member for member in tar if member.isreg() and sizes.get(member.name) == member.size]
+                tar.extractall(new, members, filter="data")
+        except (OSError, tarfile.TarError, ValidationError, KeyError, ValueError) as error:
+            cause = (str(error).splitlines() or [type(error).__name__])[0]
+            raise FoundationError(f"{file} holds no packed models ({cause}): make it with 'o2n models pack'") from None
+        for path, one in told.items():
+            if not _is(Path(new, path), one):
+                raise FoundationError(f"{file}: {path} is missing or not what was packed: fetch the file anew")
+        for path in told:
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            Path(new, path).replace(root / path)
+    _note(root, Record(repositories={**before.repositories, **record.repositories}))
     return record
 
 
@@ -209,6 +225,13 @@ def read_record(root: Path) -> Record:
     except (OSError, ValidationError) as error:
         cause = str(error).splitlines()[0]
         raise FoundationError(f"{root / RECORD} cannot be read ({cause}): pull into another folder") from None
+
+
+def _note(root: Path, record: Record) -> None:
+    root.mkdir(parents=True, exist_ok=True)
+    whole = root / f"{RECORD}.new"
+    whole.write_text(record.model_dump_json(indent=1))
+    whole.replace(root / RECORD)
 
 
 def _pull(want: Wanted, root: Path, record: Record, on_file: Callable[[str], None]) -> RecordedRepository:
@@ -250,7 +273,7 @@ def _chosen(want: Wanted, offered: list[str]) -> Iterator[str]:
         found = fnmatch.filter(offered, pattern)
         if not found:
             raise FoundationError(f"it has no {pattern}")
-        yield from sorted(found)
+        yield from map(_inside, sorted(found))
 
 
 def _of_encoder(settings: EncoderSettings) -> Wanted | None:

@@ -1,8 +1,10 @@
 """Models pulled from a hub, packed, and loaded without one. The hub is a small HTTP server that speaks its file API."""
 
 import hashlib
+import io
 import json
 import shutil
+import tarfile
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,12 +30,14 @@ TIMM = "vit_small_patch14_dinov2.made_up"
 
 
 class Hub:
-    """repositories: name -> its folder. cut: files of which half is sent; swap: files whose content is another's."""
+    """repositories: name -> its folder. cut: files of which half is sent; swap: files whose content is another's.
+    invented: names of files that it only lists."""
 
     def __init__(self) -> None:
         self.repositories: dict[str, Path] = {}
         self.cut: set[str] = set()
         self.swap: set[str] = set()
+        self.invented: list[str] = []
         self.requests: list[str] = []
         self.url = ""
 
@@ -48,6 +52,7 @@ class Hub:
         if api:
             files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
             siblings = [self._sibling(folder, file) for file in files]
+            siblings += [{"rfilename": name, "size": 1} for name in self.invented]
             told = {"id": name, "sha": COMMIT, "siblings": siblings, "cardData": {"license": "made-up-1.0"}}
             body = json.dumps(told).encode()
             return 200, {"Content-Type": "application/json"}, body, len(body)
@@ -186,8 +191,9 @@ def test_what_was_pulled_packed_and_unpacked_loads_without_a_hub(
         (lambda hub: hub.swap.add("model.safetensors"), "digest"),
         (lambda hub: (hub.repositories["somebody/diffusion"] / "vae" / "config.json").unlink(), "it has no vae"),
         (lambda hub: hub.repositories.clear(), "cannot be pulled"),
+        (lambda hub: hub.invented.append("tokenizer/../../x.json"), "is no name of a file in a repository"),
     ],
-    ids=["broken download", "wrong digest", "missing file", "missing repository"],
+    ids=["broken download", "wrong digest", "missing file", "missing repository", "name outside"],
 )
 def test_what_goes_wrong_is_told_and_nothing_of_it_is_used(
     hub: Hub, profile: Profile, tmp_path: Path, spoil: Any, said: str
@@ -197,7 +203,7 @@ def test_what_goes_wrong_is_told_and_nothing_of_it_is_used(
         pull(profile, tmp_path / "models")
     assert "\n" not in str(refused.value)
     assert "somebody/diffusion" not in read_record(tmp_path / "models").repositories
-    hub.cut, hub.swap = set(), set()
+    hub.cut, hub.swap, hub.invented = set(), set(), []
     if (hub.repositories.get("somebody/diffusion", tmp_path) / "vae" / "config.json").exists():
         pull(profile, tmp_path / "models")  # what was broken is fetched again
         verify(profile, tmp_path / "models")
@@ -240,6 +246,38 @@ def test_a_tar_that_was_altered_is_refused(hub: Hub, profile: Profile, tmp_path:
     tar.write_bytes(b"no tar")
     with pytest.raises(FoundationError, match="no packed models"):
         unpack(tar, tmp_path / "elsewhere")
+
+
+def hostile_tar(kind: str, file: Path) -> Path:
+    """A package that is not what `pack` makes, of the repository somebody/diffusion with the file a.json."""
+    data = b"{}"
+    name = "../../a.json" if kind == "name outside" else "a.json"
+    told = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+    record = {"repositories": {"somebody/diffusion": {"revision": COMMIT, "licence": "", "files": {name: told}}}}
+    with tarfile.open(file, "w:gz" if kind == "compressed" else "w") as tar:
+        for path, body in (
+            (RECORD, json.dumps(record).encode()),
+            (f"somebody--diffusion/{name}", data if kind != "larger" else data + b" " * 1000),
+        ):
+            info = tarfile.TarInfo(path)
+            info.size = len(body)
+            if kind == "link" and path != RECORD:
+                info.type, info.linkname, info.size = tarfile.SYMTYPE, "/etc/hostname", 0
+            tar.addfile(info, io.BytesIO(body))
+    return file
+
+
+@pytest.mark.parametrize("kind", ["name outside", "compressed", "larger", "link"])
+def test_a_hostile_tar_writes_nothing_and_leaves_what_is_there(kind: str, tmp_path: Path) -> None:
+    root = tmp_path / "deep" / "models"
+    good = hostile_tar("none", tmp_path / "good.tar")
+    unpack(good, root)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(FoundationError, match=r"bad\.tar") as refused:
+        unpack(hostile_tar(kind, tmp_path / "bad.tar"), root)
+    assert "\n" not in str(refused.value)
+    (tmp_path / "bad.tar").unlink()
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_weights_of_open_clip_are_found_by_their_name(hub: Hub, tmp_path: Path) -> None:
