@@ -3,18 +3,15 @@
 import contextlib
 import os
 import signal
-from types import FrameType
 
 import click
 import ray
 from ray import serve
 from ray.serve.exceptions import RayServeException
 
+from o2n.interrupt import until_interrupted
 from serve import CLUSTER_ENVIRONMENT
 from serve.app import Arguments, build
-
-# Both by name: a shell's background processes are born with the first one ignored.
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @click.command()
@@ -25,8 +22,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 @click.option("--insecure", is_flag=True)
 def main(host: str, port: int, profile: str, store: str, insecure: bool) -> None:
     """Serve over HTTP on this machine alone."""
-    for number in SIGNALS:
-        signal.signal(number, _interrupt)
+    until_interrupted()
     os.environ.update(CLUSTER_ENVIRONMENT)
     # "local" never attaches to somebody else's cluster. Its size is in whole models, not cores: five deployments.
     ray.init(
@@ -49,12 +45,6 @@ def main(host: str, port: int, profile: str, store: str, insecure: bool) -> None
     finally:
         serve.shutdown()
         ray.shutdown()
-
-
-def _interrupt(signal_number: int, frame: FrameType | None) -> None:
-    for number in SIGNALS:  # a second one must not cut short what the first has begun
-        signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

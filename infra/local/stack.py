@@ -6,13 +6,11 @@ With --s3, an S3 server that runs already and keeps what it holds takes the plac
 
 import os
 import shlex
-import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 
 import boto3
 import click
@@ -24,15 +22,13 @@ from infra.local.cluster import Cluster, local_cluster
 from infra.local.demo import deploy, step
 from infra.local.s3 import BUCKET, private_s3, s3_environment
 from o2n.errors import ConflictError, O2NError, StoreError
+from o2n.interrupt import until_interrupted
 from o2n.profiles import get_profile
 from o2n.store import CategoryStore
 from o2n.tokens import SCOPES, create_token, revoke_token
 
 STORE = f"s3://{BUCKET}/store"
 TOKEN_NAME = "stack"
-
-# Both by name: a shell's background processes are born with the first one ignored.
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @click.command()
@@ -42,8 +38,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 @click.option("--output", type=click.Path(path_type=Path), default=Path("o2n-stack"), show_default=True, metavar="DIR")
 def main(port: int, profile: str, s3: str | None, output: Path) -> None:
     """Run S3, Ray and the service on this machine until Ctrl-C."""
-    for number in SIGNALS:
-        signal.signal(number, _interrupt)
+    until_interrupted()
     try:
         with suppress(KeyboardInterrupt):
             run(port, profile, s3, output.resolve())
@@ -167,12 +162,6 @@ def write_environment(folder: Path, variables: dict[str, str]) -> Path:
     file.touch(mode=0o600)
     file.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()))
     return file
-
-
-def _interrupt(signal_number: int, frame: FrameType | None) -> None:
-    for number in SIGNALS:  # a second one must not cut short what the first has begun
-        signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

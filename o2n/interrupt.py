@@ -1,0 +1,20 @@
+"""Ctrl-C and SIGTERM for commands that run until they are stopped."""
+
+import signal
+from types import FrameType
+
+# Both by name: a shell's background processes are born with the first one ignored.
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def until_interrupted() -> None:
+    """From now on either signal raises KeyboardInterrupt in the main thread, once: a second one must not cut short what
+    the first has begun."""
+    for number in SIGNALS:
+        signal.signal(number, _interrupt)
+
+
+def _interrupt(signal_number: int, frame: FrameType | None) -> None:
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
