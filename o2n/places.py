@@ -38,7 +38,8 @@ def files_in(place: str) -> list[str] | None:
         PictureError: it cannot be listed. StoreError: S3 cannot be reached.
     """
     if not is_s3(place):
-        return [str(path) for path in images.find(Path(place))] if Path(place).is_dir() else None
+        with _told(place):
+            return [str(path) for path in images.find(Path(place))] if Path(place).is_dir() else None
     files, folders = _entries(place)
     if not files and not folders:
         return None

@@ -227,9 +227,10 @@ def get_profile(name: str) -> Profile:
         )
     try:
         return Profile.model_validate_json(Path(name).read_bytes())
-    except OSError as error:
-        raise FoundationError(f"profile file {name} cannot be read ({error.strerror}): check the path") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise FoundationError(f"profile file {name} is not a profile: {where}: {first['msg']}") from None
+    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
+        cause = getattr(error, "strerror", None) or error
+        raise FoundationError(f"profile file {name} cannot be read ({cause}): check the path") from None

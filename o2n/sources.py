@@ -108,6 +108,8 @@ def manifest(file: str, profile: Profile) -> list[Source]:
     except yaml.MarkedYAMLError as error:
         number = error.problem_mark.line + 1 if error.problem_mark else 1
         raise CategoryError(f"manifest {file}, line {number}: is no YAML: {error.problem}") from None
+    except RecursionError:
+        raise CategoryError(f"manifest {file}: is nested too deep: list the categories") from None
     except (yaml.YAMLError, csv.Error) as error:
         raise CategoryError(f"manifest {file}: cannot be read: {error}") from None
     if not lines:
@@ -150,21 +152,29 @@ def _source(file: str, line: _Line, profile: Profile) -> Source:
 
 
 def _yaml_lines(text: str) -> Iterator[_Line]:
-    loader = yaml.SafeLoader(text)
+    loader = yaml.BaseLoader(text)  # takes all for text: a category may be called 0815, or be a date
     root = loader.get_single_node()
     if root is None:
         return
     if not isinstance(root, yaml.SequenceNode):
         raise yaml.MarkedYAMLError(problem="not a list of categories", problem_mark=root.start_mark)
     for node in root.value:
-        keys = [key for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
-        fields = {str(key.value): key.start_mark.line + 1 for key in keys}
-        yield _Line(node.start_mark.line + 1, loader.construct_object(node, deep=True), fields)
+        fields: dict[str, int] = {}
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if str(key.value) in fields:
+                raise yaml.MarkedYAMLError(problem=f"{key.value} is given twice", problem_mark=key.start_mark)
+            fields[str(key.value)] = key.start_mark.line + 1
+        values = loader.construct_object(node, deep=True)
+        if isinstance(values, dict):
+            values = {name: value for name, value in values.items() if value != ""}
+        yield _Line(node.start_mark.line + 1, values, fields)
 
 
 def _csv_lines(text: str) -> Iterator[_Line]:
     rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     header = [cell.strip() for cell in next(rows, [])]
+    if twice := {name for name in header if header.count(name) > 1}:
+        raise csv.Error(f"its header has {', '.join(sorted(twice))} twice")
     for row in rows:
         cells = [cell.strip() for cell in row]
         if any(cells):

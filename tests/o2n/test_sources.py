@@ -98,7 +98,11 @@ MISTAKES = {
     "- name: a\n  references: x\n- name: b\n  refrences: y\n": r"line 4: refrences: is no field; there are name, ref",
     "- name: a\n  references: x\n- name: b\n": r"line 3: references: Field required",
     "- name: a\n  references: x\n-\n  references: y\n  name: ../b\n": r"line 5: name: .*'\.\./b' is refused",
-    "- name: a\n  references: x\n  object: 7\n": r"line 3: object: .*valid string",
+    "- name: a\n  references: x\n  object: [7]\n": r"line 3: object: .*valid string",
+    "- name: a\n  references:\n": r"line 2: references: Field required",
+    "- name: a\n  references: x\n  name: b\n": r"line 3: is no YAML: name is given twice",
+    '- {name: a, references: x, profile: "a\\0.json"}\n': r"line 1: profile: .*null byte",
+    "[" * 5000: r"is nested too deep",
     "- name: a\n  references: x\n\n- name: a\n  references: y\n": r"line 4: category a is on line 1 already",
     "- name: a\n  references: x\n  profile: big\n": r"line 3: profile: profile 'big' is unknown",
     "- name: a\n  references: x\n- b\n": r"line 3: is no category",
@@ -125,6 +129,7 @@ CSV_MISTAKES = {
     'name,references\na,"x\n': r"cannot be read: unexpected end",
     'name,references\n"a\nb",x\n': r"line 3: name: ",
     "name,references\n": r"lists no categories",
+    "name,name,references\na,b,x\n": r"its header has name twice",
 }
 
 
@@ -134,6 +139,13 @@ def test_a_mistake_in_csv_is_named_with_its_line(tmp_path: Path, text: str) -> N
     file.write_text(text)
     with pytest.raises(CategoryError, match=CSV_MISTAKES[text]):
         sources.manifest(str(file), TINY)
+
+
+@pytest.mark.parametrize("name", ["0815", "2020-01-01", "2020-13-45", "1e5", "null", "yes", "9" * 60])
+def test_all_in_a_manifest_is_text(tmp_path: Path, name: str) -> None:
+    (tmp_path / "list.yaml").write_text(f"- name: {name}\n  references: 007\n  object:\n")
+    (found,) = sources.manifest(str(tmp_path / "list.yaml"), TINY)
+    assert (found.name, found.references, found.object_word) == (name, str(tmp_path / "007"), None)
 
 
 def test_a_manifest_that_is_none_is_refused(tmp_path: Path) -> None:
