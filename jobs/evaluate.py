@@ -222,8 +222,8 @@ def about(loaded: Loaded, settings: Settings, profile: Profile, identity: str) -
     return [
         (
             "protocol",
-            f"shots {', '.join(map(str, settings.shots))}; {settings.draws} draws; {asked}; maps and masks at "
-            f"{settings.pixels} × {settings.pixels}; AUPRO up to a false positive rate of 30%",
+            f"shots {', '.join(map(str, settings.shots))}; {settings.draws} draw{'s' * (settings.draws > 1)}; "
+            f"{asked}; maps and masks at {settings.pixels} × {settings.pixels}; AUPRO up to 30% false positives",
         ),
         *(
             (

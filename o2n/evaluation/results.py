@@ -76,7 +76,7 @@ def markdown(table: Table) -> str:
                 cells.append(cell or "")
                 continue
             mean = f"**{cell.mean:.1f}**" if is_best(cell, row, table) else f"{cell.mean:.1f}"
-            text = f"{mean} ± {cell.deviation:.1f}"
+            text = mean if cell.deviation is None else f"{mean} ± {cell.deviation:.1f}"
             if cell.against is not None:
                 other = in_words(cell.against, cell.against_deviation)
                 text += f"<br>{table.against} {other}, **{cell.difference:+.1f}**"
@@ -124,8 +124,6 @@ def _write_csv(table: Table, file: Path) -> None:
 def _numbers(cell: Figure | str | None) -> Sequence[str | int]:
     if not isinstance(cell, Figure):
         return [cell or "", "", "", "", "", ""]
-    other = ("", "", "")
-    if cell.against is not None:
-        deviation = "" if cell.against_deviation is None else f"{cell.against_deviation:.2f}"
-        other = (f"{cell.against:.2f}", deviation, f"{cell.difference:+.2f}")
-    return [f"{cell.mean:.2f}", f"{cell.deviation:.2f}", cell.draws, *other]
+    own, against = ("" if one is None else f"{one:.2f}" for one in (cell.deviation, cell.against_deviation))
+    other = ("", "", "") if cell.against is None else (f"{cell.against:.2f}", against, f"{cell.difference:+.2f}")
+    return [f"{cell.mean:.2f}", own, cell.draws, *other]

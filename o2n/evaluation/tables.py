@@ -24,10 +24,11 @@ DOMAINS = {
 
 @dataclass(frozen=True)
 class Figure:
-    """Mean ± standard deviation over `draws`, in percent, and another figure that it is held against."""
+    """Mean ± standard deviation over `draws`, in percent, and another figure that it is held against. One draw has no
+    deviation."""
 
     mean: float
-    deviation: float
+    deviation: float | None
     draws: int
     against: float | None = None
     against_deviation: float | None = None
@@ -78,7 +79,8 @@ class Outcomes:
                 found = value(one)
                 draws.setdefault(one.draw, []).extend([] if found is None else [found])
         means = [np.mean(values) for values in draws.values() if len(values) == self.sizes[dataset]]
-        return Figure(100 * float(np.mean(means)), 100 * float(np.std(means)), len(means)) if means else None
+        deviation = 100 * float(np.std(means)) if len(means) > 1 else None
+        return Figure(100 * float(np.mean(means)), deviation, len(means)) if means else None
 
 
 def all_tables(outcomes: Outcomes, datasets: Sequence[DataSet], profile: Profile) -> list[Table]:

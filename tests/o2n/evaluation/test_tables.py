@@ -43,6 +43,8 @@ def test_the_mean_of_draws_each_the_mean_of_categories() -> None:
     known = [outcome("a", 0, 0.7), outcome("b", 0, 0.9), outcome("a", 1, 0.8), outcome("b", 1, 1.0)]
     found = figure(tables(known)["table-1-auroc"], "One-to-Normal")
     assert (found.mean, found.deviation, found.draws) == (pytest.approx(85), pytest.approx(5), 2)
+    one = figure(tables([outcome("a", 0, 0.9)], size=1)["table-1-auroc"], "One-to-Normal")
+    assert (one.mean, one.deviation, one.draws) == (pytest.approx(90), None, 1)
 
 
 def test_a_draw_that_lacks_a_category_does_not_count() -> None:
