@@ -84,7 +84,7 @@ def columns(file: pq.ParquetFile, url: str, inputs: Inputs) -> list[str]:
     """Those of path, bytes and category that a Parquet file has.
 
     Raises:
-        PictureError: it has neither paths nor bytes, or not the column of categories.
+        PictureError: it has neither paths nor bytes, or not the column of categories, or lists or structs in them.
     """
     names = file.schema_arrow.names
     column = inputs.category_column
@@ -93,7 +93,12 @@ def columns(file: pq.ParquetFile, url: str, inputs: Inputs) -> list[str]:
     found = [name for name in ("path", "bytes") if name in names]
     if not found:
         raise PictureError(f"{url}: has neither a column 'path' nor 'bytes', only {', '.join(names)}: rename one")
-    return [*found, *([column] if column and column not in found else [])]
+    wanted = [*found, *([column] if column and column not in found else [])]
+    for name in wanted:
+        kind = file.schema_arrow.field(name).type
+        if pa.types.is_nested(kind):
+            raise PictureError(f"{url}: column {name} holds {kind}, not one value: give it one a row")
+    return wanted
 
 
 def categories(batch: pa.RecordBatch, inputs: Inputs) -> pa.Array:

@@ -42,6 +42,11 @@ def test_paths_in_parquet_are_listed_with_their_category(place: tuple[str, Calla
     assert list(inputs.listed(Inputs(parquet=root, category="b"))) == [("/1.png", "b"), ("/2.png", "b")]
     with pytest.raises(PictureError, match="has no column part, only kind, path, id"):
         list(inputs.listed(Inputs(parquet=where, category_column="part")))
+    nested = pa.BufferOutputStream()
+    pq.write_table(pa.table({"path": [["/1.png"]]}), nested)
+    put("nested.parquet", nested.getvalue().to_pybytes())
+    with pytest.raises(PictureError, match=r"nested.parquet: column path holds list<"):
+        list(inputs.listed(Inputs(parquet=f"{root}/nested.parquet", category="b")))
     put("broken.parquet", b"PAR1 and nothing more")
     with pytest.raises(PictureError, match=r"broken.parquet: cannot be read"):
         list(inputs.listed(Inputs(parquet=f"{root}/broken.parquet", category="b")))
