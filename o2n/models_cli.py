@@ -17,7 +17,7 @@ def models() -> None:
 models_option = click.option(
     "--models",
     "root",
-    type=click.Path(path_type=Path),
+    type=click.Path(file_okay=False, writable=True, path_type=Path),
     callback=lambda context, parameter, root: root or get_settings().models or Path.home() / ".o2n" / "models",
     metavar="DIR",
     help="Folder of models. Default: $O2N_MODELS, else ~/.o2n/models.",

@@ -280,6 +280,14 @@ def test_a_hostile_tar_writes_nothing_and_leaves_what_is_there(kind: str, tmp_pa
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+def test_a_folder_of_models_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "models").write_text("in the way")
+    tar = hostile_tar("none", tmp_path / "good.tar")
+    done = CliRunner().invoke(main, ["models", "unpack", str(tar), "--models", str(tmp_path / "models")])
+    assert done.exit_code == 2
+    assert "is a file" in done.output
+
+
 def test_weights_of_open_clip_are_found_by_their_name(hub: Hub, tmp_path: Path) -> None:
     """MODEL@WEIGHTS is short for a repository."""
     repository = tmp_path / "repository"
