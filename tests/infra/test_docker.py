@@ -103,6 +103,6 @@ def test_the_compose_file_pins_its_images_and_publishes_on_loopback_alone() -> N
 def test_make_stack_is_the_stack() -> None:
     make = shutil.which("make")
     assert make is not None
-    told = [make, "-n", "--no-print-directory", "stack"]  # the tests may themselves run under make
+    told = [make, "-n", "--no-print-directory", "stack", "ARGS="]  # the tests may themselves run under make
     shown = subprocess.run(told, cwd=ROOT, text=True, capture_output=True, check=True).stdout
     assert shown.rstrip().endswith("-m infra.local.stack")
