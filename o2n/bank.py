@@ -1,5 +1,6 @@
 """Features -> FAISS memory bank -> distance to the nearest normal patch (eq. 5)."""
 
+import math
 from collections.abc import Sequence
 
 import faiss
@@ -15,14 +16,17 @@ class MemoryBank:
     (github.com/facebookresearch/faiss/wiki/MetricType-and-distances). The index lives on the GPUs where FAISS has them.
     """
 
-    def __init__(self, features: Tensor, kept: Tensor | None = None) -> None:
+    def __init__(self, features: Tensor, kept: Tensor | None = None, place_weight: float = 0.0) -> None:
         """Args:
         features: float32 (N, L, G, D) of N normal pictures, D-vectors of length 1.
         kept: integers (L, M), at each level the places of the patches that are kept, counted over all pictures from 0
             to N·G - 1, as `coreset` finds them; all by default.
+        place_weight: what it costs a patch to be found elsewhere, as in `Profile`; 0, as in the paper: nothing.
         """
-        _, levels, patches, width = features.shape
-        vectors = [features[:, level].reshape(-1, width) for level in range(levels)]
+        self._place_weight = place_weight
+        known = _with_places(features, place_weight)
+        _, levels, patches, width = known.shape
+        vectors = [known[:, level].reshape(-1, width) for level in range(levels)]
         places = [torch.arange(len(all_)) if kept is None else kept[row] for row, all_ in enumerate(vectors)]
         self._pictures = len(features)
         self._indexes = [_index(all_ if kept is None else all_[at]) for all_, at in zip(vectors, places, strict=True)]
@@ -36,8 +40,9 @@ class MemoryBank:
     def add(self, features: Tensor) -> list[int]:
         """Put further normal pictures into the bank, float32 (N, L, G, D). Returns their numbers, to remove them by."""
         numbers = list(range(self._pictures, self._pictures + len(features)))
+        known = _with_places(features, self._place_weight)
         for level, index in enumerate(self._indexes):
-            vectors = features[:, level].reshape(-1, features.shape[-1])
+            vectors = known[:, level].reshape(-1, index.d)
             index.add(np.ascontiguousarray(vectors.cpu().numpy()))
             owners = np.repeat(numbers, features.shape[2])
             self._owners[level] = np.concatenate([self._owners[level], owners])
@@ -62,12 +67,13 @@ class MemoryBank:
             self._owners[level] = self._owners[level][left[level]]
 
     def distance(self, features: Tensor) -> Tensor:
-        """min over m in M of 1 - <F_q,l, m_l>, the inner term of eq. (5).
+        """min over m in M of 1 - <F_q,l, m_l> + w |p_q - p_m|²: with a place weight w of 0 the inner term of eq. (5).
+        p is where a patch is, in sides of the picture.
 
         Args: features: float32 (B, L, G, D) of the queries.
-        Returns: float32 (B, L, G) in [0, 2], on the CPU.
+        Returns: float32 (B, L, G), 0 or more, and with w = 0 at most 2; on the CPU.
         """
-        queries = np.ascontiguousarray(features.cpu().numpy())
+        queries = np.ascontiguousarray(_with_places(features, self._place_weight, asking=True).cpu().numpy())
         distances = np.empty(queries.shape[:3], np.float32)
         for level, index in enumerate(self._indexes):
             for row, query in enumerate(queries):  # one by one, so that a distance is the same bits in any company
@@ -76,27 +82,28 @@ class MemoryBank:
         return torch.from_numpy(distances).clamp_min(0)
 
 
-def coreset(features: Tensor, budget: int) -> tuple[Tensor, float]:
+def coreset(features: Tensor, budget: int, place_weight: float = 0.0) -> tuple[Tensor, float]:
     """What to keep of a bank that may take `budget` bytes: at every level patches that leave no other one far away.
 
     The greedy k-center choice of PatchCore (Roth et al., CVPR 2022, algorithm 1): begin with the first patch and always
     add the one that is farthest from those chosen.
 
-    Args: features: float32 (N, L, G, D), D-vectors of length 1.
+    Args: as for `MemoryBank`: features: float32 (N, L, G, D); place_weight.
 
-    Returns: for `MemoryBank`, int64 (L, M) in ascending order; and the largest distance 1 - <m, m'> of a patch that is
-        left out to the nearest that is kept. Euclidean, which is √(2d), no distance to the bank grows by more than it.
+    Returns: for `MemoryBank`, int64 (L, M) in ascending order; and the largest distance, as the bank's, of a patch that
+        is left out to the nearest that is kept. Euclidean, which is √(2d), no distance to the bank grows by more.
     """
-    _, levels, patches, width = features.shape
+    known, asking = (_with_places(features, place_weight, asking) for asking in (False, True))
+    _, levels, patches, width = known.shape
     count = min(len(features) * patches, max(1, budget // (levels * width * 4)))
     kept, farthest = [], 0.0
     for level in range(levels):
-        vectors = features[:, level].reshape(-1, width)
+        vectors, others = known[:, level].reshape(-1, width), asking[:, level].reshape(-1, width)
         distance = torch.full((len(vectors),), torch.inf)
         chosen, nearest = 0, []
         for _ in range(count):
             nearest.append(chosen)
-            distance = torch.minimum(distance, 1 - vectors @ vectors[chosen])
+            distance = torch.minimum(distance, 1 - others @ vectors[chosen])
             distance[chosen] = -torch.inf  # rounding must not choose it twice
             chosen = int(distance.argmax())
         kept.append(torch.tensor(nearest).sort().values)
@@ -114,6 +121,25 @@ def picture_distance(features: Tensor, normal: Tensor) -> Tensor:
     """
     similarity = [torch.einsum("blgd,lhd->blgh", features, picture).amax(dim=-1) for picture in normal]
     return (1 - torch.stack(similarity, dim=1)).mean(dim=(-2, -1)).clamp_min(0)
+
+
+def _with_places(features: Tensor, weight: float, asking: bool = False) -> Tensor:
+    """Features that know where in the picture they are, so that an inner product does: of a query's patch at p and a
+    bank's at q it is <F, m> + 2w p·q - w |p|² - w |q|², which is <F, m> - w |p - q|².
+
+    Args: features: float32 (N, L, G, D). asking: they are a query's.
+    Returns: float32 (N, L, G, D + 4); as they are where places do not count.
+    """
+    if weight == 0:
+        return features
+    side = math.isqrt(features.shape[2])
+    along = (torch.arange(side, device=features.device) + 0.5) / side - 0.5
+    places = torch.cartesian_prod(along, along)
+    squares = weight * places.square().sum(dim=-1, keepdim=True)
+    ones = torch.ones_like(squares)
+    ends = [-squares, ones] if asking else [ones, -squares]
+    own = torch.cat([math.sqrt(2 * weight) * places, *ends], dim=-1)
+    return torch.cat([features, own.expand(*features.shape[:2], -1, -1)], dim=-1)
 
 
 def _index(vectors: Tensor) -> faiss.Index:

@@ -155,9 +155,10 @@ def _enlarged(
     pictures = list(calibration.pictures)
     digest = images.digest(query)
     at = next((row for row, known in enumerate(pictures) if known.picture == digest), None)
-    distances = torch.minimum(distances, MemoryBank(new).distance(normals))
     kept = tensor("kept") if "kept" in base.blobs else None
-    own = MemoryBank(bank, kept).distance(new)
+    weight = base.profile.place_weight
+    distances = torch.minimum(distances, MemoryBank(new, place_weight=weight).distance(normals))
+    own = MemoryBank(bank, kept, weight).distance(new)
     if at is None:
         normals, distances = torch.cat([normals, new]), torch.cat([distances, own])
         pictures.append(NormalPicture(picture=digest, origin="feedback", score=0, s_p=s_p, s_n=0, s_text=s_text))

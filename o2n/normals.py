@@ -33,19 +33,25 @@ def encode(foundation: Foundation, pictures: list[Picture] | Tensor) -> Tensor:
     return torch.cat([features_to_compare(foundation, part).cpu() for part in parts])
 
 
-def leave_one_out(features: Tensor, origins: Sequence[int | None], count: int, kept: Tensor | None = None) -> Tensor:
+def leave_one_out(
+    features: Tensor,
+    origins: Sequence[int | None],
+    count: int,
+    kept: Tensor | None = None,
+    place_weight: float = 0.0,
+) -> Tensor:
     """S_N's inner term of the bank's first `count` pictures, each beside the bank without all that was made of its own
     reference.
 
     Args:
         features: float32 (N, L, G, D) of the bank. origins: of each of its pictures, the reference it was made of.
-        kept: as for `MemoryBank`.
+        kept, place_weight: as for `MemoryBank`.
 
     Returns: float32 (count, L, G), on the CPU.
     """
     distances = torch.empty((count, *features.shape[1:3]))
     for reference in dict.fromkeys(origins[:count]):
-        bank = MemoryBank(features, kept)
+        bank = MemoryBank(features, kept, place_weight)
         bank.remove([row for row, origin in enumerate(origins) if origin == reference])
         rows = [row for row in range(count) if origins[row] == reference]
         distances[rows] = bank.distance(features[rows])

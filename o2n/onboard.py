@@ -241,7 +241,7 @@ def _make(
     origins = bank_origins(len(resized), profile)
     if profile.pool.screened:
         features = unpack(store.get_blob(features_blob), "features")
-        found = acceptable(features[: len(resized)], features[len(views) :])
+        found = acceptable(features[: len(resized)], features[len(views) :], profile.place_weight)
         rows = [*range(len(views)), *(len(views) + place for place in found)]
         drawn = _unpack_pictures(store, pool_blob, "pool pictures")
         pool_blob = stages.keep(_pack_pictures([drawn[place] for place in found]))
@@ -250,7 +250,7 @@ def _make(
     kept_blob, warnings = None, []
     if profile.pool.budget is not None:
         features = unpack(store.get_blob(features_blob), "features")
-        places, farthest = coreset(features, profile.pool.budget)
+        places, farthest = coreset(features, profile.pool.budget, profile.place_weight)
         kept_blob = stages.keep(pack(places))
         if (whole := features.shape[0] * features.shape[2]) > places.shape[1]:
             warnings.append(
@@ -286,8 +286,10 @@ def _make(
     def make_distances() -> bytes:
         bank = unpack(store.get_blob(features_blob), "features")
         queries = unpack(store.get_blob(normals_blob), "normals")[len(resized) :]
-        own = leave_one_out(bank, origins, len(resized), bank_kept())
-        return pack(torch.cat([own, MemoryBank(bank, bank_kept()).distance(queries)]) if extras else own)
+        own = leave_one_out(bank, origins, len(resized), bank_kept(), profile.place_weight)
+        if not extras:
+            return pack(own)
+        return pack(torch.cat([own, MemoryBank(bank, bank_kept(), profile.place_weight).distance(queries)]))
 
     distances_blob = stages.run("distances", [*base, features_blob.sha256, normals_blob.sha256], make_distances)
 

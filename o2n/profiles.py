@@ -112,6 +112,12 @@ class Profile(_Settings):
     text_map: str | None = _since(
         None, description="file of linear maps for S_text, made by jobs/train_text_map.py (eq. 6)"
     )
+    place_weight: float = _since(
+        0.0,
+        ge=0,
+        description="what it costs S_N to find a patch elsewhere, for each square of a picture's side; 0: nothing, as "
+        "in the paper",
+    )
     alpha: float = Field(ge=0, description="weight of S_N (eq. 7)")
     beta: float = Field(ge=0, description="weight of S_text (eq. 7)")
     branches: tuple[Branch, ...] = _since(
@@ -160,6 +166,7 @@ TINY = Profile(
     pool=PoolSettings(pictures=12, t=0.3, warps=6),
     t=0.05,
     prompts=3,
+    place_weight=3.0,
     alpha=2.0,
     beta=0.5,
     fusion="calibrated",

@@ -46,7 +46,7 @@ def branch_scales(
     """
     profile, count = foundation.profile, len(views)
     noise = seeded_noise(profile.seed + 4, (count, *foundation.diffusion.latent_shape))
-    distances = leave_one_out(features, origins, count, kept)
+    distances = leave_one_out(features, origins, count, kept, profile.place_weight)
     values = branch_values(foundation, adapter, views, noise, features[:count], distances, text, object_word)
     scores = torch.stack([image_scores(local) for local in values], dim=1)
     mean = scores.mean(dim=0)

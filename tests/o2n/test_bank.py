@@ -1,5 +1,6 @@
 """Equation (5) and the bank: brute force, pictures that come and go, a budget of bytes."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -22,52 +23,72 @@ from o2n.triplet import TripletScorer
 from tests.helpers import QUICK, checks
 
 EXACT = {"atol": 1e-5, "rtol": 0.0}
+WEIGHTS = st.sampled_from([0.0, 0.5, 3.0])
 
 
 def unit(*shape: int, seed: int = 0) -> Tensor:
     return torch.nn.functional.normalize(torch.randn(shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
 
 
-def brute_force(queries: Tensor, bank: Tensor) -> Tensor:
-    """Eq. (5)'s inner term, written out: float32 (B, L, G, D) and (N, L, G', D) -> (B, L, G)."""
-    return 1 - torch.einsum("blgd,nlhd->blgnh", queries, bank).amax(dim=(-2, -1))
+def brute_force(queries: Tensor, bank: Tensor, place_weight: float = 0.0) -> Tensor:
+    """Eq. (5)'s inner term, and what it costs to be elsewhere, written out: float32 (B, L, G, D) and (N, L, G, D) ->
+    (B, L, G)."""
+    distance = 1 - torch.einsum("blgd,nlhd->blgnh", queries, bank)
+    if place_weight:
+        side = math.isqrt(queries.shape[2])
+        places = torch.tensor([(row / side, column / side) for row in range(side) for column in range(side)])
+        distance += place_weight * torch.cdist(places, places).square()[:, None]
+    return distance.amin(dim=(-2, -1))
 
 
 @given(
     n=st.integers(1, 5),
     levels=st.integers(1, 3),
-    patches=st.integers(1, 7),
+    side=st.integers(1, 4),
     width=st.integers(2, 9),
+    weight=WEIGHTS,
     seed=st.integers(0, 99),
 )
-@settings(max_examples=30, deadline=None)
-def test_the_bank_is_brute_force(n: int, levels: int, patches: int, width: int, seed: int) -> None:
-    bank, queries = unit(n, levels, patches, width, seed=seed), unit(3, levels, patches, width, seed=seed + 1)
-    found = MemoryBank(bank).distance(queries)
-    torch.testing.assert_close(found, brute_force(queries, bank).clamp_min(0), **EXACT)
+@settings(max_examples=50, deadline=None)
+def test_the_bank_is_brute_force(n: int, levels: int, side: int, width: int, weight: float, seed: int) -> None:
+    bank, queries = unit(n, levels, side**2, width, seed=seed), unit(3, levels, side**2, width, seed=seed + 1)
+    found = MemoryBank(bank, place_weight=weight).distance(queries)
+    torch.testing.assert_close(found, brute_force(queries, bank, weight).clamp_min(0), **EXACT)
     assert MemoryBank(bank).nbytes == bank.nbytes
 
 
-@given(added=st.lists(st.integers(1, 2), max_size=4), seed=st.integers(0, 99), data=st.data())
+def test_without_a_place_weight_places_do_not_count_and_with_a_large_one_they_alone_do() -> None:
+    bank, queries = unit(3, 2, 16, 8), unit(2, 2, 16, 8, seed=1)
+    moved = queries.roll(5, dims=2)
+    torch.testing.assert_close(
+        MemoryBank(bank).distance(moved), MemoryBank(bank).distance(queries).roll(5, dims=2), **EXACT
+    )
+    at_its_place = (1 - torch.einsum("blgd,nlgd->blgn", moved, bank)).amin(dim=-1)
+    torch.testing.assert_close(MemoryBank(bank, place_weight=100).distance(moved), at_its_place, atol=1e-4, rtol=0)
+
+
+@given(added=st.lists(st.integers(1, 2), max_size=4), weight=WEIGHTS, seed=st.integers(0, 99), data=st.data())
 @settings(max_examples=30, deadline=None)
 def test_pictures_come_and_go_as_if_the_bank_had_been_made_without_them(
-    added: list[int], seed: int, data: st.DataObject
+    added: list[int], weight: float, seed: int, data: st.DataObject
 ) -> None:
-    made = unit(2 + sum(added), 2, 3, 5, seed=seed)
-    bank, at = MemoryBank(made[:2]), 2
+    made = unit(2 + sum(added), 2, 4, 5, seed=seed)
+    bank, at = MemoryBank(made[:2], place_weight=weight), 2
     for count in added:
         assert bank.add(made[at : at + count]) == list(range(at, at + count))
         at += count
     gone = data.draw(st.sets(st.integers(0, len(made) - 1), max_size=len(made) - 1))
     for picture in gone:
         bank.remove([picture])
-    queries = unit(2, 2, 3, 5, seed=seed + 1)
+    queries = unit(2, 2, 4, 5, seed=seed + 1)
     left = made[[row for row in range(len(made)) if row not in gone]]
-    assert torch.equal(bank.distance(queries), MemoryBank(left).distance(queries))
-    assert bank.nbytes == left.nbytes
-    new = unit(1, 2, 3, 5, seed=seed + 2)
+    anew = MemoryBank(left, place_weight=weight)
+    assert torch.equal(bank.distance(queries), anew.distance(queries))
+    assert bank.nbytes == anew.nbytes
+    new = unit(1, 2, 4, 5, seed=seed + 2)
     assert bank.add(new) == [len(made)]  # numbers are not given twice
-    assert torch.equal(bank.distance(queries), MemoryBank(torch.cat([left, new])).distance(queries))
+    anew = MemoryBank(torch.cat([left, new]), place_weight=weight)
+    assert torch.equal(bank.distance(queries), anew.distance(queries))
 
 
 def test_a_bank_is_never_emptied() -> None:
@@ -77,16 +98,17 @@ def test_a_bank_is_never_emptied() -> None:
     assert bank.nbytes == 2 * 3 * 4 * 4
 
 
-@given(seed=st.integers(0, 99), share=st.floats(0.05, 1.2))
-@settings(max_examples=30, deadline=None)
-def test_a_coreset_keeps_to_its_budget_and_says_what_it_costs(seed: int, share: float) -> None:
-    features, queries = unit(4, 2, 6, 5, seed=seed), unit(3, 2, 6, 5, seed=seed + 1)
-    budget = int(features.nbytes * share)
-    kept, farthest = coreset(features, budget)
-    bank = MemoryBank(features, kept)
-    assert bank.nbytes <= max(budget, 2 * 5 * 4)
+@given(seed=st.integers(0, 99), weight=WEIGHTS, share=st.floats(0.05, 1.2))
+@settings(max_examples=50, deadline=None)
+def test_a_coreset_keeps_to_its_budget_and_says_what_it_costs(seed: int, weight: float, share: float) -> None:
+    features, queries = unit(4, 2, 9, 5, seed=seed), unit(3, 2, 9, 5, seed=seed + 1)
+    all_of_it = MemoryBank(features, place_weight=weight)
+    budget = int(all_of_it.nbytes * share)
+    kept, farthest = coreset(features, budget, weight)
+    bank = MemoryBank(features, kept, weight)
+    assert bank.nbytes <= max(budget, 2 * 9 * 4)
     assert all(len(set(row.tolist())) == len(row) for row in kept)
-    whole, less = MemoryBank(features).distance(queries), bank.distance(queries)
+    whole, less = all_of_it.distance(queries), bank.distance(queries)
     assert (less >= whole - 1e-6).all()
     # Euclidean distance is √(2d) on vectors of length 1, and it obeys the triangle inequality.
     assert ((2 * less).sqrt() <= (2 * whole).sqrt() + (2 * farthest) ** 0.5 + 1e-3).all()
@@ -119,7 +141,11 @@ def test_a_category_with_a_budget(tmp_path: Path) -> None:
     is in it whole."""
     budget = 200_000
     profile: Profile = QUICK.model_copy(
-        update={"pool": QUICK.pool.model_copy(update={"budget": budget}), "fusion": "calibrated"}
+        update={
+            "pool": QUICK.pool.model_copy(update={"budget": budget}),
+            "fusion": "calibrated",
+            "place_weight": 2.0,
+        }
     )
     store = CategoryStore(tmp_path.as_uri())
     done = onboard("board", [checks(0), checks(1)], profile, store, more_normal=[checks(20)])
@@ -141,5 +167,5 @@ def test_a_category_with_a_budget(tmp_path: Path) -> None:
     assert after.s_n * deviation + mean == pytest.approx(0, abs=1e-4)
     assert before.s_n * deviation + mean > 1e-2
     branch.loaded.get(ref)
-    patches = np.prod(features.shape) * 4
+    patches = np.prod(features.shape[:2]) * (features.shape[2] + 4) * 4  # where they are, too
     assert NormalBranch(load_foundation(profile), store).loaded.get(ref)[0].nbytes <= budget + patches

@@ -109,7 +109,8 @@ def test_every_calibration_score_is_what_onboarding_with_that_bank_would_have_ma
     mean, deviation = tensor(store, ref, "scales")[1].tolist()
     for row, picture in enumerate(calibration.pictures):
         others = [index for index, origin in enumerate(origins) if row not in places or origin != places[row]]
-        expected = MemoryBank(bank[others]).distance(normals[row : row + 1])[0]
+        beside = MemoryBank(bank[others], place_weight=CALIBRATED.place_weight)
+        expected = beside.distance(normals[row : row + 1])[0]
         torch.testing.assert_close(distances[row], expected, atol=1e-6, rtol=0)
         s_n = (expected.amax(-1).mean().item() - mean) / deviation
         assert picture.s_n == pytest.approx(s_n, abs=tolerance(store, ref))

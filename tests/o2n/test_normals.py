@@ -58,7 +58,8 @@ def test_a_calibration_is_of_the_scores_that_queries_get(profile: Profile, tmp_p
     origins, (mean, spread) = bank_origins(3, profile), blobs["scales"][1].tolist()
     for row in range(3):
         others = [other for other, origin in enumerate(origins) if origin != row]
-        plain = MemoryBank(blobs["features"][others]).distance(blobs["features"][row : row + 1]).amax(-1).mean().item()
+        bank = MemoryBank(blobs["features"][others], place_weight=profile.place_weight)
+        plain = bank.distance(blobs["features"][row : row + 1]).amax(-1).mean().item()
         assert found.pictures[row].s_n == pytest.approx((plain - mean) / spread, abs=1e-5 / spread)
 
 

@@ -15,7 +15,7 @@ def test_named_profiles() -> None:
 
 def test_the_paper_profile_has_the_papers_settings() -> None:
     assert (PAPER.t, PAPER.prompts, PAPER.alpha, PAPER.beta, PAPER.pool.pictures) == (0.3, 3, 1.0, 0.5, 30)
-    assert (PAPER.fusion, PAPER.customisation.spoilt, PAPER.pool.warps) == ("sum", 0.0, 0)
+    assert (PAPER.fusion, PAPER.customisation.spoilt, PAPER.pool.warps, PAPER.place_weight) == ("sum", 0.0, 0, 0.0)
     assert PAPER.encoder.levels == (6, 12, 18, 24)
     assert PAPER.encoder.resolution == 240
 

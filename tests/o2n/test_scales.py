@@ -50,7 +50,8 @@ def test_the_scale_of_s_n_leaves_a_references_own_pictures_out(tmp_path: Path) -
     scores = []
     for row in range(views):
         others = [other for other, origin in enumerate(origins) if origin != origins[row]]
-        scores.append(MemoryBank(features[others]).distance(features[row : row + 1]).amax(-1).mean().item())
+        bank = MemoryBank(features[others], place_weight=CALIBRATED.place_weight)
+        scores.append(bank.distance(features[row : row + 1]).amax(-1).mean().item())
     mean, deviation = blobs["scales"][1].tolist()
     assert mean == pytest.approx(np.mean(scores), rel=1e-4)
     assert deviation == pytest.approx(np.std(scores, ddof=1) + LEAST_SPREAD * np.mean(scores), rel=1e-4)
