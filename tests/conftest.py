@@ -17,6 +17,10 @@ from tests.helpers import QUICK, checks, stripes
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("cluster"):
+            # One after the other: clusters that come up at the same time take each other's ports.
+            item.add_marker(pytest.mark.xdist_group("cluster"))
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):

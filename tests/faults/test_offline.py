@@ -23,7 +23,7 @@ from o2n.triplet import TripletScorer
 from tests.helpers import checks
 from tests.toy import SIDE, toy_profile
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 # Twenty kills of what keeps a run's scores are in tests/o2n/test_run.py, where coming up again takes no models.
 KILLS, PICTURES = 6, 6000

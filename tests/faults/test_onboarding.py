@@ -18,7 +18,7 @@ from o2n.images import encode_png
 from o2n.store import CategoryStore
 from tests.helpers import QUICK, checks, stripes
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 CATEGORIES = 50
 # What each poisoned category has instead of two good pictures, and the error that tells so.

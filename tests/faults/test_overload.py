@@ -54,6 +54,7 @@ def wait_until(true: Callable[[], bool], seconds: float) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_two_hundred_categories_in_little_memory(url: str, published: CategoryStore) -> None:
     checked, striped = (published.manifest(published.current(name)) for name in ("checks", "stripes"))
     # Four kinds of category, of two adapters and two banks; each under fifty names of its own.

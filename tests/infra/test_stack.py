@@ -46,6 +46,7 @@ def ask(url: str, **request: Any) -> httpx.Response:
 
 
 @pytest.mark.cluster
+@pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_one_command_serves_from_s3_until_it_is_interrupted(quick_profile: str, tmp_path: Path) -> None:
     port = free_port()

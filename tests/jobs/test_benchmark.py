@@ -40,6 +40,7 @@ def test_scoring_times_every_stage_alone_and_in_the_best_batch(quick_profile: st
 
 
 @pytest.mark.cluster
+@pytest.mark.slow
 def test_serving_tells_http_beside_the_bare_loop(quick_profile: str, tmp_path: Path) -> None:
     file = tmp_path / "serving.json"
     options = ("--categories", "2", "--pictures", "4", "--clients", "2", "--rounds", "1")
@@ -63,6 +64,7 @@ def test_serving_tells_http_beside_the_bare_loop(quick_profile: str, tmp_path: P
 
 
 @pytest.mark.cluster
+@pytest.mark.slow
 def test_offline_tells_one_and_two_workers_beside_the_bare_loop(tmp_path: Path) -> None:
     profile, file = tmp_path / "profile.json", tmp_path / "offline.json"
     profile.write_text(toy_profile(tmp_path / "models").model_dump_json())

@@ -57,6 +57,7 @@ def held_out_loss(model: DiffusionModel, adapter: str, pictures: list[Picture], 
     return float(np.mean(losses))
 
 
+@pytest.mark.slow
 def test_the_prior_term_keeps_the_class_from_drifting(foundation: Foundation) -> None:
     """What the base model takes the class to be, on pictures of it that the training has not seen, is still so after a
     training with the term, and not after one without. The references are learned either way."""
@@ -114,7 +115,7 @@ def test_keeping_no_activations_changes_next_to_nothing(foundation: Foundation) 
 def test_half_precision_trains_an_adapter_in_full_precision(foundation: Foundation) -> None:
     """As on a GPU: the UNet in bfloat16. A CPU can do it too, if slowly."""
     half = replace(foundation.diffusion, unet=copy.deepcopy(foundation.diffusion.unet).to(torch.bfloat16))
-    settings = SETTINGS.model_copy(update={"steps": 10, "batch": 4})
+    settings = SETTINGS.model_copy(update={"steps": 4, "batch": 1})
     rough, exact = (
         safetensors.torch.load(customize(model, REFERENCES, [], "board", settings, 0))
         for model in (half, foundation.diffusion)
@@ -138,6 +139,7 @@ def test_the_prior_term_and_its_weight_count(foundation: Foundation) -> None:
     assert adapter(foundation, prior_weight=0.0) == without
 
 
+@pytest.mark.slow
 def test_made_up_defects_count_and_are_not_learned(foundation: Foundation) -> None:
     """Adapters trained with defects differ from those without, and take more of a defect away."""
     assert adapter(foundation, spoilt=0.0) != adapter(foundation, spoilt=1.0)

@@ -18,6 +18,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> list[NormalScores]:
     return [normal_scores("chip", draw, CALIBRATED, CategoryStore(folder.as_uri()), others=60) for draw in (0, 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rate", "extras"), [(0.05, 19), (0.1, 19), (0.2, 19), (0.1, 30)])
 def test_the_rate_that_is_promised_with_extra_pictures_is_kept(
     scored: list[NormalScores], rate: float, extras: int
