@@ -50,7 +50,9 @@ def test_the_test_pictures_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"no gzip", gzip.compress(b""), gzip.compress(np.array([2051, 9, 28, 28], ">i4").tobytes() + b"short")]
+    "data",
+    [b"no gzip", gzip.compress(b""), gzip.compress(np.array([2051, 9, 28, 28], ">i4").tobytes() + b"short")],
+    ids=["no gzip", "empty", "cut"],
 )
 def test_a_damaged_file_is_named(tmp_path: Path, data: bytes) -> None:
     write(tmp_path, "t10k")
