@@ -16,6 +16,7 @@ from o2n.store import CategoryStore
 from tests.helpers import QUICK, checks, stripes
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("cluster"):
