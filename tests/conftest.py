@@ -4,9 +4,11 @@ import urllib.request
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from xdist.scheduler import LoadScopeScheduling
 
 from infra.local.cluster import Cluster, local_cluster
 from infra.local.demo import deploy
@@ -16,12 +18,20 @@ from o2n.store import CategoryStore
 from tests.helpers import QUICK, checks, stripes
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+class ClustersInTurn(LoadScopeScheduling):
+    """Files of tests are shared out among processes, but those that start Ray clusters stay in one: clusters that come
+    up at the same time take each other's ports, and what is timed in one suffers from what is killed in another."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::")[0]
+        return "clusters" if "pytest.mark.cluster" in (self.config.rootpath / file).read_text() else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ClustersInTurn:
+    return ClustersInTurn(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.get_closest_marker("cluster"):
-            # One after the other: clusters that come up at the same time take each other's ports.
-            item.add_marker(pytest.mark.xdist_group("cluster"))
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):

@@ -18,7 +18,7 @@ from o2n.triplet import TripletScorer
 from tests.faults.clients import Clients, replicas_of
 from tests.helpers import QUICK, checks
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
 
 DEADLINE = 4.0
 CLIENTS = 96
@@ -54,7 +54,6 @@ def wait_until(true: Callable[[], bool], seconds: float) -> bool:
     return False
 
 
-@pytest.mark.slow
 def test_two_hundred_categories_in_little_memory(url: str, published: CategoryStore) -> None:
     checked, striped = (published.manifest(published.current(name)) for name in ("checks", "stripes"))
     # Four kinds of category, of two adapters and two banks; each under fifty names of its own.

@@ -17,7 +17,7 @@ from o2n.triplet import TripletScorer
 from tests.faults.clients import Clients, processes_of, replicas_of
 from tests.helpers import QUICK, checks, stripes
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
 
 PICTURES: list[Picture] = [maker(seed) for seed in range(60, 64) for maker in (checks, stripes)]
 

@@ -89,6 +89,7 @@ def test_in_any_batch(in_process: Callable[[int], list[Answer]], alone: list[Ans
     assert in_process(batch) == alone
 
 
+@pytest.mark.slow
 def test_on_any_replica_and_after_a_restart(own_cluster: Cluster, quick_profile: str, alone: list[Answer]) -> None:
     url, first = deploy_two_of_each(own_cluster, quick_profile)
     assert_same(over_http(url), alone)
