@@ -51,7 +51,9 @@ def fails_in_one_line(result: Result, said: str, status: int = 1) -> bool:
 def test_onboard_then_score_a_folder(store: CategoryStore, quick_profile: str, tmp_path: Path) -> None:
     good = write(tmp_path / "good", [checks(0), checks(1)])
     more = write(tmp_path / "more", [checks(4), checks(5)])
-    new = write(tmp_path / "new", [checks(2), stripes(3)])
+    spoilt = checks(3)
+    spoilt[16:48, 16:48] = (255, 0, 0)
+    new = write(tmp_path / "new", [checks(2), spoilt])
     options = ("--object", "circuit board", "--profile", quick_profile, "--more-normal", str(more))
     done = run("onboard", "board", "--references", str(good), *options)
     assert done.exit_code == 0, done.output
