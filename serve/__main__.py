@@ -23,7 +23,8 @@ from serve.app import Arguments, build
 def main(host: str, port: int, profile: str, store: str, insecure: bool) -> None:
     """Serve over HTTP on this machine alone."""
     until_interrupted()
-    os.environ.update(CLUSTER_ENVIRONMENT)
+    # By default Ray puts its workers, and so every replica, behind whatever else the machine does.
+    os.environ.update(CLUSTER_ENVIRONMENT, RAY_worker_niceness="0")
     # "local" never attaches to somebody else's cluster. Its size is in whole models, not cores: five deployments.
     ray.init(
         address="local",

@@ -1,5 +1,6 @@
 """Real servers that tests share: S3 over HTTP, a Ray cluster, the service on it. And what needs a GPU is skipped."""
 
+import os
 import urllib.request
 import uuid
 from collections.abc import Iterator
@@ -16,6 +17,9 @@ from infra.local.s3 import s3_server as local_s3_server
 from o2n.onboard import onboard
 from o2n.store import CategoryStore
 from tests.helpers import QUICK, checks, stripes
+
+# Else Ray puts its workers behind the other process of tests.
+os.environ.update(RAY_worker_niceness="0")
 
 
 class ClustersInTurn(LoadScopeScheduling):
