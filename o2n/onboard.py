@@ -241,7 +241,7 @@ def _make(
     origins = bank_origins(len(resized), profile)
     if profile.pool.screened:
         features = unpack(store.get_blob(features_blob), "features")
-        found = acceptable(features[: len(resized)], features[len(views) :], profile.place_weight)
+        found = acceptable(features[: len(resized)], features[len(views) :])
         rows = [*range(len(views)), *(len(views) + place for place in found)]
         drawn = _unpack_pictures(store, pool_blob, "pool pictures")
         pool_blob = stages.keep(_pack_pictures([drawn[place] for place in found]))

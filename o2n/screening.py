@@ -13,19 +13,18 @@ SLACK = 1.5
 COPY_DISTANCE = 1e-3
 
 
-def acceptable(references: Tensor, generated: Tensor, place_weight: float = 0.0) -> list[int]:
+def acceptable(references: Tensor, generated: Tensor) -> list[int]:
     """Which generated pictures are good enough for the bank, and none of them twice.
 
-    A picture is measured as a query would be, by S_N of eq. (5) beside the references alone: the worst of its patches
+    A picture is measured by S_N of eq. (5), whatever the profile's place weight, beside the references alone: the worst of its patches
     counts, so that one bad corner is enough to refuse it.
 
-    Args: features, float32 (N, L, G, D): of two references or more, and of M generated pictures; place_weight: as for
-    `MemoryBank`.
+    Args: features, float32 (N, L, G, D): of two references or more, and of M generated pictures.
     Returns: places in `generated`, ascending; none, where none will do: the references are in the bank anyhow.
     """
     count = len(references)
-    among = image_scores(leave_one_out(references, range(count), count, place_weight=place_weight))
-    scores = image_scores(MemoryBank(references, place_weight=place_weight).distance(generated))
+    among = image_scores(leave_one_out(references, range(count), count))
+    scores = image_scores(MemoryBank(references).distance(generated))
     found: list[int] = []
     known = references
     for row in torch.nonzero(scores <= SLACK * among.max())[:, 0].tolist():

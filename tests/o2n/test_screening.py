@@ -64,7 +64,7 @@ def test_a_bank_without_the_pictures_that_do_not_pass(tmp_path: Path) -> None:
     views = len(references) * (1 + SCREENED.pool.warps)
     assert len(features) == views + len(pool) < views + SCREENED.pool.pictures - len(references)
     foundation = load_foundation(SCREENED)
-    assert len(acceptable(features[:3], features[views:], SCREENED.place_weight)) == len(pool)
+    assert len(acceptable(features[:3], features[views:])) == len(pool)
     extra = store.calibration(ref).pictures[-1]
     (found,) = TripletScorer(SCREENED, store).score([checks(20)], [ref])
     assert (extra.score, extra.s_n) == (found.score, found.s_n)
