@@ -16,8 +16,8 @@ COPY_DISTANCE = 1e-3
 def acceptable(references: Tensor, generated: Tensor) -> list[int]:
     """Which generated pictures are good enough for the bank, and none of them twice.
 
-    A picture is measured by S_N of eq. (5), places aside, beside the references alone: the worst of its patches counts, so
-    that one bad corner is enough to refuse it.
+    A picture is measured by S_N of eq. (5), places aside, beside the references alone: the worst of its patches
+    counts, so that one bad corner is enough to refuse it.
 
     Args: features, float32 (N, L, G, D): of two references or more, and of M generated pictures.
     Returns: places in `generated`, ascending; none, where none will do: the references are in the bank anyhow.
