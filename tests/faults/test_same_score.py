@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 
 MAKERS = {"checks": checks, "stripes": stripes}
 # Minutes with 500 of them: O2N_SAME_SCORE_PICTURES=500.
-COUNT = int(os.environ.get("O2N_SAME_SCORE_PICTURES", "24"))
+COUNT = int(os.environ.get("O2N_SAME_SCORE_PICTURES", "80"))
 PICTURES: list[tuple[str, Picture]] = [
     (name, MAKERS[name](1000 + number)) for number in range(COUNT // 2) for name in MAKERS
 ]
@@ -99,7 +99,6 @@ def test_on_any_replica_and_after_a_restart(own_cluster: Cluster, quick_profile:
     assert_same(over_http(url), alone)
 
 
-@pytest.mark.slow
 def test_offline(own_cluster: Cluster, quick_profile: str, alone: list[Answer], tmp_path: Path) -> None:
     for wanted in MAKERS:
         write(tmp_path / "in" / wanted / "test" / "new", [picture for name, picture in PICTURES if name == wanted])

@@ -13,7 +13,7 @@ from o2n.triplet import TripletScorer
 from tests.faults.clients import Clients
 from tests.helpers import QUICK, checks
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 PICTURES = [checks(seed) for seed in range(70, 74)]
 
