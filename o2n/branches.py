@@ -162,11 +162,14 @@ def checked_manifest(store: CategoryStore, ref: VersionRef, foundation: Foundati
         FoundationError: it was not; its adapter and features would silently mean something else.
     """
     manifest = store.manifest(ref)
-    if manifest.foundation != foundation.identity or not manifest.profile.scores_as(foundation.profile):
+    differing = [f"profile's {name}" for name in manifest.profile.differs_by(foundation.profile)]
+    if manifest.foundation != foundation.identity:
+        differing.append(f"models ({manifest.foundation}, not {foundation.identity})")
+    if differing:
         raise FoundationError(
-            f"{ref.category} version {ref.version} was made with profile {manifest.profile.name!r} and models "
-            f"{manifest.foundation}, not with profile {foundation.profile.name!r} and models {foundation.identity} "
-            "as loaded here: use its own profile, or onboard it again"
+            f"{ref.category} version {ref.version} was made with profile {manifest.profile.name!r}, and what is loaded "
+            f"here with {foundation.profile.name!r} differs by {', '.join(differing)}: "
+            "use its own profile, or onboard it again"
         )
     return manifest
 

@@ -18,7 +18,7 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def _since(default: Any, **field: Any) -> Any:
@@ -115,8 +115,9 @@ class Profile(_Settings):
     place_weight: float = _since(
         0.0,
         ge=0,
-        description="what it costs S_N to find a patch elsewhere, for each square of a picture's side; 0: nothing, as "
-        "in the paper",
+        le=100,  # from where rounding begins to hide what the patches look like
+        description="what it costs S_N to find a patch elsewhere: times the squared distance of the two places, in "
+        "sides of the picture; 0: nothing, as in the paper",
     )
     alpha: float = Field(ge=0, description="weight of S_N (eq. 7)")
     beta: float = Field(ge=0, description="weight of S_text (eq. 7)")
@@ -142,10 +143,13 @@ class Profile(_Settings):
             return "embedded linear maps"
         return "the encoder's own projection, no trained maps"
 
-    def scores_as(self, other: "Profile") -> bool:
-        """Whether versions of both are scored in the same way: how they are made may differ."""
+    def differs_by(self, other: "Profile") -> list[str]:
+        """The settings for which a version of one is scored otherwise than one of the other; how they are made may
+        differ."""
         made = {"name", "customisation", "pool", "seed"}
-        return self.model_dump(exclude=made) == other.model_dump(exclude=made)
+        return [
+            name for name in Profile.model_fields if name not in made and getattr(self, name) != getattr(other, name)
+        ]
 
 
 TINY = Profile(

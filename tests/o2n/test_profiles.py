@@ -44,7 +44,15 @@ def test_an_unknown_name_lists_the_known() -> None:
         get_profile("huge")
 
 
-@pytest.mark.parametrize("change", [{"t": 1.5}, {"prompts": 11}, {"prompts": -1}, {"alpha": -1}, {"unknown": 1}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"t": 1.5}, {"prompts": 11}, {"prompts": -1}, {"alpha": -1}, {"unknown": 1}),
+        *({"alpha": float("inf")}, {"beta": float("nan")}),
+        *({"place_weight": value} for value in (-1, 101, float("inf"), float("nan"))),
+    ],
+    ids=str,
+)
 def test_settings_out_of_range_are_refused(tmp_path: Path, change: dict[str, object]) -> None:
     import json
 

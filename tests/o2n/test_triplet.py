@@ -76,7 +76,8 @@ def test_a_version_that_does_not_exist(scorer: TripletScorer) -> None:
 
 def test_a_version_of_another_profile_is_refused(published: CategoryStore) -> None:
     other: Profile = QUICK.model_copy(update={"t": 0.5})
-    with pytest.raises(FoundationError, match="use its own profile, or onboard it again"):
+    said = "differs by profile's t: use its own profile, or onboard it again"
+    with pytest.raises(FoundationError, match=said):
         TripletScorer(other, published).score([checks(0)], [published.current("checks")])
 
 
