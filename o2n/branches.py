@@ -17,7 +17,7 @@ from o2n.bank import MemoryBank
 from o2n.category import BlobName, Manifest, VersionRef
 from o2n.customize import load_adapter, read_adapter
 from o2n.errors import FoundationError, IntegrityError
-from o2n.features import personal_distance
+from o2n.features import over_scales, personal_distance
 from o2n.foundation import Foundation
 from o2n.images import Picture
 from o2n.loaded import Loaded
@@ -45,7 +45,10 @@ class PersonalBranch:
         self.loaded = Loaded(self._load, lambda adapter: adapter.nbytes, budget)
 
     def counterparts(self, pictures: list[Picture], refs: list[VersionRef]) -> Tensor:
-        """Args: pictures: B queries, uint8 (R, R, 3); refs: each one's version. Returns: float32 (B, 3, R, R), CPU."""
+        """Args: pictures: B queries, uint8 (H, W, 3) of any sizes; refs: each one's version.
+
+        Returns: float32 (B, 3, R, R), on the CPU; R is the model's resolution.
+        """
         model, profile = self._foundation.diffusion, self._foundation.profile
         found = []
         for start in range(0, len(pictures), SLOTS):
@@ -70,10 +73,10 @@ class PersonalBranch:
                 )
         return torch.cat(found)
 
-    def distances(self, features: Tensor, counterpart_features: Tensor, refs: list[VersionRef]) -> Tensor:
-        """Args: features: of the queries and of their counterparts, float32 (B, L, G, D). Returns: as NormalBranch."""
+    def distances(self, features: Tensor, redrawn: Tensor, refs: list[VersionRef]) -> Tensor:
+        """Args: as `personal_distance`; refs: each query's version. Returns: as NormalBranch."""
         scales = [self.loaded.get(ref).scale for ref in refs]
-        return _scaled(personal_distance(features, counterpart_features), scales)
+        return _scaled(personal_distance(features, redrawn), scales)
 
     def check(self) -> None:
         """Run the UNet once.
@@ -104,7 +107,7 @@ class NormalBranch:
         self.loaded = Loaded(self._load, lambda bank: bank[0].nbytes, budget)
 
     def distances(self, features: Tensor, refs: list[VersionRef]) -> Tensor:
-        """Args: features: float32 (B, L, G, D); refs: each one's version.
+        """Args: features: float32 (B, S·L, G, D) at S scales; refs: each one's version.
 
         Returns: float32 (B, L, G), on the CPU; in a calibrated profile on the scale of the version's good pictures.
         """
@@ -114,7 +117,8 @@ class NormalBranch:
             bank, scales[ref] = self.loaded.get(ref)
             rows = [row for row, other in enumerate(refs) if other == ref]
             distances[rows] = bank.distance(features[rows])
-        return _scaled(distances, [scales[ref] for ref in refs])
+        levels = len(self._foundation.profile.comparing.levels)
+        return _scaled(over_scales(distances, levels), [scales[ref] for ref in refs])
 
     def check(self) -> None:
         """Find a vector in a bank of its own; raises as `PersonalBranch.check`."""
@@ -137,12 +141,13 @@ class TextBranch:
         self.loaded = Loaded(self._load, lambda text: sum(tensor.nbytes for tensor in text), budget)
 
     def probabilities(self, features: Tensor, refs: list[VersionRef]) -> Tensor:
-        """Args: features: float32 (B, L, G, D); refs: each one's version.
+        """Args: features: float32 (B, S·L, G, D) at S scales; refs: each one's version.
 
         Returns: float32 (B, L, G) in [0, 1], on the CPU; in a calibrated profile scaled as NormalBranch's.
         """
         texts, scales = zip(*(self.loaded.get(ref) for ref in refs), strict=True)
-        return _scaled(abnormal_probability(self._foundation.clip, features, torch.stack(texts)).cpu(), list(scales))
+        found = abnormal_probability(self._foundation.clip, features, torch.stack(texts)).cpu()
+        return _scaled(over_scales(found, len(self._foundation.profile.encoder.levels)), list(scales))
 
     def check(self) -> None:
         """Read one made-up patch; raises as `PersonalBranch.check`."""

@@ -38,7 +38,7 @@ class NormalPicture(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    picture: str = Field(pattern=r"^[0-9a-f]{64}$", description="`images.digest` of it at the model's resolution")
+    picture: str = Field(pattern=r"^[0-9a-f]{64}$", description="`images.digest` of it at the version's resolution")
     origin: Origin
     score: FiniteFloat
     s_p: FiniteFloat

@@ -92,7 +92,7 @@ class Feedback(BaseModel):
     by: str = Field(min_length=1, max_length=128, description="who said so")
     note: str | None = Field(None, max_length=1024)
     at: AwareDatetime
-    picture: Digest = Field(description="`images.digest` of it at the model's resolution")
+    picture: Digest = Field(description="`images.digest` of it at the version's resolution")
     version: VersionId = Field(description="the version whose answer was judged")
     blob: BlobRef | None = Field(None, description="an anomalous picture as a PNG; a normal one is in the references")
 
@@ -107,6 +107,13 @@ class Manifest(BaseModel):
     profile: Profile
     foundation: str = Field(description="identity of the models: their names and the digest of their weights")
     blobs: dict[BlobName, BlobRef]
+    closer: int | None = Field(
+        None,
+        gt=0,
+        le=8192,
+        exclude_if=lambda side: side is None,  # so that versions which were stored without it keep their names
+        description="side of the pictures that are kept and scored, where it is more than the diffusion model's",
+    )
     reference_digests: list[Digest] = Field(description="SHA-256 of every reference's decoded pixels")
     parent: VersionId | None = Field(None, description="the version that the last feedback was added to")
     feedback: list[Feedback] = Field([], description="pictures that were said to be normal since, oldest first")
@@ -115,6 +122,11 @@ class Manifest(BaseModel):
     warnings: list[str] = Field([], description="what onboarding found doubtful, such as a reference unlike the others")
     machine: str = Field("", description="what the blobs were made on")
     seconds: dict[str, float] = Field({}, description="what each stage took, of those that were not recalled")
+
+    @property
+    def resolution(self) -> int:
+        """Side of the pictures that the version keeps and scores, pixels."""
+        return self.closer or self.profile.diffusion.resolution
 
     @property
     def version(self) -> str:

@@ -79,7 +79,7 @@ def onboard(
     if references is None:
         raise click.UsageError("--references DIR is required: a folder with 2 to 8 pictures of good parts")
     from o2n.onboard import onboard as run
-    from o2n.onboard import read_more_normal, read_references
+    from o2n.onboard import read_more_normal, read_references, smallest_side
 
     with tqdm(total=1.0, desc=name, bar_format="{desc}: {percentage:3.0f}% |{bar}| {elapsed}", disable=None) as bar:
 
@@ -89,7 +89,7 @@ def onboard(
             bar.refresh()
 
         good = read_references(references)
-        more = read_more_normal(more_normal, profile) if more_normal else []
+        more = read_more_normal(more_normal, profile.resolution(smallest_side(good))) if more_normal else []
         result = run(name, good, profile, store, object_word, show, more)
     for warning in result.warnings:
         click.echo(f"warning: {warning}", err=True)
@@ -280,7 +280,7 @@ def feedback(name: str, picture: Path, verdict: str | None, by: str, note: str |
     from o2n.triplet import TripletScorer
 
     scorer = TripletScorer(store.manifest(ref).profile, store)
-    query = images.resize(shown, scorer.profile.diffusion.resolution)
+    query = images.resize(shown, store.manifest(ref).resolution)
     (found,) = scorer.score([query], [ref])
     features = encode(scorer.foundation, [query])[0].numpy()
     new = accept_normal(store, scorer.foundation, ref, query, features, found.s_p, found.s_text, by, note)

@@ -57,8 +57,8 @@ def customize(
     reference as their x_0: so the adapter learns what of this category to put back, not only what it looks like.
 
     Args:
-        references: normal pictures, uint8 (R, R, 3) at the model's resolution.
-        prior: pictures of the class drawn from the base model, same shape; may be empty.
+        references: normal pictures, uint8 (H, W, 3) of one size.
+        prior: pictures of the class drawn from the base model, of one size too; may be empty.
         on_step: called after every step with its number, from 1, and its loss.
         so_far: what `save` was given last by a run with the same arguments that was stopped; this one goes on there.
         save: called every `SAVE_EVERY` steps with all that is needed to go on.

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import torch
 
+from o2n import images
 from o2n.branches import checked_manifest, unpack
 from o2n.category import VersionRef
 from o2n.customize import load_adapter, unload_adapter
@@ -52,7 +53,8 @@ def draw_normal(
             pool = profile.pool.model_copy(update={"pictures": len(references) + BATCH})
             drawing = profile.model_copy(update={"seed": profile.seed + 100 * batch, "pool": pool})
             drawn = draw_pool(foundation.diffusion, _ADAPTER, references, manifest.object_word, drawing)
-            everything = torch.cat([known, encode(foundation, drawn)])
+            resized = [images.resize(picture, manifest.resolution) for picture in drawn]
+            everything = torch.cat([known, encode(foundation, resized)])
             new = [place for place in acceptable(shown, everything) if place >= len(known)]
             found += [drawn[place - len(known)] for place in new]
             known = torch.cat([known, everything[new]])

@@ -329,11 +329,12 @@ class CategoryWorker:
 
                 self._machine = describe_machine(load_foundation(source.profile).diffusion.device)
             self._loaded.add(source.profile)
-        from o2n.onboard import read_more_normal, read_references
+        from o2n.onboard import read_more_normal, read_references, smallest_side
 
         with self._timed("reading"):
             references = read_references(source.references)
-            more = read_more_normal(source.more_normal, source.profile) if source.more_normal else []
+            resolution = source.profile.resolution(smallest_side(references))
+            more = read_more_normal(source.more_normal, resolution) if source.more_normal else []
         return references, more
 
     def _outcome(self, source: Source, work: Callable[[Source], Outcome]) -> Outcome:

@@ -45,7 +45,7 @@ def accept_normal(
     Args:
         ref: the version whose answer was judged.
         picture: uint8 (H, W, 3), of any size.
-        features: float32 (L, G, D), the picture's at the model's resolution.
+        features: float32 (S·L, G, D), the picture's at the version's resolution.
         s_p, s_text: what `ref` scored it.
         by: who said so, 1-128 characters. note: up to 1024.
 
@@ -59,8 +59,8 @@ def accept_normal(
     """
     from o2n.branches import checked_manifest
 
-    query = images.resize(picture, foundation.profile.diffusion.resolution)
     judged = checked_manifest(store, ref, foundation)
+    query = images.resize(picture, judged.resolution)
     feedback = _verdict("normal", query, ref, by, note)
     for attempt in range(SWAP_ATTEMPTS):
         base = checked_manifest(store, store.current(ref.category), foundation)
@@ -97,7 +97,7 @@ def keep_anomalous(store: CategoryStore, ref: VersionRef, picture: Picture, by: 
         CategoryError, NotFoundError, IntegrityError, StoreError: a version or a store that cannot be used.
         RequestError: as `accept_normal`.
     """
-    query = images.resize(picture, store.manifest(ref).profile.diffusion.resolution)
+    query = images.resize(picture, store.manifest(ref).resolution)
     feedback = _verdict("anomalous", query, ref, by, note)
     blob = store.put_blob(images.encode_png(picture))
     store.keep_feedback(ref.category, feedback.model_copy(update={"blob": blob}))
@@ -134,6 +134,7 @@ def _enlarged(
 
     from o2n.bank import MemoryBank
     from o2n.branches import pack, unpack
+    from o2n.features import over_scales
     from o2n.normals import normal_picture, scaled_scores
 
     def tensor(blob: BlobName) -> torch.Tensor:
@@ -165,10 +166,10 @@ def _enlarged(
     else:  # an extra normal picture so far: it is beside the bank without itself as it was
         distances[at] = own[0]
         pictures[at] = pictures[at].model_copy(update={"origin": "feedback"})
-    s_n_scale = tensor("scales")[1]
+    s_n_scores = scaled_scores(over_scales(distances, len(base.profile.comparing.levels)), tensor("scales")[1])
     made = Calibration.of(
         normal_picture(base.profile, known.picture, known.origin, known.s_p, s_n, known.s_text)
-        for known, s_n in zip(pictures, scaled_scores(distances, s_n_scale), strict=True)
+        for known, s_n in zip(pictures, s_n_scores, strict=True)
     )
     grown: dict[str, BlobRef] = {}
     if kept is not None:  # a picture that somebody has vouched for is kept whole, over and above the budget

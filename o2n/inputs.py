@@ -3,7 +3,6 @@
 Imports no torch and no Ray: the processes that decode have no use for either.
 """
 
-import functools
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -108,10 +107,12 @@ def categories(batch: pa.RecordBatch, inputs: Inputs) -> pa.Array:
     return pa.array([inputs.category] * batch.num_rows, pa.string())
 
 
-def decoded(table: pa.Table, side: int) -> pa.Table:
-    """Read and decode pictures, each brought to the model's size.
+def decoded(table: pa.Table, sides: dict[str, int]) -> pa.Table:
+    """Read and decode pictures, each brought to the size that its category's are scored at.
 
-    Args: table: with `bytes`, or `path` where a row has none: a file or an s3:// URL; side: of the model, pixels.
+    Args:
+        table: with `category`, and `bytes`, or `path` where a row has none: a file or an s3:// URL.
+        sides: by category, pixels; of those that are not named nothing is decoded.
 
     Returns: the table without `bytes`, with `picture`, binary, uint8 (side, side, 3), and `error`, null where there is
         none.
@@ -122,8 +123,9 @@ def decoded(table: pa.Table, side: int) -> pa.Table:
     nothing = [None] * table.num_rows
     paths = table["path"].to_pylist() if "path" in table.column_names else nothing
     data = table["bytes"].to_pylist() if "bytes" in table.column_names else nothing
+    wanted = [sides.get(name) for name in table["category"].cast(pa.string()).to_pylist()]
     with ThreadPoolExecutor(READERS) as threads:
-        found = list(threads.map(functools.partial(_decoded, side=side), paths, data))
+        found = list(threads.map(_decoded, paths, data, wanted))
     kept = table.drop_columns([name for name in ("bytes", "picture", "error") if name in table.column_names])
     pictures, errors = zip(*found, strict=True) if found else ((), ())
     return kept.append_column("picture", pa.array(pictures, pa.binary())).append_column(
@@ -131,7 +133,9 @@ def decoded(table: pa.Table, side: int) -> pa.Table:
     )
 
 
-def _decoded(path: str | None, data: bytes | None, side: int) -> tuple[bytes | None, str | None]:
+def _decoded(path: str | None, data: bytes | None, side: int | None) -> tuple[bytes | None, str | None]:
+    if side is None:
+        return None, None  # what is wrong is told where it would be scored
     try:
         if data is None and path is None:
             raise PictureError("row without path and bytes: give one of them")

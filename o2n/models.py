@@ -34,8 +34,10 @@ class LinearMaps(nn.Module):
         self.bias = nn.Parameter(torch.zeros(levels, embed_dim))
 
     def forward(self, features: Tensor) -> Tensor:
-        """float32 (..., L, G, D) -> (..., L, G, E)."""
-        return features @ self.weight.to(features.dtype) + self.bias[:, None].to(features.dtype)
+        """float32 (..., S·L, G, D) -> (..., S·L, G, E): every scale's levels by the same maps."""
+        by_scale = features.unflatten(-3, (-1, len(self.weight)))
+        mapped = by_scale @ self.weight.to(features.dtype) + self.bias[:, None].to(features.dtype)
+        return mapped.flatten(-4, -3)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,10 +72,7 @@ class VisionModel:
 
     def pixels(self, pictures: Tensor) -> Tensor:
         """float32 (B, 3, H, W) in [0, 1] -> normalised float32 (B, 3, R, R) on the model's device."""
-        x = pictures.to(self.mean.device)
-        if x.shape[-2:] != (self.resolution, self.resolution):
-            x = F.interpolate(x, size=(self.resolution,) * 2, mode="bicubic", antialias=True).clamp(0, 1)
-        return (x - self.mean) / self.std
+        return (resized(pictures.to(self.mean.device), self.resolution) - self.mean) / self.std
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,9 +150,10 @@ class DiffusionModel:
         return self.unet(x.to(dtype), t, text.to(dtype)).sample.float()
 
     @torch.inference_mode()
-    def encode(self, pictures: list[Picture]) -> Tensor:
-        """uint8 (R, R, 3) pictures -> latents float32 (B, C, h, w)."""
-        x = to_unit(pictures, self.device) * 2 - 1
+    def encode(self, pictures: list[Picture] | Tensor) -> Tensor:
+        """Pictures of one size, uint8 (H, W, 3) or float32 (B, 3, H, W) in [0, 1] -> latents float32 (B, C, h, w)."""
+        unit = pictures.to(self.device) if isinstance(pictures, Tensor) else to_unit(pictures, self.device)
+        x = resized(unit, self.resolution) * 2 - 1
         if self.vae is None:
             return F.pixel_unshuffle(x, self.fold)
         encoded = self.vae.encode(x.to(self.vae.dtype))
@@ -178,6 +178,13 @@ class DiffusionModel:
 def to_unit(pictures: list[Picture], device: torch.device) -> Tensor:
     """uint8 (H, W, 3) pictures of one size -> float32 (B, 3, H, W) in [0, 1]."""
     return torch.from_numpy(np.stack(pictures)).to(device).permute(0, 3, 1, 2).float() / 255
+
+
+def resized(x: Tensor, side: int) -> Tensor:
+    """float32 (B, 3, H, W) in [0, 1] -> (B, 3, side, side), bicubic; itself if it has that size."""
+    if x.shape[-2:] == (side, side):
+        return x
+    return F.interpolate(x, size=(side, side), mode="bicubic", antialias=True).clamp(0, 1)
 
 
 def to_pictures(x: Tensor) -> list[Picture]:

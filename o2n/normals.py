@@ -9,7 +9,13 @@ from torch import Tensor
 from o2n.bank import MemoryBank
 from o2n.calibration import Calibration, NormalPicture, Origin
 from o2n.category import Digest
-from o2n.features import features_to_compare, features_to_read, personal_distance
+from o2n.features import (
+    counterpart_features,
+    features_to_compare,
+    features_to_read,
+    over_scales,
+    personal_distance,
+)
 from o2n.foundation import Foundation
 from o2n.fusion import fuse_with, image_score
 from o2n.images import Picture, digest
@@ -27,8 +33,8 @@ ODD_RATIO = 2.0
 LEAST_DISTANCE = 1e-4
 
 
-def encode(foundation: Foundation, pictures: list[Picture] | Tensor) -> Tensor:
-    """Features to compare of any number of pictures, batch by batch: float32 (N, L, G, D), on the CPU."""
+def encode(foundation: Foundation, pictures: list[Picture]) -> Tensor:
+    """Features to compare of any number of pictures, batch by batch: float32 (N, S·L, G, D), on the CPU."""
     parts = [pictures[start : start + BATCH] for start in range(0, len(pictures), BATCH)]
     return torch.cat([features_to_compare(foundation, part).cpu() for part in parts])
 
@@ -44,10 +50,11 @@ def leave_one_out(
     reference.
 
     Args:
-        features: float32 (N, L, G, D) of the bank. origins: of each of its pictures, the reference it was made of.
+        features: float32 (N, S·L, G, D) of the bank, at S scales.
+        origins: of each of its pictures, the reference it was made of.
         kept, place_weight: as for `MemoryBank`.
 
-    Returns: float32 (count, L, G), on the CPU.
+    Returns: float32 (count, S·L, G), on the CPU.
     """
     distances = torch.empty((count, *features.shape[1:3]))
     for reference in dict.fromkeys(origins[:count]):
@@ -72,8 +79,9 @@ def branch_values(
 
     Args:
         adapter: name of the category's adapter in the UNet.
-        pictures: B, uint8 (R, R, 3) at the model's resolution. noise: float32 (B, C, h, w), of eq. (3).
-        features: float32 (B, L, G, D), the pictures'. distances: float32 (B, L, G), to the nearest patch of a bank.
+        pictures: B, uint8 (H, W, 3) of one size. noise: float32 (B, C, h, w), of eq. (3).
+        features: float32 (B, S·L, G, D), the pictures' at S scales. distances: float32 (B, S·L, G), to the nearest
+            patch of a bank.
         text: float32 (2, E), the category's text features.
 
     Returns: S_P, S_N, S_text, each float32 (B, L, G) on the CPU, L and G its encoder's.
@@ -90,13 +98,17 @@ def branch_values(
         steps=profile.diffusion.steps,
         guidance=profile.diffusion.guidance,
     )
-    personal = personal_distance(features, encode(foundation, counterparts))
-    read = []
+    redrawn, read = [], []
     for start in range(0, len(pictures), BATCH):
         part = slice(start, start + BATCH)
+        redrawn.append(counterpart_features(foundation, counterparts[part]).cpu())
         seen = features_to_read(foundation, pictures[part], features[part].to(device))
         read.append(abnormal_probability(foundation.clip, seen, text.expand(len(seen), -1, -1)).cpu())
-    return personal, distances, torch.cat(read)
+    return (
+        personal_distance(features, torch.cat(redrawn)),
+        over_scales(distances, len(profile.comparing.levels)),
+        over_scales(torch.cat(read), len(profile.encoder.levels)),
+    )
 
 
 def image_scores(local: Tensor) -> Tensor:
@@ -118,7 +130,7 @@ def odd_reference(distances: Tensor) -> tuple[int, float] | None:
     """The reference that is unlike the others, if one stands out: left out, its S_N is over `ODD_RATIO` times that of
     any other. Then what a category knows of good parts hangs on whether that picture was chosen.
 
-    Args: distances: float32 (R, L, G), of each reference to the bank without it.
+    Args: distances: float32 (R, S·L, G), of each reference to the bank without it.
     Returns: which it is, and how many times as far from the others as the next.
     """
     (farthest, second), order = image_scores(distances).topk(2)

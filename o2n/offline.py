@@ -3,7 +3,9 @@
 import functools
 import io
 import logging
+import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from PIL import Image
 from o2n import images, inputs
 from o2n.calibration import decide
 from o2n.category import VersionRef
-from o2n.errors import O2NError, StoreError
+from o2n.errors import IntegrityError, NotFoundError, O2NError, StoreError
 from o2n.fusion import Score
 from o2n.images import Picture
 from o2n.objects import Objects, open_objects
@@ -69,7 +71,7 @@ def score_dataset(
     """
     decoded = pictures.map_batches(
         inputs.decoded,
-        fn_kwargs={"side": profile.diffusion.resolution},
+        fn_kwargs={"sides": _resolutions(profile, store, pinned)},
         batch_size=4 * BATCH,
         batch_format="pyarrow",
         **_decoding(workers),
@@ -129,6 +131,19 @@ def score_run(run: Run, store: CategoryStore, *, workers: int = 1, gpus_per_work
         raise O2NError(f"a worker failed ({cause}): scores are kept, run the same again to go on") from error
 
 
+def _resolutions(profile: Profile, store: CategoryStore, pinned: dict[str, VersionRef]) -> dict[str, int]:
+    """The size that each category's pictures are scored at. A version that cannot be read is told of in its rows."""
+
+    def of(ref: VersionRef) -> int:
+        try:
+            return store.manifest(ref).resolution
+        except (NotFoundError, IntegrityError):
+            return profile.diffusion.resolution
+
+    with ThreadPoolExecutor(inputs.READERS) as threads:
+        return dict(zip(pinned, threads.map(of, pinned.values()), strict=True))
+
+
 def _decoding(workers: int) -> dict[str, Any]:
     """The same for reading and decoding, so that Ray Data does both in one process."""
     return {"num_cpus": _DECODING, "compute": ray.data.TaskPoolStrategy(size=2 * workers)}
@@ -147,7 +162,7 @@ class _Scorer:
         counterparts: str | None,
     ) -> None:
         self._scorer = TripletScorer(profile, store)
-        self._pinned, self._rate, self._side = pinned, rate, profile.diffusion.resolution
+        self._pinned, self._rate = pinned, rate
         self._calibration = functools.cache(store.calibration)
         self._maps = open_objects(maps) if maps else None
         self._counterparts = open_objects(counterparts) if counterparts else None
@@ -156,10 +171,10 @@ class _Scorer:
         names, errors = table["category"].cast(pa.string()).to_pylist(), table["error"].to_pylist()
         rows = [self._begun(name, error) for name, error in zip(names, errors, strict=True)]
         readable = [index for index, row in enumerate(rows) if not row["error"]]
-        shape = (self._side, self._side, 3)
         data = table["picture"]
         # Ray hands out read-only views of shared memory, and torch wants arrays of its own.
-        pictures = [np.frombuffer(data[index].as_py(), np.uint8).reshape(shape).copy() for index in readable]
+        flat = [np.frombuffer(data[index].as_py(), np.uint8).copy() for index in readable]
+        pictures = [pixels.reshape(side := math.isqrt(len(pixels) // 3), side, 3) for pixels in flat]
         found = self._score(pictures, [self._pinned[rows[index]["category"]] for index in readable])
         for index, values in zip(readable, found, strict=True):
             rows[index] |= values

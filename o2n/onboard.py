@@ -84,8 +84,8 @@ def read_references(place: Path | str) -> list[Picture]:
     return references
 
 
-def read_more_normal(place: Path | str, profile: Profile) -> list[Picture]:
-    """All pictures in a folder or under an s3:// prefix, at the profile's resolution, so that hundreds fit in memory.
+def read_more_normal(place: Path | str, resolution: int) -> list[Picture]:
+    """All pictures in a folder or under an s3:// prefix, at the version's resolution, so that hundreds fit in memory.
 
     Raises:
         CategoryError: no such folder, or no pictures in it.
@@ -97,7 +97,7 @@ def read_more_normal(place: Path | str, profile: Profile) -> list[Picture]:
         raise CategoryError(f"more normal pictures {place}: no such folder; give one with pictures of good parts")
     if not files:
         raise CategoryError(f"more normal pictures {place}: no pictures in it; give a folder with some of good parts")
-    return [images.resize(sources.read_picture(file), profile.diffusion.resolution) for file in files]
+    return [images.resize(sources.read_picture(file), resolution) for file in files]
 
 
 def onboard(
@@ -191,7 +191,7 @@ def _make(
     foundation = load_foundation(profile)
     model = foundation.diffusion
 
-    resolution = profile.diffusion.resolution
+    resolution = profile.resolution(smallest_side(references))
     resized = [images.resize(reference, resolution) for reference in distinct.values()]
     references_blob = stages.keep(pack(torch.from_numpy(np.stack(resized))))
     base = [foundation.identity, profile.model_dump_json(exclude={"name"}), word]
@@ -234,8 +234,8 @@ def _make(
     views = resized + warped(resized, profile.pool.warps)
 
     def make_features() -> bytes:
-        pictures = views + _unpack_pictures(store, pool_blob, "pool pictures")
-        return pack(encode(foundation, pictures))
+        drawn = [images.resize(one, resolution) for one in _unpack_pictures(store, pool_blob, "pool pictures")]
+        return pack(encode(foundation, views + drawn))
 
     features_blob = stages.run("features", [*base, references_blob.sha256, pool_blob.sha256], make_features)
     origins = bank_origins(len(resized), profile)
@@ -340,6 +340,7 @@ def _make(
             "distances": distances_blob,
             **({"kept": kept_blob} if kept_blob else {}),
         },
+        closer=resolution if resolution > profile.diffusion.resolution else None,
         reference_digests=list(distinct),
         created=datetime.now(UTC),
         libraries={library: metadata.version(library) for library in _LIBRARIES},
@@ -347,6 +348,11 @@ def _make(
         machine=describe_machine(model.device),
         seconds={stage: seconds for stage, seconds in stages.seconds.items() if stage not in stages.resumed},
     )
+
+
+def smallest_side(pictures: list[Picture]) -> int:
+    """The shortest of all their sides, pixels."""
+    return min(min(picture.shape[:2]) for picture in pictures)
 
 
 def _check_count(count: int, where: str) -> None:

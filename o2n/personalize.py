@@ -12,7 +12,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from o2n import images
 from o2n.images import Picture
-from o2n.models import DiffusionModel, to_unit
+from o2n.models import DiffusionModel, resized, to_unit
 
 BASE = "__base__"  # peft's name for "no adapter"
 
@@ -34,7 +34,7 @@ def personalize(
     """Redraw each picture with each of its prompts (eq. 3) and keep the redrawing most like it (eq. 2).
 
     Args:
-        pictures: B queries, uint8 (R, R, 3) at the model's resolution.
+        pictures: B queries, uint8 (H, W, 3) of any sizes; R below is the model's resolution.
         texts: for each query its P prompts' conditioning, float32 (P, tokens, width); P is the same for all.
         adapters: for each query the name of its category's adapter in the UNet, or `BASE`.
         noise: float32 (B, C, h, w); one per query, shared by its prompts, so that they differ in the prompt alone.
@@ -45,8 +45,9 @@ def personalize(
         B counterparts, float32 (B, 3, R, R) in [0, 1], on the CPU. Not rounded to 8 bits: at the border of two values
         the last digit of a sum would decide, and that differs from batch to batch and machine to machine.
     """
+    wanted = torch.cat([resized(to_unit([one], torch.device("cpu")), model.resolution) for one in pictures])
     if round(t * steps) == 0:
-        return to_unit(pictures, torch.device("cpu"))
+        return wanted
     counterparts = []
     prompts = len(texts[0])
     # A CPU's products sum in an order that depends on the number of rows. Picture by picture, which costs it less than
@@ -54,11 +55,10 @@ def personalize(
     chunk = 1 if model.device.type == "cpu" else max(1, MAX_BATCH // prompts)
     for start in range(0, len(pictures), chunk):
         part = slice(start, start + chunk)
-        queries = pictures[part]
         redrawn = model.decode(
             redraw(
                 model,
-                model.encode(queries).repeat_interleave(prompts, dim=0),
+                model.encode(wanted[part]).repeat_interleave(prompts, dim=0),
                 noise[part].repeat_interleave(prompts, dim=0),
                 torch.cat(texts[part]),
                 [name for name in adapters[part] for _ in range(prompts)],
@@ -68,7 +68,8 @@ def personalize(
             )
         )
         counterparts += [
-            most_similar(query, redrawn[index * prompts : (index + 1) * prompts]) for index, query in enumerate(queries)
+            most_similar(query, redrawn[index * prompts : (index + 1) * prompts])
+            for index, query in enumerate(wanted[part])
         ]
     return torch.stack(counterparts)
 
@@ -119,15 +120,14 @@ def redraw(
     return x
 
 
-def most_similar(query: Picture, candidates: Tensor) -> Tensor:
+def most_similar(query: Tensor, candidates: Tensor) -> Tensor:
     """The candidate with the smallest L(x_q, x̂_i) = 1 - SSIM, eq. (2); the first of equals.
 
-    Args: query: uint8 (R, R, 3); candidates: float32 (P, 3, R, R) in [0, 1]. Returns: float32 (3, R, R), on the CPU.
+    Args, in [0, 1]: query: float32 (3, R, R), on the CPU; candidates: float32 (P, 3, R, R).
+    Returns: float32 (3, R, R), on the CPU.
     """
     x = candidates.cpu()
-    similarity = structural_similarity_index_measure(
-        x, to_unit([query], x.device).expand_as(x), data_range=1.0, reduction="none"
-    )
+    similarity = structural_similarity_index_measure(x, query.expand_as(x), data_range=1.0, reduction="none")
     assert isinstance(similarity, Tensor)
     return x[int(similarity.argmax())]
 

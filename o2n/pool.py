@@ -29,7 +29,7 @@ def draw_pool(
 
     Args:
         adapter: name of the category's adapter in the UNet.
-        references: uint8 (R, R, 3) at the model's resolution.
+        references: uint8 (H, W, 3) of one size.
 
     Returns: as many pictures as bring the references up to `profile.pool.pictures`, uint8 (R, R, 3).
     """

@@ -37,6 +37,17 @@ class EncoderSettings(_Settings):
     revision: str | None = _since(None, description="commit of the hub repository; for 'o2n models pull'")
     resolution: int = Field(gt=0, description="side of the encoder's input, pixels")
     levels: tuple[int, ...] = Field(min_length=1, description="blocks whose output is a level, counted from 1")
+    scales: int = _since(
+        1,
+        ge=1,
+        le=4,
+        description="how closely it looks at most: 1, as in the paper, at the picture as a whole; 2 at 2 × 2 parts as "
+        "well, each at `resolution`, where a category's pictures are large enough for that; and so on",
+    )
+
+    def scales_in(self, side: int) -> int:
+        """At how many scales it sees a picture of that side, pixels."""
+        return max(1, min(self.scales, side // self.resolution))
 
 
 class DiffusionSettings(_Settings):
@@ -134,6 +145,12 @@ class Profile(_Settings):
         """The encoder of S_P and S_N."""
         return self.patch_encoder or self.encoder
 
+    def resolution(self, side: int) -> int:
+        """Side of the pictures that a version keeps and scores, pixels: what the diffusion model draws, or more where
+        an encoder looks closer and the references, whose smallest `side` that is, have more to show."""
+        closer = [encoder for encoder in (self.encoder, self.comparing) if encoder.scales > 1]
+        return max([self.diffusion.resolution, *(one.scales_in(side) * one.resolution for one in closer)])
+
     @property
     def reads_by(self) -> str:
         """What brings patch features to the texts of S_text, in words."""
@@ -154,7 +171,7 @@ class Profile(_Settings):
 
 TINY = Profile(
     name="tiny",
-    encoder=EncoderSettings(source="embedded", resolution=64, levels=(2, 4, 5)),
+    encoder=EncoderSettings(source="embedded", resolution=64, levels=(2, 4, 5), scales=2),
     diffusion=DiffusionSettings(source="embedded", resolution=64, steps=20, guidance=1.0),
     customisation=CustomisationSettings(
         rank=4,

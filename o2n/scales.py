@@ -38,7 +38,7 @@ def branch_scales(
 
     Args:
         adapter: name of the category's adapter in the UNet.
-        views: the references, uint8 (R, R, 3), then their moved views, as they are in the bank.
+        views: the references, uint8 (H, W, 3) of one size, then their moved views, as they are in the bank.
         features, origins, kept: the bank, which begins with the views; as for `leave_one_out`.
         text: float32 (2, E), the category's text features.
 

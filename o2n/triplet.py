@@ -1,9 +1,11 @@
 """The triplet: one query, three comparisons, one score. Read top to bottom, this is the scorer."""
 
+import functools
+
 from o2n import images
 from o2n.branches import NormalBranch, PersonalBranch, TextBranch
 from o2n.category import VersionRef
-from o2n.features import features_to_compare, features_to_read
+from o2n.features import by_shape, counterpart_features, features_to_compare, features_to_read
 from o2n.foundation import load_foundation
 from o2n.fusion import Score, fuse_maps
 from o2n.images import Picture
@@ -23,6 +25,7 @@ class TripletScorer:
         self._personal = PersonalBranch(self.foundation, store)
         self._normal = NormalBranch(self.foundation, store)
         self._text = TextBranch(self.foundation, store)
+        self._resolution = functools.cache(lambda ref: store.manifest(ref).resolution)
 
     def score(self, pictures: list[Picture], refs: list[VersionRef], batch: int = BATCH) -> list[Score]:
         """Score each picture with its version; the order, the batch and the company change nothing.
@@ -38,8 +41,11 @@ class TripletScorer:
         scores: list[Score] = []
         for start in range(0, len(pictures), batch):
             part = slice(start, start + batch)
-            queries = [images.resize(picture, self.profile.diffusion.resolution) for picture in pictures[part]]
-            scores += self._score_batch(queries, refs[part])
+            queries = [
+                (images.resize(picture, self._resolution(ref)), ref)
+                for picture, ref in zip(pictures[part], refs[part], strict=True)
+            ]
+            scores += by_shape(self._score_batch, queries, lambda query: query[0].shape)
         return scores
 
     def load(self, ref: VersionRef) -> None:
@@ -47,10 +53,11 @@ class TripletScorer:
         for branch in (self._personal, self._normal, self._text):
             branch.loaded.get(ref)
 
-    def _score_batch(self, queries: list[Picture], refs: list[VersionRef]) -> list[Score]:
+    def _score_batch(self, batch: list[tuple[Picture, VersionRef]]) -> list[Score]:
+        queries, refs = (list(column) for column in zip(*batch, strict=True))
         features = features_to_compare(self.foundation, queries)
         counterparts = self._personal.counterparts(queries, refs)
-        redrawn = features_to_compare(self.foundation, counterparts)
+        redrawn = counterpart_features(self.foundation, counterparts)
         personal = self._personal.distances(features, redrawn, refs)
         normal = self._normal.distances(features, refs)
         text = self._text.probabilities(features_to_read(self.foundation, queries, features), refs)

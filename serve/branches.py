@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from o2n.branches import NormalBranch, PersonalBranch, TextBranch, check_numbers
 from o2n.category import VersionRef
 from o2n.errors import O2NError
-from o2n.features import features_to_compare, patch_features
+from o2n.features import by_shape, counterpart_features, features_to_compare, patch_features
 from o2n.feedback import accept_normal
 from o2n.foundation import load_foundation
 from o2n.fusion import Local
@@ -28,7 +28,7 @@ from o2n.store import CategoryStore
 from serve import metrics
 from serve.batching import Batcher
 
-Features = NDArray[np.float32]  # (L, G, D)
+Features = NDArray[np.float32]  # (S·L, G, D), at S scales
 
 MAX_BATCH = 8
 # Versions that a replica loads at once: the threads that load are those that compute.
@@ -120,15 +120,21 @@ class Encoder(_Replica):
         return await self._read(picture)
 
     async def _encode(self, pictures: list[Picture]) -> list[Features]:
+        def encode(part: list[Picture]) -> list[Features]:
+            return list(features_to_compare(self._foundation, part).cpu().numpy())
+
         with metrics.batch("encoder", len(pictures)):
-            features = await self._run(features_to_compare, self._foundation, pictures)
-        return list(features.cpu().numpy())
+            return await self._run(by_shape, encode, pictures, np.shape)
 
     async def _encode_to_read(self, pictures: list[Picture]) -> list[Features]:
-        levels = self._foundation.profile.encoder.levels
+        settings = self._foundation.profile.encoder
+
+        def encode(part: list[Picture]) -> list[Features]:
+            scales = settings.scales_in(len(part[0]))
+            return list(patch_features(self._foundation.clip, part, settings.levels, scales).cpu().numpy())
+
         with metrics.batch("encoder", len(pictures)):
-            features = await self._run(patch_features, self._foundation.clip, pictures, levels)
-        return list(features.cpu().numpy())
+            return await self._run(by_shape, encode, pictures, np.shape)
 
     def _check(self) -> None:
         check_numbers("encoder", features_to_compare(self._foundation, self._blank))
@@ -157,8 +163,9 @@ class Personalizer(_Branch[PersonalBranch]):
         def compare(part: list[tuple[Picture, Features, VersionRef]]) -> list[tuple[Local, Picture]]:
             pictures, features, refs = (list(column) for column in zip(*part, strict=True))
             counterparts = self._branch.counterparts(pictures, refs)
-            redrawn = features_to_compare(self._foundation, counterparts).cpu()
-            distances = self._branch.distances(_tensor(features), redrawn, refs)
+            redrawn = counterpart_features(self._foundation, counterparts).cpu()
+            whole = [one[: redrawn.shape[1]] for one in features]
+            distances = self._branch.distances(_tensor(whole), redrawn, refs)
             return list(zip(distances.numpy(), to_pictures(counterparts), strict=True))
 
         with metrics.batch("personal", len(items)):
@@ -232,7 +239,10 @@ class TextScorer(_Branch[TextBranch]):
 def _compare(
     branch: Callable[[torch.Tensor, list[VersionRef]], torch.Tensor], items: list[tuple[Features, VersionRef]]
 ) -> list[Local]:
-    return list(branch(_tensor([features for features, _ in items]), [ref for _, ref in items]).numpy())
+    def run(part: list[tuple[Features, VersionRef]]) -> list[Local]:
+        return list(branch(_tensor([features for features, _ in part]), [ref for _, ref in part]).numpy())
+
+    return by_shape(run, items, lambda item: item[0].shape)
 
 
 def _isolated(run: Callable[[list[Any]], list[T]], items: list[Any]) -> list[T | O2NError]:

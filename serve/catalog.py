@@ -91,7 +91,10 @@ class Catalog:
 
     async def manifest(self, name: str) -> Manifest:
         """The manifest of the version that serves now; raises as `current`."""
-        ref = await self.current(name)
+        return await self.manifest_of(await self.current(name))
+
+    async def manifest_of(self, ref: VersionRef) -> Manifest:
+        """A version's manifest, kept once it was read; raises as `CategoryStore.manifest`."""
         manifest = self._manifests.get(ref)
         if manifest is None:
             manifest = self._manifests[ref] = await asyncio.to_thread(self.store.manifest, ref)

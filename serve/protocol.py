@@ -133,7 +133,7 @@ class FeedbackEntry(BaseModel):
     by: str
     note: str | None
     at: AwareDatetime
-    picture: str = Field(description="SHA-256 of its pixels at the model's resolution")
+    picture: str = Field(description="SHA-256 of its pixels at the version's resolution")
     version: str = Field(description="the version whose answer was judged")
 
 

@@ -73,7 +73,7 @@ class Branches:
         """Score one query with one version.
 
         Args:
-            query: uint8 (R, R, 3) at the model's resolution.
+            query: uint8 (R, R, 3) at the version's resolution.
             deadline: when the answer is of no use any more, in `time.monotonic()`'s seconds.
 
         Raises:
@@ -97,7 +97,7 @@ class Branches:
     ) -> VersionRef:
         """Teach a category that a picture is normal; see `feedback.accept_normal`: taken twice it is taken once.
 
-        Args: query: uint8 (R, R, 3) at the model's resolution; ref, score: the version that was asked, and its answer.
+        Args: query: uint8 (R, R, 3) at the version's resolution; ref, score: the version asked, and its answer.
 
         Raises:
             ConflictError: another version serves by now. Else as `score`.

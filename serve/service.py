@@ -75,8 +75,9 @@ class Service:
         """
         deadline = time.monotonic() + self._deadline_seconds
         calibration = await self.catalog.calibration(ref)
+        side = (await self.catalog.manifest_of(ref)).resolution
         with self._branches.admitted(len(uploads)):
-            pictures = await asyncio.gather(*(self._prepare(upload) for upload in uploads))
+            pictures = await asyncio.gather(*(self._prepare(upload, side) for upload in uploads))
 
             async def reference_of(query: Picture) -> Picture | None:
                 return await self._branches.reference(query, ref, deadline) if with_reference else None
@@ -105,10 +106,10 @@ class Service:
         if verdict == "anomalous":
             await asyncio.to_thread(keep_anomalous, self.store, ref, picture, by, note)
             return ref
-        query = images.resize(picture, self.profile.diffusion.resolution)
         deadline = time.monotonic() + self._deadline_seconds
         with self._branches.admitted(1):
             for attempt in range(FEEDBACK_ATTEMPTS):
+                query = images.resize(picture, (await self.catalog.manifest_of(ref)).resolution)
                 score = await self._branches.score(query, ref, deadline)
                 try:
                     ref = await self._branches.accept_normal(query, ref, score, by, note, deadline)
@@ -194,12 +195,12 @@ class Service:
             ready["store"] = False
         return ready
 
-    async def _prepare(self, upload: Upload) -> tuple[Picture, Picture]:
-        """The query at the model's size, and the picture to lay a heat map over."""
+    async def _prepare(self, upload: Upload, side: int) -> tuple[Picture, Picture]:
+        """The query at the version's size, and the picture to lay a heat map over."""
 
         def run() -> tuple[Picture, Picture]:
             picture = _decoded(upload)
-            return images.resize(picture, self.profile.diffusion.resolution), images.fit(picture, OVERLAY_SIDE)
+            return images.resize(picture, side), images.fit(picture, OVERLAY_SIDE)
 
         async with self._decoders:
             return await asyncio.to_thread(run)

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from o2n import images
 from o2n.branches import unpack
@@ -70,13 +71,20 @@ def judge(task: Task, draw: int, profile: Profile, store: CategoryStore) -> Judg
     if task.twins is not None and task.masks is not None:
         bad = task.masks.any(axis=(1, 2))
         side = profile.diffusion.resolution
+        masks = _smaller(task.masks, side)
         queries, twins = _unit(task.queries, side), _unit(task.twins, side)
         counterparts = _unit([score.counterpart for score in scores], side)
-        before = masked_error(queries[bad], twins[bad], task.masks[bad])
-        after = masked_error(counterparts[bad], twins[bad], task.masks[bad])
+        before = masked_error(queries[bad], twins[bad], masks[bad])
+        after = masked_error(counterparts[bad], twins[bad], masks[bad])
         figures["error gone"] = 1 - float(after.mean() / before.mean())
-        figures["SSIM outside"] = float(ssim_outside(counterparts, queries, task.masks).mean())
+        figures["SSIM outside"] = float(ssim_outside(counterparts, queries, masks).mean())
     return Judgement(task.group, task.name, draw, profile.seed, figures)
+
+
+def _smaller(masks: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
+    """Masks at the size of what a model draws: what is touched by a defect is defective. bool (N, k·side, k·side)."""
+    times = masks.shape[1] // side
+    return np.asarray(masks.reshape(len(masks), side, times, side, times).any(axis=(2, 4)))
 
 
 def _unit(pictures: list[Picture], side: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from o2n.branches import NormalBranch, PersonalBranch, TextBranch
 from o2n.category import VersionRef
 from o2n.customize import customize, load_adapter, unload_adapter
 from o2n.evaluation.tasks import Task
-from o2n.features import features_to_compare, features_to_read
+from o2n.features import counterpart_features, features_to_compare, features_to_read
 from o2n.foundation import Foundation, load_foundation
 from o2n.images import Picture, resize
 from o2n.onboard import onboard
@@ -141,18 +141,18 @@ def scoring_stages(
     """What one batch goes through, by name: the encoder for the queries and again for their counterparts, and the
     branches. Together they are a whole score but for resizing and fusing.
 
-    Args: queries: uint8 (R, R, 3) at the model's resolution; refs: each one's version.
+    Args: queries: uint8 (R, R, 3) at the version's resolution; refs: each one's version.
     """
     count = len(queries)
     personal, normal = PersonalBranch(foundation, store), NormalBranch(foundation, store)
     text = TextBranch(foundation, store)
     features = features_to_compare(foundation, queries)
     counterparts = personal.counterparts(queries, refs)
-    redrawn = features_to_compare(foundation, counterparts)
+    redrawn = counterpart_features(foundation, counterparts)
     calls: dict[str, Call] = {
         "encoder, queries": lambda: features_to_compare(foundation, queries),
         "personalise": lambda: personal.counterparts(queries, refs),
-        "encoder, counterparts": lambda: features_to_compare(foundation, counterparts),
+        "encoder, counterparts": lambda: counterpart_features(foundation, counterparts),
         "S_P": lambda: personal.distances(features, redrawn, refs),
         "S_N": lambda: normal.distances(features, refs),
         "S_text": lambda: text.probabilities(features_to_read(foundation, queries, features), refs),

@@ -16,6 +16,9 @@ from o2n.data.defects import TRAINING_DEFECTS, UNSEEN_DEFECTS
 from o2n.data.procedural import EVALUATION, VALIDATION, Category, draw, spoil_photographs
 from o2n.images import Picture
 
+# Larger than any embedded model sees at once, as photographs are.
+SIDE = 128
+
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
@@ -23,7 +26,7 @@ DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 class Task:
     """One category to be judged.
 
-    references, queries: uint8 (H, W, 3). labels: bool (N,), True is anomalous. masks: bool (N, 64, 64) where known;
+    references, queries: uint8 (H, W, 3). labels: bool (N,), True is anomalous. masks: bool (N, H, W) where known;
     twins: every query without its defect, where known.
     """
 
@@ -109,10 +112,10 @@ def magnetic_tile(root: Path, number: int, shots: int = 4, each: int = 100) -> l
     return [Task("magnetic tile", "magnetic_tile", "magnetic tile", references, queries, labels)]
 
 
-def _crops(photograph: NDArray[np.uint8], count: int, rng: np.random.Generator, side: int = 128) -> list[Picture]:
+def _crops(photograph: NDArray[np.uint8], count: int, rng: np.random.Generator) -> list[Picture]:
     height, width = photograph.shape[:2]
-    places = [(rng.integers(height - side + 1), rng.integers(width - side + 1)) for _ in range(count)]
-    return [images.resize(photograph[i : i + side, j : j + side], 64) for i, j in places]
+    places = [(rng.integers(height - SIDE + 1), rng.integers(width - SIDE + 1)) for _ in range(count)]
+    return [photograph[i : i + SIDE, j : j + SIDE] for i, j in places]
 
 
 def _one_against_rest(

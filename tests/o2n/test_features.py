@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from o2n.bank import MemoryBank
-from o2n.features import patch_features, personal_distance
+from o2n.features import over_scales, patch_features, personal_distance
 from o2n.foundation import load_foundation
 from o2n.images import resize
 from o2n.models import to_unit
@@ -54,6 +54,41 @@ def test_a_picture_is_at_no_distance_from_itself() -> None:
     features = patch_features(CLIP, [checks(0)], LEVELS)
     assert personal_distance(features, features).max() < 1e-6
     assert personal_distance(features, patch_features(CLIP, [checks(1)], LEVELS)).max() > 1e-3
+
+
+def test_a_closer_look_is_at_each_part_as_at_a_picture_of_its_own() -> None:
+    picture = stripes(7, 192, 192)
+    features = patch_features(CLIP, [resize(picture, 128)], LEVELS, scales=2)
+    assert features.shape == (1, 2 * len(LEVELS), 256, 128)
+    assert torch.equal(features[:, : len(LEVELS)], patch_features(CLIP, [resize(picture, 128)], LEVELS))
+    closer = features[0, len(LEVELS) :].unflatten(1, (16, 16))
+    for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        part = resize(picture, 128)[64 * row : 64 * (row + 1), 64 * column : 64 * (column + 1)]
+        own = patch_features(CLIP, [part], LEVELS)[0].unflatten(1, (8, 2, 8, 2)).mean(dim=(2, 4))
+        found = closer[:, 8 * row : 8 * (row + 1), 8 * column : 8 * (column + 1)]
+        torch.testing.assert_close(found, torch.nn.functional.normalize(own, dim=-1), atol=1e-5, rtol=0)
+
+
+def test_a_closer_look_sees_what_the_whole_blurs() -> None:
+    calm = np.full((128, 128, 3), 128, np.uint8)
+    grain = np.where(np.indices((128, 128)).sum(axis=0) % 2, 60, -60)  # gone where four pixels become one
+    grained = (calm + grain[..., None]).astype(np.uint8)
+    one, other = (patch_features(CLIP, [picture], LEVELS, scales=2) for picture in (calm, grained))
+    distance = (1 - (one * other).sum(dim=-1)).unflatten(1, (2, len(LEVELS))).mean(dim=(0, 2, 3))
+    assert distance[1] > 10 * distance[0]
+
+
+def test_what_a_branch_says_is_the_mean_over_its_scales() -> None:
+    local = torch.rand(2, 6, 5)
+    torch.testing.assert_close(over_scales(local, 3), (local[:, :3] + local[:, 3:]) / 2)
+    assert torch.equal(over_scales(local, 6), local)
+
+
+def test_the_counterpart_is_compared_as_a_whole() -> None:
+    features = unit(2, 6, 20, 32)
+    assert torch.equal(
+        personal_distance(features, features[:, :3]), personal_distance(features[:, :3], features[:, :3])
+    )
 
 
 def test_the_bank_finds_what_brute_force_finds() -> None:

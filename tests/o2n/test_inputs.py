@@ -54,26 +54,28 @@ def test_paths_in_parquet_are_listed_with_their_category(place: tuple[str, Calla
         list(inputs.listed(Inputs(parquet=f"{root}/gone.parquet", category="b")))
 
 
-def test_pictures_come_decoded_at_the_models_size_or_with_their_error(tmp_path: Path) -> None:
+def test_pictures_come_decoded_at_their_categorys_size_or_with_their_error(tmp_path: Path) -> None:
     picture = stripes(0)
     (tmp_path / "good.png").write_bytes(images.encode_png(picture))
     (tmp_path / "bad.png").write_bytes(b"no picture")
     good, bad = str(tmp_path / "good.png"), str(tmp_path / "bad.png")
     table = pa.table(
         {
-            "path": [good, bad, None, good, None],
-            "bytes": pa.array([None, None, PICTURE, b"", None], pa.binary()),
-            "id": [5, 6, 7, 8, 9],
+            "path": [good, bad, None, good, None, bad, bad],
+            "bytes": pa.array([None, None, PICTURE, b"", None, None, None], pa.binary()),
+            "id": [5, 6, 7, 8, 9, 10, 11],
+            "category": ["small", "small", "large", "small", "large", "unknown", None],
         }
     )
-    found = inputs.decoded(table, side=32)
-    assert found.column_names == ["path", "id", "picture", "error"]
-    assert found["id"].to_pylist() == [5, 6, 7, 8, 9]
-    first, second, third, fourth, fifth = found.to_pylist()
+    found = inputs.decoded(table, {"small": 32, "large": 48})
+    assert found.column_names == ["path", "id", "category", "picture", "error"]
+    assert found["id"].to_pylist() == [5, 6, 7, 8, 9, 10, 11]
+    first, second, third, fourth, fifth, *others = found.to_pylist()
     assert np.array_equal(np.frombuffer(first["picture"], np.uint8).reshape(32, 32, 3), images.resize(picture, 32))
-    assert third["picture"] == images.resize(checks(0), 32).tobytes()
+    assert third["picture"] == images.resize(checks(0), 48).tobytes()
     assert [row["error"] is None for row in (first, third)] == [True, True]
     assert "bad.png: is no picture" in second["error"]
     assert "good.png: is empty" in fourth["error"]
     assert "without path and bytes" in fifth["error"]
     assert second["picture"] is fourth["picture"] is fifth["picture"] is None
+    assert [(row["picture"], row["error"]) for row in others] == [(None, None)] * 2  # nobody will score them

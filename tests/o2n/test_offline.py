@@ -13,10 +13,11 @@ from PIL import Image
 from infra.local.s3 import s3_environment
 from o2n import images
 from o2n.calibration import decide
+from o2n.category import VersionRef
 from o2n.errors import NotFoundError, StoreError
 from o2n.inputs import decoded
 from o2n.objects import s3_client
-from o2n.offline import SCHEMA, _Scorer, pin_versions, score_dataset
+from o2n.offline import SCHEMA, _resolutions, _Scorer, pin_versions, score_dataset
 from o2n.onboard import onboard
 from o2n.store import CategoryStore
 from o2n.triplet import TripletScorer
@@ -128,7 +129,7 @@ def test_two_batches_at_once_in_one_worker_change_no_score(published: CategorySt
     paths = images.find(write(tmp_path / "new", [checks(seed) for seed in range(6)]))
     worker = _Scorer(QUICK, published, pinned, 0.4, None, None)
     batches = [
-        decoded(pa.table({"path": [str(path)] * 2, "category": ["checks", "stripes"]}), QUICK.diffusion.resolution)
+        decoded(pa.table({"path": [str(path)] * 2, "category": ["checks", "stripes"]}), dict.fromkeys(pinned, 64))
         for path in paths
     ]
     one_by_one = [worker(batch) for batch in batches]
@@ -136,12 +137,34 @@ def test_two_batches_at_once_in_one_worker_change_no_score(published: CategorySt
         assert list(threads.map(worker, batches)) == one_by_one
 
 
+def test_categories_seen_at_different_scales_and_a_broken_one_share_a_worker(
+    published: CategoryStore, tmp_path: Path
+) -> None:
+    store = CategoryStore((tmp_path / "store").as_uri())
+    for name, side in (("large", 160), ("small", 96)):
+        onboard(name, [stripes(0, side, side), stripes(1, side, side)], QUICK, store)
+    pinned = pin_versions(store, ["large", "small"]) | {"gone": VersionRef("large", "0" * 16)}
+    sides = _resolutions(QUICK, store, pinned)
+    assert sides == {"large": 128, "small": 64, "gone": 64}
+    pictures = [stripes(seed, 200, 170) for seed in range(6)]
+    names = ["large", "small", "gone"] * 2
+    paths = [str(path) for path in images.find(write(tmp_path / "new", pictures))]
+    found = _Scorer(QUICK, store, pinned, 0.4, None, None)(decoded(pa.table({"path": paths, "category": names}), sides))
+    scorer = TripletScorer(QUICK, store)
+    for row, picture in zip(found.to_pylist(), pictures, strict=True):
+        if row["category"] == "gone":
+            assert "0000" in row["error"]
+        else:
+            (expected,) = scorer.score([picture], [pinned[row["category"]]])
+            assert row["score"] == pytest.approx(expected.score, abs=1e-6)
+
+
 def test_a_store_that_cannot_be_reached_is_no_pictures_error(
     published: CategoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pinned = pin_versions(published, ["checks"])
     path = images.find(write(tmp_path / "new", [checks(0)]))[0]
-    batch = decoded(pa.table({"path": [str(path)], "category": ["checks"]}), QUICK.diffusion.resolution)
+    batch = decoded(pa.table({"path": [str(path)], "category": ["checks"]}), {"checks": 64})
     worker = _Scorer(QUICK, CategoryStore((tmp_path / "unmounted" / "store").as_uri()), pinned, 0.4, None, None)
     with pytest.raises(StoreError, match="is missing"):
         worker(batch)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from o2n.branches import unpack
 from o2n.category import Feedback, VersionRef
 from o2n.customize import SAVE_EVERY
 from o2n.errors import CategoryError, PictureError
@@ -222,14 +223,34 @@ def test_a_reference_unlike_the_others_is_a_warning_and_no_error(store: Category
     assert onboard("even", alike, QUICK, store).warnings == ()
 
 
+def test_pictures_are_kept_and_seen_as_closely_as_the_smallest_reference_allows(tmp_path: Path) -> None:
+    store, levels = CategoryStore(tmp_path.as_uri()), len(QUICK.encoder.levels)
+    for sides, resolution in (((150, 128), 128), ((150, 127), 64)):
+        references = [stripes(0, 300, 200), stripes(1, *sides)]
+        ref = onboard(f"of-{resolution}", references, QUICK, store, more_normal=[stripes(2, 90, 90)]).ref
+        manifest = store.manifest(ref)
+        assert manifest.resolution == resolution
+        shapes = {
+            blob: unpack(store.get_blob(manifest.blobs[blob]), blob).shape
+            for blob in ("references", "pool", "features", "normals", "distances")
+        }
+        seen = levels * resolution // 64
+        assert shapes["references"] == (2, resolution, resolution, 3)
+        assert shapes["pool"][1:] == (64, 64, 3)
+        assert shapes["features"][1:] == (seen, 256, 128)
+        assert shapes["normals"] == (3, seen, 256, 128)
+        assert shapes["distances"] == (3, seen, 256)
+        assert len(store.calibration(ref).scores) == 3
+
+
 def test_more_normal_pictures_come_from_a_folder_of_any_number(tmp_path: Path) -> None:
-    found = read_more_normal(write(tmp_path / "more", [stripes(0, 300, 90)]), QUICK)
+    found = read_more_normal(write(tmp_path / "more", [stripes(0, 300, 90)]), 64)
     assert [picture.shape for picture in found] == [(64, 64, 3)]
     with pytest.raises(CategoryError, match="no such folder"):
-        read_more_normal(tmp_path / "nowhere", QUICK)
+        read_more_normal(tmp_path / "nowhere", 64)
     (tmp_path / "empty").mkdir()
     with pytest.raises(CategoryError, match="no pictures in it"):
-        read_more_normal(tmp_path / "empty", QUICK)
+        read_more_normal(tmp_path / "empty", 64)
 
 
 def test_the_manifest_is_readable_json(store: CategoryStore) -> None:

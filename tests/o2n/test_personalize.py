@@ -149,8 +149,8 @@ def test_the_candidate_most_like_the_query_is_kept() -> None:
     def noisy(sigma: float) -> Picture:
         return (checks(0) + rng.normal(0, sigma, (64, 64, 3))).clip(0, 255).astype(np.uint8)
 
-    candidates = [noisy(60), checks(5), noisy(5), noisy(30)]
-    assert torch.equal(most_similar(checks(0), to_unit(candidates, CPU)), to_unit(candidates, CPU)[2])
+    query, *candidates = to_unit([checks(0), noisy(60), checks(5), noisy(5), noisy(30)], CPU)
+    assert torch.equal(most_similar(query, torch.stack(candidates)), candidates[2])
 
 
 def test_the_choice_agrees_with_another_implementation_of_ssim() -> None:
@@ -162,7 +162,7 @@ def test_the_choice_agrees_with_another_implementation_of_ssim() -> None:
         for c in candidates
     ]
     unit = to_unit(candidates, CPU)
-    assert torch.equal(most_similar(query, unit), unit[int(np.argmax(similarity))])
+    assert torch.equal(most_similar(to_unit([query], CPU)[0], unit), unit[int(np.argmax(similarity))])
 
 
 def test_personalize_keeps_order_over_several_chunks(model: DiffusionModel) -> None:

@@ -20,6 +20,14 @@ def test_the_paper_profile_has_the_papers_settings() -> None:
     assert PAPER.encoder.resolution == 240
 
 
+def test_pictures_are_kept_as_large_as_models_and_references_warrant() -> None:
+    assert [TINY.resolution(side) for side in (20, 64, 127, 128, 3000)] == [64, 64, 64, 128, 128]
+    assert [TINY.encoder.scales_in(side) for side in (20, 64, 127, 128, 3000)] == [1, 1, 1, 2, 2]
+    assert PAPER.resolution(3000) == 512
+    close = PAPER.model_copy(update={"patch_encoder": PAPER.encoder.model_copy(update={"scales": 4})})
+    assert [close.resolution(side) for side in (300, 600, 3000)] == [512, 512, 960]
+
+
 def test_a_profile_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.json"
     file.write_text(TINY.model_copy(update={"name": "mine", "t": 0.4}).model_dump_json())

@@ -6,7 +6,7 @@ import torch
 
 from o2n.branches import unpack
 from o2n.errors import FoundationError
-from o2n.features import patch_features
+from o2n.features import features_to_compare
 from o2n.foundation import load_foundation
 from o2n.images import Picture, resize
 from o2n.references import References
@@ -17,8 +17,7 @@ SIDE = QUICK.diffusion.resolution
 
 
 def features_of(picture: Picture) -> torch.Tensor:
-    clip = load_foundation(QUICK).clip
-    return patch_features(clip, [resize(picture, SIDE)], QUICK.encoder.levels)[0]
+    return features_to_compare(load_foundation(QUICK), [resize(picture, SIDE)])[0]
 
 
 @pytest.fixture(scope="module")

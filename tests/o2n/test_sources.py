@@ -51,7 +51,7 @@ def test_references_are_in_train_good_or_in_the_folder_itself(place: str) -> Non
     assert all(np.array_equal(found, checks(seed)) for seed, found in enumerate(board))
     assert len(board) == 2
     assert len(read_references(f"{place}/a name")) == 3
-    assert len(read_more_normal(f"{place}/board/test/broken", QUICK)) == 1
+    assert len(read_more_normal(f"{place}/board/test/broken", 64)) == 1
     with pytest.raises(CategoryError, match="no such folder"):
         read_references(f"{place}/nowhere")
     with pytest.raises(CategoryError, match="0 distinct pictures"):

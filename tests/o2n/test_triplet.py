@@ -40,6 +40,20 @@ def test_order_batch_and_company_change_nothing(scorer: TripletScorer, published
         assert np.abs(together[index].counterpart.astype(int) - alone.counterpart).max() <= bool(off)
 
 
+def test_categories_seen_at_different_scales_change_nothing_for_each_other(tmp_path: Path) -> None:
+    store = CategoryStore(tmp_path.as_uri())
+    sides = (96, 160)
+    refs = [onboard(f"of-{side}", [stripes(0, side, side), stripes(1, side, side)], QUICK, store).ref for side in sides]
+    scorer, pictures = TripletScorer(QUICK, store), [stripes(seed, 200, 170) for seed in range(4)]
+    together = scorer.score(pictures, refs * 2)
+    off = 0.0 if pick_device().type == "cpu" else 1e-5
+    for picture, ref, score in zip(pictures, refs * 2, together, strict=True):
+        (alone,) = scorer.score([picture], [ref])
+        assert score.ref == ref
+        assert values(score) == pytest.approx(values(alone), abs=off, rel=0)
+        assert score.anomaly_map.shape == (16, 16)
+
+
 def test_the_number_of_threads_changes_the_last_digits_at_most(scorer: TripletScorer, published: CategoryStore) -> None:
     """A replica of the service may have other threads than a process of the library. Which sums torch cuts at which
     place is the processor's affair: on some all numbers of threads give the same bits."""

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from o2n.category import VersionRef
-from o2n.features import patch_features
+from o2n.features import features_to_compare
 from o2n.feedback import accept_normal
 from o2n.fusion import Score
 from o2n.images import Picture
@@ -37,14 +37,14 @@ class InProcess:
         return score
 
     async def reference(self, query: Picture, ref: VersionRef, deadline: float) -> Picture:
-        features = patch_features(self._scorer.foundation.clip, [query], QUICK.encoder.levels)
+        features = features_to_compare(self._scorer.foundation, [query])
         return await asyncio.to_thread(self._references.nearest, features[0], ref)
 
     async def accept_normal(
         self, query: Picture, ref: VersionRef, score: Score, by: str, note: str | None, deadline: float
     ) -> VersionRef:
         foundation = self._scorer.foundation
-        (features,) = np.asarray(patch_features(foundation.clip, [query], QUICK.encoder.levels).cpu())
+        (features,) = np.asarray(features_to_compare(foundation, [query]).cpu())
         return await asyncio.to_thread(
             accept_normal, self._store, foundation, ref, query, features, score.s_p, score.s_text, by, note
         )

@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Dialog, Locator, Page, 
 
 from infra.local.cluster import free_port
 from o2n.calibration import decide
-from o2n.features import patch_features
+from o2n.features import features_to_compare
 from o2n.images import Picture, encode_png, resize
 from o2n.onboard import onboard
 from o2n.references import References
@@ -357,7 +357,7 @@ def test_counterpart_and_nearest_reference_are_the_librarys(page: Page, publishe
     (score,) = scorer.score([query], [ref])
     assert np.abs(pixels(page.locator("#counterpart")).astype(int) - score.counterpart).max() <= 1
     side = QUICK.diffusion.resolution
-    features = patch_features(scorer.foundation.clip, [resize(query, side)], QUICK.encoder.levels)[0]
+    features = features_to_compare(scorer.foundation, [resize(query, side)])[0]
     reference = pixels(page.locator("#reference"))
     np.testing.assert_array_equal(reference, References(scorer.foundation, published).nearest(features, ref))
     np.testing.assert_array_equal(reference, resize(checks(1), side))

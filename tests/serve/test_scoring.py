@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError, OwnerDiedError, RayTaskError, TaskCancelledError
 from ray.serve import context
@@ -267,6 +268,32 @@ def test_draining_waits_for_those_in_flight(loop: asyncio.Runner, deployed: Depl
             with pytest.raises(UnavailableError, match="shutting down"), branches.admitted(1):
                 pass
         await asyncio.wait_for(draining, 30)
+
+    loop.run(main())
+
+
+def test_categories_seen_at_different_scales_share_batches_and_score_as_the_library_does(
+    loop: asyncio.Runner, tmp_path: Path
+) -> None:
+    store = CategoryStore(tmp_path.as_uri())
+    refs = [
+        onboard(f"of-{side}", [stripes(0, side, side), stripes(1, side, side)], QUICK, store).ref for side in (96, 160)
+    ] * 3
+    pictures = [stripes(seed, 200, 170) for seed in range(len(refs))]
+    expected = TripletScorer(QUICK, store).score(pictures, refs)
+    queries = [resize(picture, store.manifest(ref).resolution) for picture, ref in zip(pictures, refs, strict=True)]
+    assert {len(query) for query in queries} == {64, 128}
+
+    async def main() -> None:
+        branches, deadline = Deployed(store, QUICK).branches, time.monotonic() + 120
+        found = await asyncio.gather(
+            *(branches.score(query, ref, deadline) for query, ref in zip(queries, refs, strict=True))
+        )
+        for one, other in zip(found, expected, strict=True):
+            assert (one.s_p, one.s_n, one.s_text) == pytest.approx((other.s_p, other.s_n, other.s_text), abs=1e-5)
+            assert one.counterpart.shape == (64, 64, 3)
+        nearest = await branches.reference(resize(stripes(1, 160, 160), 128), refs[1], deadline)
+        assert np.array_equal(nearest, resize(stripes(1, 160, 160), 128))
 
     loop.run(main())
 

@@ -11,7 +11,7 @@ from o2n.branches import PersonalBranch
 from o2n.category import VersionRef
 from o2n.customize import load_adapter, unload_adapter
 from o2n.evaluation.methods.interface import Scored
-from o2n.features import features_to_compare
+from o2n.features import counterpart_features, features_to_compare
 from o2n.foundation import load_foundation
 from o2n.fusion import Score, image_score
 from o2n.images import Picture
@@ -41,7 +41,7 @@ class OneToNormal:
         folder = tempfile.TemporaryDirectory(prefix="o2n-evaluation-")
         store = CategoryStore(folder.name)
         ref = onboard("category", references, self._profile, store, object_word).ref
-        small = [images.resize(picture, self._profile.diffusion.resolution) for picture in references]
+        small = [images.resize(picture, store.manifest(ref).resolution) for picture in references]
         return OneToNormalFitted(self._profile, store, ref, small, object_word, folder)
 
 
@@ -81,11 +81,10 @@ class OneToNormalFitted:
         branch = PersonalBranch(foundation, self.store)
         found: list[float] = []
         for start in range(0, len(pictures), BATCH):
-            part = [images.resize(one, profile.diffusion.resolution) for one in pictures[start : start + BATCH]]
+            part = [images.resize(one, manifest.resolution) for one in pictures[start : start + BATCH]]
             refs = [ref] * len(part)
-            queries, redrawn = (
-                features_to_compare(foundation, shown) for shown in (part, branch.counterparts(part, refs))
-            )
+            queries = features_to_compare(foundation, part)
+            redrawn = counterpart_features(foundation, branch.counterparts(part, refs))
             found += [image_score(local) for local in branch.distances(queries, redrawn, refs).numpy()]
         return np.array(found)
 
