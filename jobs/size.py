@@ -51,7 +51,9 @@ replica is busier than 80%, and 95 of 100 pictures are through a branch in a sec
 Where the numbers come from:
 
 - **Cores are measured**, with the `tiny` profile on 2 cores of an AMD EPYC: the CPU that each process of the service
-  took for a picture (`docs/serving.json`), onboarding (`docs/tiny.json`), and the sizes of what is stored.
+  took for a picture (`docs/serving.json`), onboarding (`docs/tiny.json`), and the sizes of what is stored. Pictures
+  were of 64 pixels a side; where references have 128 and more, `tiny` looks closer: reckon with twice the bank and its
+  search, and with five times the Encoder's cores.
 - **GPUs are predicted.** No GPU has been measured. The operations of the `paper` profile, guidance included, were
   counted on its published configuration and divided by {utilisation:.0f}% (assumed) of the {tflops:.0f} TFLOP/s that an
   H100 reaches in products of matrices. Expect to be off by a factor of two, and measure

@@ -3,6 +3,8 @@
 The bars have slack below what `jobs/evaluate_tiny.py` measures, and lie well above guessing and an untrained encoder.
 """
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -44,6 +46,14 @@ def test_defects_are_found_where_they_are(mean: dict[str, float]) -> None:
 def test_counterparts_lose_the_defect_and_keep_the_rest(mean: dict[str, float]) -> None:
     assert mean["error gone"] >= 0.2
     assert mean["SSIM outside"] >= 0.7
+
+
+def test_defects_of_a_photograph_are_found(tmp_path: Path) -> None:
+    (brick,) = (task for task in tasks.textures(0, each=12) if task.name == "brick")
+    figures = judge(brick, 0, TINY, CategoryStore(tmp_path.as_uri())).figures
+    assert figures["fused"] >= 0.9
+    assert figures["fused"] >= figures["raw patches"] + 0.02
+    assert figures["pixel AUROC"] >= 0.9
 
 
 def test_the_default_profile_is_the_embedded_one() -> None:
