@@ -44,8 +44,11 @@ def features_to_compare(foundation: Foundation, pictures: list[Picture] | Tensor
 def features_to_read(foundation: Foundation, pictures: list[Picture] | Tensor, compared: Tensor) -> Tensor:
     """F_q,l of S_text, as `patch_features`: what `features_to_compare` found in the same pictures, `compared`, where
     CLIP does both."""
-    if foundation.comparing is foundation.clip:
-        return compared
+    return compared if foundation.comparing is foundation.clip else clip_features(foundation, pictures)
+
+
+def clip_features(foundation: Foundation, pictures: list[Picture] | Tensor) -> Tensor:
+    """F_q,l of S_text from CLIP itself; as `features_to_compare`."""
     settings = foundation.profile.encoder
     return patch_features(foundation.clip, pictures, settings.levels, settings.scales_in(pictures[0].shape[-2]))
 

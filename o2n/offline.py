@@ -107,7 +107,7 @@ def score_run(run: Run, store: CategoryStore, *, workers: int = 1, gpus_per_work
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    # A worker takes one block at a time, and a killed run does again what its workers had: let that be a shard.
+    # A worker takes one block at a time, and a killed run does again what its workers had: let that be a shard at most.
     context.target_max_block_size = min(run.plan.shard * 3 * request.profile.diffusion.resolution**2, 32 << 20)
     numbers = ray.data.from_items([{"part": number} for number in range(len(parts))], override_num_blocks=len(parts))
     pictures = numbers.map_batches(

@@ -42,7 +42,7 @@ class EncoderSettings(_Settings):
         ge=1,
         le=4,
         description="how closely it looks at most: 1, as in the paper, at the picture as a whole; 2 at 2 × 2 parts as "
-        "well, each at `resolution`, where a category's pictures are large enough for that; and so on",
+        "well, each at `resolution`, where a version's pictures are kept large enough for that; and so on",
     )
 
     def scales_in(self, side: int) -> int:
@@ -148,7 +148,7 @@ class Profile(_Settings):
     def resolution(self, side: int) -> int:
         """Side of the pictures that a version keeps and scores, pixels: what the diffusion model draws, or more where
         an encoder looks closer and the references, whose smallest `side` that is, have more to show."""
-        closer = [encoder for encoder in (self.encoder, self.comparing) if encoder.scales > 1]
+        closer = [one for one in (self.encoder, self.comparing) if one.scales_in(side) > 1]
         return max([self.diffusion.resolution, *(one.scales_in(side) * one.resolution for one in closer)])
 
     @property

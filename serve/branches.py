@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from o2n.branches import NormalBranch, PersonalBranch, TextBranch, check_numbers
 from o2n.category import VersionRef
 from o2n.errors import O2NError
-from o2n.features import by_shape, counterpart_features, features_to_compare, patch_features
+from o2n.features import by_shape, clip_features, counterpart_features, features_to_compare
 from o2n.feedback import accept_normal
-from o2n.foundation import load_foundation
+from o2n.foundation import Foundation, load_foundation
 from o2n.fusion import Local
 from o2n.images import Picture
 from o2n.models import to_pictures
@@ -120,18 +120,16 @@ class Encoder(_Replica):
         return await self._read(picture)
 
     async def _encode(self, pictures: list[Picture]) -> list[Features]:
-        def encode(part: list[Picture]) -> list[Features]:
-            return list(features_to_compare(self._foundation, part).cpu().numpy())
-
-        with metrics.batch("encoder", len(pictures)):
-            return await self._run(by_shape, encode, pictures, np.shape)
+        return await self._by(features_to_compare, pictures)
 
     async def _encode_to_read(self, pictures: list[Picture]) -> list[Features]:
-        settings = self._foundation.profile.encoder
+        return await self._by(clip_features, pictures)
 
+    async def _by(
+        self, features: Callable[[Foundation, list[Picture]], torch.Tensor], pictures: list[Picture]
+    ) -> list[Features]:
         def encode(part: list[Picture]) -> list[Features]:
-            scales = settings.scales_in(len(part[0]))
-            return list(patch_features(self._foundation.clip, part, settings.levels, scales).cpu().numpy())
+            return list(features(self._foundation, part).cpu().numpy())
 
         with metrics.batch("encoder", len(pictures)):
             return await self._run(by_shape, encode, pictures, np.shape)

@@ -24,6 +24,8 @@ def test_pictures_are_kept_as_large_as_models_and_references_warrant() -> None:
     assert [TINY.resolution(side) for side in (20, 64, 127, 128, 3000)] == [64, 64, 64, 128, 128]
     assert [TINY.encoder.scales_in(side) for side in (20, 64, 127, 128, 3000)] == [1, 1, 1, 2, 2]
     assert PAPER.resolution(3000) == 512
+    large = TINY.model_copy(update={"patch_encoder": TINY.encoder.model_copy(update={"resolution": 448})})
+    assert [large.resolution(side) for side in (100, 500, 900)] == [64, 128, 896]
     close = PAPER.model_copy(update={"patch_encoder": PAPER.encoder.model_copy(update={"scales": 4})})
     assert [close.resolution(side) for side in (300, 600, 3000)] == [512, 512, 960]
 
