@@ -22,6 +22,7 @@ from o2n.foundation import Foundation
 from o2n.images import Picture
 from o2n.loaded import Loaded
 from o2n.models import DiffusionModel
+from o2n.normals import Scale, scales_of
 from o2n.personalize import noise_for, personalize
 from o2n.prompts import personal_prompts
 from o2n.store import CategoryStore
@@ -112,7 +113,7 @@ class NormalBranch:
         Returns: float32 (B, L, G), on the CPU; in a calibrated profile on the scale of the version's good pictures.
         """
         distances = torch.empty(features.shape[:3])
-        scales = {}
+        scales: dict[VersionRef, Scale] = {}
         for ref in dict.fromkeys(refs):
             bank, scales[ref] = self.loaded.get(ref)
             rows = [row for row, other in enumerate(refs) if other == ref]
@@ -125,7 +126,7 @@ class NormalBranch:
         features = torch.ones(1, 1, 1, 4) / 2
         check_numbers("memory bank", MemoryBank(features).distance(features))
 
-    def _load(self, ref: VersionRef) -> tuple[MemoryBank, Tensor]:
+    def _load(self, ref: VersionRef) -> tuple[MemoryBank, Scale]:
         manifest = checked_manifest(self._store, ref, self._foundation)
         kept = _tensor(self._store, manifest, "kept") if "kept" in manifest.blobs else None
         features, weight = _tensor(self._store, manifest, "features"), self._foundation.profile.place_weight
@@ -138,7 +139,7 @@ class TextBranch:
     def __init__(self, foundation: Foundation, store: CategoryStore, budget: int = TEXT_BYTES) -> None:
         """Args: budget: of bytes for text features."""
         self._foundation, self._store = foundation, store
-        self.loaded = Loaded(self._load, lambda text: sum(tensor.nbytes for tensor in text), budget)
+        self.loaded = Loaded(self._load, lambda text: text[0].nbytes, budget)
 
     def probabilities(self, features: Tensor, refs: list[VersionRef]) -> Tensor:
         """Args: features: float32 (B, S·L, G, D) at S scales; refs: each one's version.
@@ -155,7 +156,7 @@ class TextBranch:
         patch = torch.ones(1, len(levels), 1, clip.model.visual.transformer.width, device=clip.mean.device)
         check_numbers("text branch", map_to_text(clip, patch))
 
-    def _load(self, ref: VersionRef) -> tuple[Tensor, Tensor]:
+    def _load(self, ref: VersionRef) -> tuple[Tensor, Scale]:
         manifest = checked_manifest(self._store, ref, self._foundation)
         return _tensor(self._store, manifest, "text_features"), _scale(self._store, manifest, row=2)
 
@@ -179,9 +180,9 @@ def checked_manifest(store: CategoryStore, ref: VersionRef, foundation: Foundati
     return manifest
 
 
-def pack(tensor: Tensor) -> bytes:
-    """A blob that holds one tensor, as safetensors."""
-    return safetensors.torch.save({"tensor": tensor.cpu().contiguous()})
+def pack(tensor: Tensor, **more: Tensor) -> bytes:
+    """A blob that holds a tensor, and others by their names, as safetensors."""
+    return safetensors.torch.save({name: one.cpu().contiguous() for name, one in {"tensor": tensor, **more}.items()})
 
 
 def unpack(data: bytes, what: str) -> Tensor:
@@ -190,8 +191,20 @@ def unpack(data: bytes, what: str) -> Tensor:
     Raises:
         IntegrityError: `data` is not such a blob.
     """
+    return _unpack(data, what)["tensor"]
+
+
+def unpack_scales(data: bytes, what: str) -> list[Scale]:
+    """The scales of S_P, S_N and S_text in a version's blob of them; as `unpack`."""
+    tensors = _unpack(data, what)
+    return scales_of(tensors["tensor"], tensors.get("usual"))
+
+
+def _unpack(data: bytes, what: str) -> dict[str, Tensor]:
     try:
-        return safetensors.torch.load(data)["tensor"]
+        tensors = safetensors.torch.load(data)
+        tensors["tensor"]
+        return tensors
     except Exception as error:  # safetensors raises its own kind, and struct and json errors
         raise IntegrityError(f"{what}: its bytes are not a tensor ({error}): onboard again") from error
 
@@ -201,15 +214,15 @@ def _tensor(store: CategoryStore, manifest: Manifest, blob: BlobName) -> Tensor:
     return unpack(store.get_blob(manifest.blobs[blob]), what)
 
 
-def _scale(store: CategoryStore, manifest: Manifest, row: int) -> Tensor:
-    """Mean and deviation of one branch's values over the version's own good pictures (`scales.py`)."""
-    return _tensor(store, manifest, "scales")[row].clone()
+def _scale(store: CategoryStore, manifest: Manifest, row: int) -> Scale:
+    """Of one branch."""
+    what = f"{manifest.category} version {manifest.version}, scales"
+    return unpack_scales(store.get_blob(manifest.blobs["scales"]), what)[row]
 
 
-def _scaled(local: Tensor, scales: list[Tensor]) -> Tensor:
-    """Args: local: float32 (B, L, G); scales: each one's. Returns: (local - mean) / deviation."""
-    mean, deviation = torch.stack(scales).unbind(dim=1)
-    return (local - mean[:, None, None]) / deviation[:, None, None]
+def _scaled(local: Tensor, scales: list[Scale]) -> Tensor:
+    """Args: local: float32 (B, L, G); scales: each one's."""
+    return torch.stack([scale.of(one) for one, scale in zip(local, scales, strict=True)])
 
 
 def check_numbers(what: str, computed: Tensor) -> None:
@@ -225,11 +238,11 @@ class _Adapter:
     digest: str
     weights: dict[str, Tensor]
     text: Tensor
-    scale: Tensor
+    scale: Scale
 
     @property
     def nbytes(self) -> int:
-        return sum(tensor.nbytes for tensor in (*self.weights.values(), self.text, self.scale))
+        return sum(tensor.nbytes for tensor in (*self.weights.values(), self.text, *self.scale))
 
 
 class _Slots:

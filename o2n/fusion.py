@@ -23,7 +23,8 @@ class Score:
 
     score, s_p, s_n, s_text: eq. (7), (4), (5), (6); higher is more anomalous. In a calibrated profile the branches are
     in deviations of the category's own good pictures, 0 being their mean.
-    anomaly_map: float32 (g, g), the branches' maps fused like the scores, one value per patch.
+    anomaly_map: float32 (g, g), the branches' maps fused like the scores, one value per patch; in a calibrated profile
+    how far each stands out of the picture, their mean being 0.
     counterpart: uint8 (R, R, 3), what the picture should have looked like.
     """
 
@@ -78,6 +79,8 @@ def fuse_maps(
     side = math.isqrt(personal.shape[-1])
     p, n, t = (_on_grid(local.mean(axis=0), side) for local in (personal, normal, text))
     fused = fuse_with(profile, p, n, t)
+    if profile.fusion == "calibrated":  # every patch has seen the whole picture: a defect somewhere raises all of them
+        fused = fused - fused.mean()
     return Score(
         ref=ref,
         score=fuse_with(profile, s_p, s_n, s_text),

@@ -2,6 +2,7 @@
 calibrations and the warning of an odd reference are made of."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,6 +32,29 @@ BATCH = 16
 ODD_RATIO = 2.0
 # Distances below it are rounding: see `scales.LEAST_DEVIATION`.
 LEAST_DISTANCE = 1e-4
+
+
+class Scale(NamedTuple):
+    """What a branch says of a version's good pictures (`scales.py`).
+
+    mean: float32 (), or (L, G) where it is known for every place. deviation: float32 ().
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def of(self, local: Tensor) -> Tensor:
+        """A branch's values float32 (…, L, G) in deviations of those: what a calibrated profile fuses."""
+        return (local - self.mean) / self.deviation
+
+
+def scales_of(rows: Tensor, usual: Tensor | None) -> list[Scale]:
+    """The scales of S_P, S_N and S_text.
+
+    Args: as `scales.branch_scales` finds them: rows: float32 (3, 2); usual: float32 (2, L, G), of S_P and S_N.
+    """
+    places = [0.0] * 3 if usual is None else [*usual, 0.0]
+    return [Scale(mean + place, deviation) for (mean, deviation), place in zip(rows, places, strict=True)]
 
 
 def encode(foundation: Foundation, pictures: list[Picture]) -> Tensor:
@@ -116,14 +140,10 @@ def image_scores(local: Tensor) -> Tensor:
     return local.amax(dim=-1).mean(dim=-1)
 
 
-def scaled_scores(local: Tensor, scale: Tensor) -> list[float]:
+def scaled_scores(local: Tensor, scale: Scale) -> list[float]:
     """A branch's scores on the version's scale, by the very steps that a query's are made in: a picture that comes
-    again must not score a last digit above its own calibration.
-
-    Args: local: float32 (B, L, G); scale: float32 (2,), mean and deviation.
-    """
-    mean, deviation = scale
-    return [image_score(one) for one in ((local - mean) / deviation).numpy()]
+    again must not score a last digit above its own calibration. Args: local: float32 (B, L, G)."""
+    return [image_score(one) for one in scale.of(local).numpy()]
 
 
 def odd_reference(distances: Tensor) -> tuple[int, float] | None:
@@ -147,13 +167,12 @@ def calibrate(
     features: Tensor,
     distances: Tensor,
     text: Tensor,
-    scales: Tensor,
+    scales: Sequence[Scale],
     object_word: str,
 ) -> Calibration:
     """The references and the extra normal pictures with the very scores that a query gets, on the version's scales.
 
-    Args: as `branch_values`, of the references and then of the extras; scales: float32 (3, 2), mean and deviation of
-    each branch.
+    Args: as `branch_values`, of the references and then of the extras; scales: of S_P, S_N and S_text.
     """
     pictures = references + extras
     shape = foundation.diffusion.latent_shape

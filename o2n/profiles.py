@@ -189,7 +189,7 @@ TINY = Profile(
     prompts=3,
     place_weight=3.0,
     alpha=2.0,
-    beta=0.5,
+    beta=0.25,
     fusion="calibrated",
 )
 

@@ -2,6 +2,7 @@
 
 The paper adds the branches as they are (eq. 7). Where one of them strays more among good pictures than another says of
 bad ones, the sum is ruled by the worse; in deviations of the good pictures, each counts by what it can tell apart.
+The same holds of places: an edge that no counterpart meets exactly looks odd on every good picture, and is not.
 """
 
 from collections.abc import Sequence
@@ -31,8 +32,9 @@ def branch_scales(
     kept: Tensor | None,
     text: Tensor,
     object_word: str,
-) -> Tensor:
-    """Mean and deviation of S_P, S_N and S_text over the references and their moved views.
+) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of S_P, S_N and S_text over the references and their moved views, and what S_P and S_N usually
+    say at each place beside that. S_text reads alike everywhere.
 
     S_N leaves one out: a view is compared with the bank without anything that was made of its own reference.
 
@@ -42,12 +44,33 @@ def branch_scales(
         features, origins, kept: the bank, which begins with the views; as for `leave_one_out`.
         text: float32 (2, E), the category's text features.
 
-    Returns: float32 (3, 2), a row of mean and deviation for each of S_P, S_N, S_text.
+    Returns: float32 (3, 2), a row of mean and deviation for each of S_P, S_N, S_text; float32 (2, L, G), `usual_at` of
+        S_P and S_N, which is taken off before these.
     """
     profile, count = foundation.profile, len(views)
     noise = seeded_noise(profile.seed + 4, (count, *foundation.diffusion.latent_shape))
     distances = leave_one_out(features, origins, count, kept, profile.place_weight)
     values = branch_values(foundation, adapter, views, noise, features[:count], distances, text, object_word)
-    scores = torch.stack([image_scores(local) for local in values], dim=1)
-    mean = scores.mean(dim=0)
-    return torch.stack([mean, (scores.std(dim=0) + LEAST_SPREAD * mean).clamp_min(LEAST_DEVIATION)], dim=1)
+    references = len(set(origins[:count]))
+    usual = torch.stack([usual_at(local, references) for local in values[:2]])
+    rows = []
+    for local, place in zip(values, [*usual, 0.0], strict=True):
+        scores = image_scores(local - place)
+        spread = scores.std() + LEAST_SPREAD * image_scores(local).mean()
+        rows.append(torch.stack([scores.mean(), spread.clamp_min(LEAST_DEVIATION)]))
+    return torch.stack(rows), usual
+
+
+def usual_at(local: Tensor, references: int) -> Tensor:
+    """What a branch says at each place of a good picture, less its mean over all places.
+
+    Drawn towards 0 as far as so few references cannot tell it from chance (James and Stein, 1961, positive part): on a
+    texture, of which every picture shows another piece, nothing is left of it.
+
+    Args: local: float32 (N, L, G) of N views of that many references. Returns: float32 (L, G), at each level of mean 0.
+    """
+    at_place = local.mean(dim=0)
+    usual = at_place - at_place.mean(dim=-1, keepdim=True)
+    chance = local.var(dim=0).mean(dim=-1, keepdim=True) / references
+    found = usual.var(dim=-1, keepdim=True)
+    return usual * (1 - chance / found.clamp_min(1e-20)).clamp(0, 1)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from o2n import images
 from o2n.bank import MemoryBank, coreset
-from o2n.branches import NormalBranch, unpack
+from o2n.branches import NormalBranch, unpack_scales
 from o2n.feedback import accept_normal
 from o2n.foundation import load_foundation
 from o2n.normals import encode
@@ -163,9 +163,10 @@ def test_a_category_with_a_budget(tmp_path: Path) -> None:
     features = encode(scorer.foundation, [picture])[0].numpy()
     ref = accept_normal(store, scorer.foundation, done.ref, picture, features, before.s_p, before.s_text, "ada")
     (after,) = scorer.score([picture], [ref])
-    mean, deviation = unpack(store.get_blob(store.manifest(ref).blobs["scales"]), "scales")[1].tolist()
-    assert after.s_n * deviation + mean == pytest.approx(0, abs=1e-4)
-    assert before.s_n * deviation + mean > 1e-2
+    _, scale, _ = unpack_scales(store.get_blob(store.manifest(ref).blobs["scales"]), "scales")
+    nothing = scale.of(torch.zeros(features.shape[:2])).amax(-1).mean().item()
+    assert after.s_n * scale.deviation == pytest.approx(nothing * scale.deviation, abs=1e-4)
+    assert before.s_n > after.s_n + 1e-2 / float(scale.deviation)
     branch.loaded.get(ref)
     patches = np.prod(features.shape[:2]) * (features.shape[2] + 4) * 4  # where they are, too
     assert NormalBranch(load_foundation(profile), store).loaded.get(ref)[0].nbytes <= budget + patches

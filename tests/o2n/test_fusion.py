@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from o2n.category import VersionRef
 from o2n.fusion import ablations, fuse, fuse_maps, image_score, upsample
-from o2n.profiles import BRANCHES, TINY
+from o2n.profiles import BRANCHES, PAPER, TINY
 
 REF = VersionRef("bolts", "0" * 16)
 
@@ -23,11 +23,22 @@ def test_the_image_score_is_the_mean_over_levels_of_the_maximum_over_the_grid() 
 
 def test_scores_and_maps_fuse_the_same_way() -> None:
     counterpart = np.zeros((64, 64, 3), np.uint8)
-    score = fuse_maps(REF, counterpart, local(1), local(2), local(3), TINY)
-    assert score.score == pytest.approx(score.s_p + TINY.alpha * score.s_n + TINY.beta * score.s_text)
-    expected = local(1).mean(0) + TINY.alpha * local(2).mean(0) + TINY.beta * local(3).mean(0)
+    score = fuse_maps(REF, counterpart, local(1), local(2), local(3), PAPER)
+    assert score.score == pytest.approx(score.s_p + PAPER.alpha * score.s_n + PAPER.beta * score.s_text)
+    expected = local(1).mean(0) + PAPER.alpha * local(2).mean(0) + PAPER.beta * local(3).mean(0)
     np.testing.assert_allclose(score.anomaly_map.ravel(), expected, rtol=1e-6)
     assert score.anomaly_map.shape == (4, 4)
+
+
+def test_a_calibrated_map_says_what_stands_out_of_the_picture() -> None:
+    counterpart, maps = np.zeros((64, 64, 3), np.uint8), (local(1), local(2), local(3))
+    profile = PAPER.model_copy(update={"fusion": "calibrated"})
+    plain, calibrated = (fuse_maps(REF, counterpart, *maps, one) for one in (PAPER, profile))
+    everywhere = fuse_maps(REF, counterpart, *(one + 7 for one in maps), profile)
+    assert calibrated.score == plain.score
+    np.testing.assert_allclose(calibrated.anomaly_map, plain.anomaly_map - plain.anomaly_map.mean(), atol=1e-6)
+    np.testing.assert_allclose(everywhere.anomaly_map, calibrated.anomaly_map, atol=1e-5)
+    assert everywhere.score > calibrated.score
 
 
 def test_weights_of_nought_leave_s_p() -> None:
@@ -50,12 +61,12 @@ def test_the_rows_of_table_4_leave_branches_out(
 
 @given(kept=st.sets(st.sampled_from(BRANCHES), min_size=1), seed=st.integers(0, 99))
 def test_a_branch_that_does_not_count_is_computed_and_told(kept: set[str], seed: int) -> None:
-    profile = TINY.model_copy(update={"branches": tuple(kept)})
+    profile = PAPER.model_copy(update={"branches": tuple(kept)})
     maps = [local(seed + row) for row in range(3)]
     score = fuse_maps(REF, np.zeros((4, 4, 3), np.uint8), *maps, profile)
     values = np.array([score.s_p, score.s_n, score.s_text])
     assert values == pytest.approx([image_score(one) for one in maps])
-    weights = np.array([1, TINY.alpha, TINY.beta]) * [name in kept for name in BRANCHES]
+    weights = np.array([1, PAPER.alpha, PAPER.beta]) * [name in kept for name in BRANCHES]
     assert score.score == pytest.approx(values @ weights, rel=1e-6)
     np.testing.assert_allclose(
         score.anomaly_map.ravel(), np.tensordot(weights, [one.mean(0) for one in maps], 1), rtol=1e-5

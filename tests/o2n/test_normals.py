@@ -8,7 +8,7 @@ import torch
 
 from o2n import images
 from o2n.bank import MemoryBank
-from o2n.branches import unpack
+from o2n.branches import unpack, unpack_scales
 from o2n.foundation import pick_device
 from o2n.fusion import fuse
 from o2n.normals import leave_one_out
@@ -55,12 +55,13 @@ def test_a_calibration_is_of_the_scores_that_queries_get(profile: Profile, tmp_p
             assert picture.score == pytest.approx(score.score, abs=4 * tolerance, rel=0)
         assert picture.score == fuse(picture.s_p, picture.s_n, picture.s_text, profile.alpha, profile.beta)
 
-    origins, (mean, spread) = bank_origins(3, profile), blobs["scales"][1].tolist()
+    origins = bank_origins(3, profile)
+    _, scale, _ = unpack_scales(store.get_blob(manifest.blobs["scales"]), "scales")
     for row in range(3):
         others = [other for other, origin in enumerate(origins) if origin != row]
         bank = MemoryBank(blobs["features"][others], place_weight=profile.place_weight)
-        plain = bank.distance(blobs["features"][row : row + 1]).amax(-1).mean().item()
-        assert found.pictures[row].s_n == pytest.approx((plain - mean) / spread, abs=1e-5 / spread)
+        distance = scale.of(bank.distance(blobs["features"][row : row + 1]))
+        assert found.pictures[row].s_n == pytest.approx(distance.amax(-1).mean().item(), abs=1e-5 / deviation[1])
 
 
 def test_more_normal_pictures_change_nothing_but_the_calibration(tmp_path: Path) -> None:

@@ -5,14 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
 
 from o2n.bank import MemoryBank
-from o2n.branches import unpack
-from o2n.foundation import pick_device
+from o2n.branches import NormalBranch, PersonalBranch, TextBranch, pack, unpack, unpack_scales
+from o2n.features import counterpart_features, features_to_compare
+from o2n.foundation import load_foundation, pick_device
 from o2n.onboard import onboard
 from o2n.pool import bank_origins
 from o2n.profiles import Profile
-from o2n.scales import LEAST_SPREAD, UNSCALED
+from o2n.scales import LEAST_SPREAD, UNSCALED, usual_at
 from o2n.store import CategoryStore
 from o2n.triplet import TripletScorer
 from tests.helpers import QUICK, checks
@@ -23,7 +27,7 @@ REFERENCES = [checks(0), checks(1), checks(2)]
 QUERIES = [checks(7), np.roll(checks(8), 3, axis=0), 255 - checks(9)]
 
 
-def stored(profile: Profile, folder: Path) -> tuple[CategoryStore, dict[str, torch.Tensor], np.ndarray]:
+def stored(profile: Profile, folder: Path) -> tuple[CategoryStore, dict[str, Tensor], np.ndarray]:
     """A store with one category, its blobs, and the queries' (score, S_P, S_N, S_text)."""
     store = CategoryStore(folder.as_uri())
     ref = onboard("board", REFERENCES, profile, store).ref
@@ -32,29 +36,83 @@ def stored(profile: Profile, folder: Path) -> tuple[CategoryStore, dict[str, tor
     return store, blobs, np.array([(s.score, s.s_p, s.s_n, s.s_text) for s in scores])
 
 
+def local_values(profile: Profile, store: CategoryStore) -> tuple[Tensor, Tensor, Tensor]:
+    """What the branches say of every patch of the queries, each float32 (3, L, G)."""
+    foundation, refs = load_foundation(profile), [store.current("board")] * len(QUERIES)
+    personal = PersonalBranch(foundation, store)
+    features = features_to_compare(foundation, QUERIES)
+    redrawn = counterpart_features(foundation, personal.counterparts(QUERIES, refs))
+    return (
+        personal.distances(features, redrawn, refs),
+        NormalBranch(foundation, store).distances(features, refs),
+        TextBranch(foundation, store).probabilities(features, refs),
+    )
+
+
 def test_a_calibrated_branch_is_the_plain_one_in_deviations(tmp_path: Path) -> None:
-    _, blobs, plain = stored(SUM, tmp_path / "sum")
+    plain, blobs, sums = stored(SUM, tmp_path / "sum")
     assert torch.equal(blobs["scales"], UNSCALED)
-    _, blobs, calibrated = stored(CALIBRATED, tmp_path / "calibrated")
-    mean, deviation = blobs["scales"].numpy().T
-    np.testing.assert_allclose(calibrated[:, 1:] * deviation + mean, plain[:, 1:], atol=1e-4)
-    for table in (plain, calibrated):
+    calibrated, _, scores = stored(CALIBRATED, tmp_path / "calibrated")
+    blob = calibrated.manifest(calibrated.current("board")).blobs["scales"]
+    scales = unpack_scales(calibrated.get_blob(blob), "scales")
+    assert [scale.mean.ndim for scale in scales] == [2, 2, 0]
+    for scale, own, in_deviations in zip(
+        scales, local_values(SUM, plain), local_values(CALIBRATED, calibrated), strict=True
+    ):
+        torch.testing.assert_close(in_deviations * scale.deviation + scale.mean, own, atol=1e-4, rtol=0)
+    for table in (sums, scores):
         np.testing.assert_allclose(table[:, 0], table[:, 1:] @ [1, QUICK.alpha, QUICK.beta], rtol=1e-5)
 
 
+def test_scales_of_before_places_were_told_apart_are_read() -> None:
+    rows = torch.tensor([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]])
+    scales = unpack_scales(pack(rows), "scales")
+    local = torch.rand(2, 3, 16)
+    for (mean, deviation), scale in zip(rows, scales, strict=True):
+        assert torch.equal(scale.of(local), (local - mean) / deviation)
+
+
 def test_the_scale_of_s_n_leaves_a_references_own_pictures_out(tmp_path: Path) -> None:
-    _, blobs, _ = stored(CALIBRATED, tmp_path)
+    store, blobs, _ = stored(CALIBRATED, tmp_path)
     features, origins = blobs["features"], bank_origins(len(REFERENCES), CALIBRATED)
     assert len(features) == len(origins)
     views = len(REFERENCES) * (1 + CALIBRATED.pool.warps)
-    scores = []
+    found = []
     for row in range(views):
         others = [other for other, origin in enumerate(origins) if origin != origins[row]]
         bank = MemoryBank(features[others], place_weight=CALIBRATED.place_weight)
-        scores.append(bank.distance(features[row : row + 1]).amax(-1).mean().item())
-    mean, deviation = blobs["scales"][1].tolist()
+        found.append(bank.distance(features[row : row + 1])[0])
+    local, (mean, deviation) = torch.stack(found), blobs["scales"][1].tolist()
+    usual = usual_at(local, len(REFERENCES))
+    scores = (local - usual).amax(-1).mean(-1).numpy()
     assert mean == pytest.approx(np.mean(scores), rel=1e-4)
-    assert deviation == pytest.approx(np.std(scores, ddof=1) + LEAST_SPREAD * np.mean(scores), rel=1e-4)
+    whole = local.amax(-1).mean().item()
+    assert deviation == pytest.approx(np.std(scores, ddof=1) + LEAST_SPREAD * whole, rel=1e-4)
+    blob = store.manifest(store.current("board")).blobs["scales"]
+    torch.testing.assert_close(
+        unpack_scales(store.get_blob(blob), "scales")[1].mean, mean + usual, rtol=1e-4, atol=1e-5
+    )
+
+
+@given(seed=st.integers(0, 999), shift=st.floats(-3, 3, width=32))
+def test_what_a_branch_says_everywhere_is_not_of_a_place(seed: int, shift: float) -> None:
+    local = torch.rand(6, 2, 25, generator=torch.Generator().manual_seed(seed))
+    usual = usual_at(local, 3)
+    torch.testing.assert_close(usual.mean(dim=-1), torch.zeros(2), atol=1e-6, rtol=0)
+    torch.testing.assert_close(usual_at(local + shift, 3), usual, atol=1e-4, rtol=0)
+    order = torch.randperm(25, generator=torch.Generator().manual_seed(seed))
+    torch.testing.assert_close(usual_at(local[..., order], 3), usual[..., order], atol=1e-6, rtol=0)
+
+
+@given(st.integers(0, 999))
+def test_what_every_good_picture_has_at_a_place_is_usual_there_and_chance_is_not(seed: int) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    edge, noise = torch.rand(1, 2, 256, generator=rng), torch.randn(4, 2, 256, generator=rng)
+    torch.testing.assert_close(
+        usual_at(edge + 0.01 * noise, 4), edge[0] - edge[0].mean(-1, keepdim=True), atol=0.05, rtol=0
+    )
+    assert usual_at(noise, 4).square().mean() < 0.5 * noise.mean(0).square().mean()
+    assert usual_at(torch.full((4, 2, 256), 0.3), 4).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("change", [{}, {"t": 0.0}])

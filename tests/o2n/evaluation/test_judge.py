@@ -18,11 +18,12 @@ def task() -> tasks.Task:
     return tasks.families("validation", 0, each=6)[0]
 
 
-def test_a_profile_that_sums_is_the_plain_sum(task: tasks.Task, tmp_path: Path) -> None:
-    weights = {"alpha": PAPER.alpha, "beta": PAPER.beta}
-    found = judge(task, 1, QUICK.model_copy(update={"fusion": "sum", **weights}), CategoryStore(tmp_path.as_uri()))
+def test_the_plain_sum_is_what_a_profile_that_sums_finds(task: tasks.Task, tmp_path: Path) -> None:
+    store, plain = CategoryStore(tmp_path.as_uri()), {"fusion": "sum", "alpha": PAPER.alpha, "beta": PAPER.beta}
+    found = judge(task, 1, QUICK.model_copy(update=plain), store)
     assert (found.group, found.name, found.draw, found.seed) == (task.group, task.name, 1, 0)
-    assert found.figures["fused"] == found.figures["plain sum"]
+    calibrated = judge(task, 1, QUICK.model_copy(update={"fusion": "calibrated"}), store)
+    assert found.figures["fused"] == found.figures["plain sum"] == calibrated.figures["plain sum"]
 
 
 def test_every_figure_is_there_and_a_fraction(task: tasks.Task, tmp_path: Path) -> None:
