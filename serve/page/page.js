@@ -392,14 +392,15 @@ function showVerdict(row, decision) {
 }
 
 function showFigures(row) {
-  const { threshold } = row.answer;
+  const { score, threshold } = row.answer;
   for (const id of ["query", "swipe-query"]) source($(id), row.picture);
   source($("counterpart"), row.counterpart);
   source($("reference"), row.reference);
   if (row.map !== $("heat").map) {
     const values = row.map.flat();
     // A picture is as hot as the threshold is far: the hottest patch of a normal one stays below the top of the scale.
-    drawHeatMap($("heat"), row.map, Math.min(...values), Math.max(...values, threshold));
+    const top = Math.max(...values) + Math.max(0, threshold - score);
+    drawHeatMap($("heat"), row.map, Math.min(...values), top);
     $("heat").map = row.map;
   }
 }
