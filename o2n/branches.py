@@ -96,7 +96,7 @@ class PersonalBranch:
         blob = manifest.blobs["adapter"]
         weights = self._slots.fitting(self._store.get_blob(blob), blob.sha256)
         text = model.embed(personal_prompts(manifest.object_word, profile.prompts))
-        return _Adapter(blob.sha256, weights, text, _scale(self._store, manifest, row=0))
+        return _Adapter(blob.sha256, weights, text, scale_in(self._store, manifest, row=0))
 
 
 class NormalBranch:
@@ -130,7 +130,7 @@ class NormalBranch:
         manifest = checked_manifest(self._store, ref, self._foundation)
         kept = _tensor(self._store, manifest, "kept") if "kept" in manifest.blobs else None
         features, weight = _tensor(self._store, manifest, "features"), self._foundation.profile.place_weight
-        return MemoryBank(features, kept, weight), _scale(self._store, manifest, row=1)
+        return MemoryBank(features, kept, weight), scale_in(self._store, manifest, row=1)
 
 
 class TextBranch:
@@ -158,7 +158,7 @@ class TextBranch:
 
     def _load(self, ref: VersionRef) -> tuple[Tensor, Scale]:
         manifest = checked_manifest(self._store, ref, self._foundation)
-        return _tensor(self._store, manifest, "text_features"), _scale(self._store, manifest, row=2)
+        return _tensor(self._store, manifest, "text_features"), scale_in(self._store, manifest, row=2)
 
 
 def checked_manifest(store: CategoryStore, ref: VersionRef, foundation: Foundation) -> Manifest:
@@ -214,8 +214,8 @@ def _tensor(store: CategoryStore, manifest: Manifest, blob: BlobName) -> Tensor:
     return unpack(store.get_blob(manifest.blobs[blob]), what)
 
 
-def _scale(store: CategoryStore, manifest: Manifest, row: int) -> Scale:
-    """Of one branch."""
+def scale_in(store: CategoryStore, manifest: Manifest, row: int) -> Scale:
+    """The version's scale of S_P, S_N or S_text: row 0, 1 or 2; raises as `unpack`."""
     what = f"{manifest.category} version {manifest.version}, scales"
     return unpack_scales(store.get_blob(manifest.blobs["scales"]), what)[row]
 

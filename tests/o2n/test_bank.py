@@ -12,7 +12,7 @@ from torch import Tensor
 
 from o2n import images
 from o2n.bank import MemoryBank, coreset
-from o2n.branches import NormalBranch, unpack_scales
+from o2n.branches import NormalBranch, scale_in
 from o2n.feedback import accept_normal
 from o2n.foundation import load_foundation
 from o2n.normals import encode
@@ -163,7 +163,7 @@ def test_a_category_with_a_budget(tmp_path: Path) -> None:
     features = encode(scorer.foundation, [picture])[0].numpy()
     ref = accept_normal(store, scorer.foundation, done.ref, picture, features, before.s_p, before.s_text, "ada")
     (after,) = scorer.score([picture], [ref])
-    _, scale, _ = unpack_scales(store.get_blob(store.manifest(ref).blobs["scales"]), "scales")
+    scale = scale_in(store, store.manifest(ref), row=1)
     nothing = scale.of(torch.zeros(features.shape[:2])).amax(-1).mean().item()
     deviation = float(scale.deviation)
     assert after.s_n == pytest.approx(nothing, abs=1e-4 / deviation)

@@ -11,7 +11,7 @@ import torch
 
 from o2n import images
 from o2n.bank import MemoryBank
-from o2n.branches import unpack, unpack_scales
+from o2n.branches import scale_in, unpack
 from o2n.category import VersionRef
 from o2n.errors import ConflictError, FoundationError, NotFoundError, RequestError
 from o2n.feedback import accept_normal, keep_anomalous
@@ -106,7 +106,7 @@ def test_every_calibration_score_is_what_onboarding_with_that_bank_would_have_ma
         *["feedback"] * 3,
     ]
     places = {0: 0, 1: 1, 3: 4, 6: 2, 7: 3, 8: 5}  # of calibration pictures in the references
-    _, scale, _ = unpack_scales(store.get_blob(store.manifest(ref).blobs["scales"]), "scales")
+    scale = scale_in(store, store.manifest(ref), row=1)
     for row, picture in enumerate(calibration.pictures):
         others = [index for index, origin in enumerate(origins) if row not in places or origin != places[row]]
         beside = MemoryBank(bank[others], place_weight=CALIBRATED.place_weight)

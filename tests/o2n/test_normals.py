@@ -8,7 +8,7 @@ import torch
 
 from o2n import images
 from o2n.bank import MemoryBank
-from o2n.branches import unpack, unpack_scales
+from o2n.branches import scale_in, unpack
 from o2n.foundation import pick_device
 from o2n.fusion import fuse
 from o2n.normals import leave_one_out
@@ -56,7 +56,7 @@ def test_a_calibration_is_of_the_scores_that_queries_get(profile: Profile, tmp_p
         assert picture.score == fuse(picture.s_p, picture.s_n, picture.s_text, profile.alpha, profile.beta)
 
     origins = bank_origins(3, profile)
-    _, scale, _ = unpack_scales(store.get_blob(manifest.blobs["scales"]), "scales")
+    scale = scale_in(store, manifest, row=1)
     for row in range(3):
         others = [other for other, origin in enumerate(origins) if origin != row]
         bank = MemoryBank(blobs["features"][others], place_weight=profile.place_weight)
