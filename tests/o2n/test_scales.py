@@ -13,6 +13,7 @@ from o2n.bank import MemoryBank
 from o2n.branches import NormalBranch, PersonalBranch, TextBranch, pack, unpack, unpack_scales
 from o2n.features import counterpart_features, features_to_compare
 from o2n.foundation import load_foundation, pick_device
+from o2n.images import Picture
 from o2n.onboard import onboard
 from o2n.pool import bank_origins
 from o2n.profiles import Profile
@@ -23,7 +24,16 @@ from tests.helpers import QUICK, checks
 
 SUM: Profile = QUICK.model_copy(update={"fusion": "sum"})
 CALIBRATED: Profile = QUICK.model_copy(update={"fusion": "calibrated"})
-REFERENCES = [checks(0), checks(1), checks(2)]
+
+
+def part(seed: int) -> Picture:
+    """A good part that always lies in the same place: a disc on a plain ground, with noise."""
+    y, x = np.mgrid[:64, :64] - 32
+    disc = np.where(x**2 + y**2 < 20**2, 190.0, 60.0)[..., None]
+    return np.clip(disc + np.random.default_rng(seed).normal(0, 6, (64, 64, 3)), 0, 255).astype(np.uint8)
+
+
+REFERENCES = [part(0), part(1), part(2)]
 QUERIES = [checks(7), np.roll(checks(8), 3, axis=0), 255 - checks(9)]
 
 
@@ -56,6 +66,7 @@ def test_a_calibrated_branch_is_the_plain_one_in_deviations(tmp_path: Path) -> N
     blob = calibrated.manifest(calibrated.current("board")).blobs["scales"]
     scales = unpack_scales(calibrated.get_blob(blob), "scales")
     assert [scale.mean.ndim for scale in scales] == [2, 2, 0]
+    assert all(scale.mean.std() > 0.05 * scale.deviation for scale in scales[:2])  # or no place is told from another
     for scale, own, in_deviations in zip(
         scales, local_values(SUM, plain), local_values(CALIBRATED, calibrated), strict=True
     ):
