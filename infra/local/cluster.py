@@ -5,6 +5,7 @@ these; `ray stop` would stop every cluster on the machine.
 """
 
 import os
+import random
 import secrets
 import shutil
 import socket
@@ -23,6 +24,8 @@ import psutil
 from serve import CLUSTER_ENVIRONMENT
 
 START_SECONDS = 90.0
+# Between those of Ray's workers (10002-19999) and Linux's ephemeral ones (from 32768).
+PORTS = (20000, 32768)
 
 _MARK = "O2N_LOCAL_CLUSTER"
 
@@ -61,8 +64,14 @@ class Cluster:
         )
 
     def takes_jobs(self) -> bool:
-        """Whether the job server answers; httpx.HTTPError if nobody does."""
-        return self._get("/api/jobs/").status_code == 200
+        """Whether the job server answers and the head's agent, which starts the jobs, listens.
+
+        Raises:
+            httpx.HTTPError: nobody answers.
+        """
+        # An agent that could not listen writes -1 and lives on; Ray then refuses every job.
+        ports = (self.logs / "session_latest").glob("dashboard_agent_listen_port_*")
+        return self._get("/api/jobs/").status_code == 200 and any(int(port.read_text() or -1) > 0 for port in ports)
 
     def nodes(self) -> dict[str, str]:
         """The nodes that are alive: their ids by their names; httpx.HTTPError if nobody answers."""
@@ -90,7 +99,7 @@ class Cluster:
             "--node-ip-address=127.0.0.1",
             f"--node-name={name}",
             f"--num-cpus={cpus}",
-            f"--dashboard-agent-listen-port={free_port()}",
+            "--dashboard-agent-listen-port=0",
             f"--object-store-memory={256 << 20}",
             "--disable-usage-stats",
         ]
@@ -164,7 +173,7 @@ def local_cluster(*, cpus: int, store: str, object_store_bytes: int = 512 << 20)
         "--node-ip-address=127.0.0.1",
         f"--port={port}",
         f"--dashboard-port={dashboard_port}",
-        f"--dashboard-agent-listen-port={free_port()}",
+        "--dashboard-agent-listen-port=0",
         f"--ray-client-server-port={free_port()}",
         f"--num-cpus={cpus}",
         f"--object-store-memory={object_store_bytes}",
@@ -184,10 +193,15 @@ def local_cluster(*, cpus: int, store: str, object_store_bytes: int = 512 << 20)
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of loopback that nobody listens on just now.
+
+    It is below those that the system gives to outgoing connections: one of these would take it before its user does.
+    """
+    while True:
+        port = random.randrange(*PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def _executable(name: str) -> list[str]:

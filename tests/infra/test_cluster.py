@@ -1,13 +1,16 @@
 """The demo's own cluster: leaves nothing behind, touches nothing else, asks for its token."""
 
 import contextlib
+import socket
 import time
+from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
-from infra.local.cluster import Cluster, local_cluster
+from infra.local import cluster as module
+from infra.local.cluster import Cluster, free_port, local_cluster
 
 pytestmark = pytest.mark.cluster
 
@@ -65,3 +68,17 @@ def test_torchvision_imports_in_workers(cluster: Cluster) -> None:
     )
     done = cluster.run("ray", "job", "submit", "--", "python", "-c", code)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_no_outgoing_connection_can_take_a_free_port() -> None:
+    first_ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert all(1024 < free_port() < first_ephemeral for _ in range(200))
+
+
+def test_a_port_that_somebody_listens_on_is_not_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        port = free_port()
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        monkeypatch.setattr(module, "PORTS", (port, port + 2))
+        assert free_port() == port + 1
