@@ -31,8 +31,12 @@ def main(name: str, count: int, output: Path, version: str | None, store: Catego
 
     ref = store.current(name) if version is None else VersionRef(name, version)
     folder = output / name / "train" / "good"
-    if folder.is_dir() and any(folder.iterdir()):
-        raise CategoryError(f"{folder} has pictures already: give an --output without them")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise CategoryError(f"{folder} has pictures already: give an --output without them")
+    except OSError as error:
+        raise CategoryError(f"{folder} cannot be made ({error.strerror}): give another --output") from None
     begun = time.perf_counter()
     with tqdm(total=count, desc=name, unit=" pictures", disable=None) as bar:
 
@@ -40,7 +44,6 @@ def main(name: str, count: int, output: Path, version: str | None, store: Catego
             bar.update(done - bar.n)
 
         references, generated = draw_normal(store, ref, count, show)
-    folder.mkdir(parents=True, exist_ok=True)
     for kind, pictures in (("0_reference", references), ("1_generated", generated)):
         for number, picture in enumerate(pictures):
             Image.fromarray(picture).save(folder / f"{kind}_{number:05}.png")

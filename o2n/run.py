@@ -125,8 +125,8 @@ class Run:
 
     def done(self) -> set[int]:
         """The shards whose scores are kept."""
-        keys = open_objects(self.output).keys(_PART)
-        return {int(key.removeprefix(_PART).removesuffix(".parquet")) for key in keys}
+        kept = set(open_objects(self.output).keys(_PART))
+        return {shard for shard in range(len(self.plan.shards())) if _key(shard) in kept}
 
     def parts(self) -> list[Part]:
         """What is still to be read."""
@@ -311,8 +311,9 @@ def _plan(objects: Objects) -> Plan | None:
 
 def _clear(objects: Objects, output: str) -> None:
     """Delete an earlier run; its plan goes last, so that a half-deleted run is still known for one."""
-    keys, known = [key for key in objects.keys("") if key.endswith(".parquet")], _plan(objects) is not None
-    if strange := [key for key in keys if not (known and key.startswith(_PART))]:
+    plan, keys = _plan(objects), [key for key in objects.keys("") if key.endswith(".parquet")]
+    own = {_key(shard) for shard in range(len(plan.shards()))} if plan else set()
+    if strange := [key for key in keys if key not in own]:
         raise O2NError(f"{output} holds {strange[0]}, which is no run's: give an empty --output")
     for key in [*keys, *objects.keys(_LISTING), *objects.keys(_PLAN)]:
         objects.delete(key)

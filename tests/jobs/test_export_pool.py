@@ -44,6 +44,25 @@ def test_more_pictures_than_one_batch_of_them(published: tuple[CategoryStore, Ve
     assert "already" in again.output
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["board", "--output", "{tmp}/taken/out"], "taken/out/board/train/good cannot be made (Not a directory): give"),
+        (["board", "--output", "{tmp}", "--version", "../../board"], "../../board"),
+        (["nobody", "--output", "{tmp}"], "nobody"),
+    ],
+)
+def test_what_cannot_be_written_or_found_is_one_line_before_anything_is_drawn(
+    published: tuple[CategoryStore, VersionRef], tmp_path: Path, options: list[str], message: str
+) -> None:
+    (tmp_path / "taken").write_text("a file")
+    arguments = [option.format(tmp=tmp_path) for option in options]
+    done = CliRunner().invoke(main, [*arguments, "--store", published[0].url], catch_exceptions=False)
+    assert done.exit_code == 1
+    assert done.output.count("\n") == 1
+    assert message in done.output
+
+
 def test_the_same_pictures_every_time(published: tuple[CategoryStore, VersionRef]) -> None:
     first, second = (draw_normal(*published, count)[1] for count in (3, 5))
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=False))

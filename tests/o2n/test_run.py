@@ -1,6 +1,7 @@
 """Runs without models and without Ray: what is planned, what is kept, and what is left of a run that was killed."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -142,6 +143,21 @@ def test_files_of_nobodys_run_are_never_deleted(store: CategoryStore, output: st
     with pytest.raises(O2NError, match=r"holds part-000000.parquet, which is no run's"):
         open_run(output, request, store, workers=1, overwrite=True)
     assert open_objects(output).get("part-000000.parquet")[0] == b"precious"
+
+
+@pytest.mark.parametrize("name", ["part-000001-copy.parquet", "part-abc.parquet", "part-000009.parquet"])
+def test_a_run_goes_on_beside_files_that_are_not_its_own_and_leaves_them(
+    store: CategoryStore, output: str, tmp_path: Path, name: str
+) -> None:
+    request = request_for(store, folders=[folder_of(tmp_path / "new", 9)], category="checks")
+    run = open_run(output, request, store, workers=1)
+    open_objects(output).put(name, b"precious")
+    assert run.done() == set()
+    assert sum(run.collect(scored(run))) == 9
+    assert len(paths(open_run(output, request, store, workers=1))) == 9
+    with pytest.raises(O2NError, match=re.escape(f"holds {name}, which is no run's")):
+        open_run(output, request, store, workers=1, overwrite=True)
+    assert open_objects(output).get(name)[0] == b"precious"
 
 
 def test_nothing_begins_without_pictures_or_with_an_unknown_category(
