@@ -173,7 +173,8 @@ def _long_run(tasks: list[Task], store: CategoryStore, profile: Profile, folder:
             samples.append({"seconds": round(time.perf_counter() - begun), "scored": scored, "mib": _memory(job.pid)})
         assert job.stdout is not None
         summary = job.stdout.read().splitlines()[-1]
-    found = [sample for sample in samples if sample["scored"]]
+    # Neither what starts nor what ends: of a job that is done, little or nothing is left to be held.
+    found = [sample for sample in samples if 0 < sample["scored"] < count]
     middle = [sum(sample["mib"].values()) for sample in found]
     quarter = max(1, len(middle) // 4)
     return {

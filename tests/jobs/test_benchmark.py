@@ -68,7 +68,7 @@ def test_serving_tells_http_beside_the_bare_loop(quick_profile: str, tmp_path: P
 def test_offline_tells_one_and_two_workers_beside_the_bare_loop(tmp_path: Path) -> None:
     profile, file = tmp_path / "profile.json", tmp_path / "offline.json"
     profile.write_text(toy_profile(tmp_path / "models").model_dump_json())
-    options = ("--categories", "2", "--pictures", "160", "--rounds", "1", "--long", "300")
+    options = ("--categories", "2", "--pictures", "160", "--rounds", "1", "--long", "1500")
     table = run("offline", "--profile", str(profile), *options, "--json", str(file))
     report = json.loads(file.read_text())
     for figures in (report["pictures_per_second"], report["cpu_ms_per_picture"]):
@@ -76,9 +76,11 @@ def test_offline_tells_one_and_two_workers_beside_the_bare_loop(tmp_path: Path) 
         assert all(value > 0 for value in figures.values())
     assert all(ratio > 0 for ratio in report["ratios"].values())
     assert "| throughput, two workers to one |" in table
-    assert report["long_run"]["summary"]["pictures"] == 300
-    assert all(mib > 100 for mib in report["long_run"]["mib_in_quarters"])
-    assert "300 pictures in one run" in table
+    assert report["long_run"]["summary"]["pictures"] == 1500
+    held = report["long_run"]["mib_in_quarters"]
+    assert 1 <= len(held) <= 4
+    assert all(mib > 100 for mib in held)
+    assert "1,500 pictures in one run" in table
 
 
 def test_a_batch_that_is_no_number_is_refused_before_any_work() -> None:
