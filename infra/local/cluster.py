@@ -195,7 +195,7 @@ def local_cluster(*, cpus: int, store: str, object_store_bytes: int = 512 << 20)
 def free_port() -> int:
     """A port of loopback that nobody listens on just now.
 
-    It is below those that the system gives to outgoing connections: one of these would take it before its user does.
+    It is below those that Linux gives to outgoing connections by default: one of these could take it before its user.
     """
     while True:
         port = random.randrange(*PORTS)
