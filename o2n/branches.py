@@ -200,6 +200,17 @@ def unpack_scales(data: bytes, what: str) -> list[Scale]:
     return scales_of(tensors["tensor"], tensors.get("usual"))
 
 
+def unpack_calibration_scales(data: bytes, what: str, count: int) -> list[Scale]:
+    """The same for `count` normal pictures, the references first: each of them beside what is usual of the others, as a
+    query stands beside what is usual of them all. A reference counted among those would score less than any query."""
+    tensors = _unpack(data, what)
+    usual = tensors.get("usual")
+    if usual is not None and "usual_without" in tensors:
+        without = tensors["usual_without"]
+        usual = torch.cat([without, usual[:, None].expand(-1, count - without.shape[1], -1, -1)], dim=1)
+    return scales_of(tensors["tensor"], usual)
+
+
 def _unpack(data: bytes, what: str) -> dict[str, Tensor]:
     try:
         tensors = safetensors.torch.load(data)

@@ -17,7 +17,7 @@ BlobName = Literal[
     "features",  # float32 (N, L, G, D) of the bank, its pictures in the order of `pool.bank_origins`
     "kept",  # int64 (L, M), of a bank with a budget alone: the patches that are in it, as for `MemoryBank`
     "text_features",  # float32 (2, E)
-    "scales",  # float32 (3, 2), and of a calibrated version `usual`, float32 (2, L, G); as for `normals.Scale`
+    "scales",  # float32 (3, 2), and of a calibrated version what is usual at each place: `scales.branch_scales`
     "calibration",  # `Calibration`, JSON; its pictures in the order of the two below, which only feedback reads
     "normals",  # float32 (c, L, G, D), their features
     "distances",  # float32 (c, L, G), to the nearest patch of the bank without the picture itself

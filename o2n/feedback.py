@@ -133,7 +133,7 @@ def _enlarged(
     import torch
 
     from o2n.bank import MemoryBank
-    from o2n.branches import pack, scale_in, unpack
+    from o2n.branches import pack, unpack, unpack_calibration_scales
     from o2n.features import over_scales
     from o2n.normals import normal_picture, scaled_scores
 
@@ -167,7 +167,9 @@ def _enlarged(
         distances[at] = own[0]
         pictures[at] = pictures[at].model_copy(update={"origin": "feedback"})
     local = over_scales(distances, len(base.profile.comparing.levels))
-    s_n_scores = scaled_scores(local, scale_in(store, base, row=1))
+    what = f"{base.category} version {base.version}, scales"
+    scales = unpack_calibration_scales(store.get_blob(base.blobs["scales"]), what, len(pictures))
+    s_n_scores = scaled_scores(local, scales[1])
     made = Calibration.of(
         normal_picture(base.profile, known.picture, known.origin, known.s_p, s_n, known.s_text)
         for known, s_n in zip(pictures, s_n_scores, strict=True)

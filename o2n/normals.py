@@ -37,7 +37,8 @@ LEAST_DISTANCE = 1e-4
 class Scale(NamedTuple):
     """What a branch says of a version's good pictures (`scales.py`).
 
-    mean: float32 (), or (L, G) where it is known for every place. deviation: float32 ().
+    mean: float32 (), (L, G) where it is known for every place, or (B, L, G) where for each of B pictures. deviation:
+        float32 ().
     """
 
     mean: Tensor
@@ -51,7 +52,8 @@ class Scale(NamedTuple):
 def scales_of(rows: Tensor, usual: Tensor | None) -> list[Scale]:
     """The scales of S_P, S_N and S_text.
 
-    Args: as `scales.branch_scales` finds them: rows: float32 (3, 2); usual: float32 (2, L, G), of S_P and S_N.
+    Args: as `scales.branch_scales` finds them: rows: float32 (3, 2); usual: float32 (2, L, G), of S_P and S_N, or
+        (2, B, L, G), for each of B pictures.
     """
     places = [0.0] * 3 if usual is None else [*usual, 0.0]
     return [Scale(mean + place, deviation) for (mean, deviation), place in zip(rows, places, strict=True)]
@@ -172,7 +174,8 @@ def calibrate(
 ) -> Calibration:
     """The references and the extra normal pictures with the very scores that a query gets, on the version's scales.
 
-    Args: as `branch_values`, of the references and then of the extras; scales: of S_P, S_N and S_text.
+    Args: as `branch_values`, of the references and then of the extras; scales: of S_P, S_N and S_text, as
+        `branches.unpack_calibration_scales` has them.
     """
     pictures = references + extras
     shape = foundation.diffusion.latent_shape

@@ -19,7 +19,7 @@ import torch
 
 from o2n import images, places, sources
 from o2n.bank import MemoryBank, coreset
-from o2n.branches import pack, unpack, unpack_scales
+from o2n.branches import pack, unpack, unpack_calibration_scales
 from o2n.category import BlobRef, Manifest, VersionRef, check_name
 from o2n.customize import customize, load_adapter, unload_adapter
 from o2n.errors import CategoryError, IntegrityError, NotFoundError
@@ -269,8 +269,8 @@ def _make(
         features = unpack(store.get_blob(features_blob), "features")
         text = unpack(store.get_blob(text_blob), "text features")
         with adapter_loaded() as adapter:
-            rows, usual = branch_scales(foundation, adapter, views, features, origins, bank_kept(), text, word)
-        return pack(rows, usual=usual)
+            rows, usual, without = branch_scales(foundation, adapter, views, features, origins, bank_kept(), text, word)
+        return pack(rows, usual=usual, usual_without=without)
 
     scales_blob = stages.run("scales", [*base, adapter_blob.sha256, features_blob.sha256], make_scales)
 
@@ -305,7 +305,9 @@ def _make(
                 features=unpack(store.get_blob(normals_blob), "normals"),
                 distances=unpack(store.get_blob(distances_blob), "distances"),
                 text=unpack(store.get_blob(text_blob), "text features"),
-                scales=unpack_scales(store.get_blob(scales_blob), "scales"),
+                scales=unpack_calibration_scales(
+                    store.get_blob(scales_blob), "scales", count=len(resized) + len(extras)
+                ),
                 object_word=word,
             )
         return made.model_dump_json().encode()

@@ -32,9 +32,9 @@ def branch_scales(
     kept: Tensor | None,
     text: Tensor,
     object_word: str,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and deviation of S_P, S_N and S_text over the references and their moved views, and what S_P and S_N usually
-    say at each place beside that. S_text reads alike everywhere.
+    say at each place beside that: of all, and of all but each reference. S_text reads alike everywhere.
 
     S_N leaves one out: a view is compared with the bank without anything that was made of its own reference.
 
@@ -45,30 +45,40 @@ def branch_scales(
         text: float32 (2, E), the category's text features.
 
     Returns: float32 (3, 2), a row of mean and deviation for each of S_P, S_N, S_text; float32 (2, L, G), `usual_at` of
-        S_P and S_N, which is taken off before these.
+        S_P and S_N, which is taken off before these; float32 (2, R, L, G), the same without each of the R references,
+        to calibrate on that one.
     """
     profile, count = foundation.profile, len(views)
     noise = seeded_noise(profile.seed + 4, (count, *foundation.diffusion.latent_shape))
     distances = leave_one_out(features, origins, count, kept, profile.place_weight)
     values = branch_values(foundation, adapter, views, noise, features[:count], distances, text, object_word)
-    references = len(set(origins[:count]))
-    usual = torch.stack([usual_at(local, references) for local in values[:2]])
+    made_of = torch.tensor(origins[:count])
+    references = list(dict.fromkeys(origins[:count]))
+    usual = torch.stack([usual_at(local, len(references)) for local in values[:2]])
+    without = torch.stack(
+        [
+            torch.stack([usual_at(local[made_of != one], len(references) - 1) for one in references])
+            for local in values[:2]
+        ]
+    )
     rows = []
     for local, place in zip(values, [*usual, 0.0], strict=True):
         scores = image_scores(local - place)
         spread = scores.std() + LEAST_SPREAD * image_scores(local).mean()
         rows.append(torch.stack([scores.mean(), spread.clamp_min(LEAST_DEVIATION)]))
-    return torch.stack(rows), usual
+    return torch.stack(rows), usual, without
 
 
 def usual_at(local: Tensor, references: int) -> Tensor:
     """What a branch says at each place of a good picture, less its mean over all places.
 
     Drawn towards 0 as far as so few references cannot tell it from chance (James and Stein, 1961, positive part): on a
-    texture, of which every picture shows another piece, nothing is left of it.
+    texture, of which every picture shows another piece, nothing is left of it, nor of a single view.
 
     Args: local: float32 (N, L, G) of N views of that many references. Returns: float32 (L, G), at each level of mean 0.
     """
+    if len(local) == 1:
+        return torch.zeros_like(local[0])
     at_place = local.mean(dim=0)
     usual = at_place - at_place.mean(dim=-1, keepdim=True)
     chance = local.var(dim=0).mean(dim=-1, keepdim=True) / references

@@ -11,7 +11,7 @@ import torch
 
 from o2n import images
 from o2n.bank import MemoryBank
-from o2n.branches import scale_in, unpack
+from o2n.branches import unpack, unpack_calibration_scales
 from o2n.category import VersionRef
 from o2n.errors import ConflictError, FoundationError, NotFoundError, RequestError
 from o2n.feedback import accept_normal, keep_anomalous
@@ -106,13 +106,16 @@ def test_every_calibration_score_is_what_onboarding_with_that_bank_would_have_ma
         *["feedback"] * 3,
     ]
     places = {0: 0, 1: 1, 3: 4, 6: 2, 7: 3, 8: 5}  # of calibration pictures in the references
-    scale = scale_in(store, store.manifest(ref), row=1)
-    for row, picture in enumerate(calibration.pictures):
+    data = store.get_blob(store.manifest(ref).blobs["scales"])
+    scale = unpack_calibration_scales(data, "scales", len(calibration.pictures))[1]
+    local = torch.empty_like(distances)
+    for row in range(len(distances)):
         others = [index for index, origin in enumerate(origins) if row not in places or origin != places[row]]
         beside = MemoryBank(bank[others], place_weight=CALIBRATED.place_weight)
         expected = beside.distance(normals[row : row + 1])[0]
         torch.testing.assert_close(distances[row], expected, atol=1e-6, rtol=0)
-        s_n = scale.of(expected).amax(-1).mean().item()
+        local[row] = expected
+    for picture, s_n in zip(calibration.pictures, scale.of(local).amax(-1).mean(-1).tolist(), strict=True):
         assert picture.s_n == pytest.approx(s_n, abs=tolerance(store, ref))
     (found,) = TripletScorer(CALIBRATED, store).score([EXTRAS[0]], [ref])
     assert calibration.pictures[2].score == pytest.approx(found.score, abs=tolerance(store, ref))

@@ -1,5 +1,6 @@
 """The scales of a calibrated profile: what they are made of, and that they change nothing but how branches add up."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,19 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from o2n.bank import MemoryBank
-from o2n.branches import NormalBranch, PersonalBranch, TextBranch, pack, unpack, unpack_scales
+from o2n.branches import (
+    NormalBranch,
+    PersonalBranch,
+    TextBranch,
+    pack,
+    unpack,
+    unpack_calibration_scales,
+    unpack_scales,
+)
 from o2n.features import counterpart_features, features_to_compare
 from o2n.foundation import load_foundation, pick_device
 from o2n.images import Picture
+from o2n.normals import image_scores
 from o2n.onboard import onboard
 from o2n.pool import bank_origins
 from o2n.profiles import Profile
@@ -81,6 +91,11 @@ def test_scales_of_before_places_were_told_apart_are_read() -> None:
     local = torch.rand(2, 3, 16)
     for (mean, deviation), scale in zip(rows, scales, strict=True):
         assert torch.equal(scale.of(local), (local - mean) / deviation)
+    usual = torch.rand(2, 3, 16)
+    for data in (pack(rows), pack(rows, usual=usual)):
+        of_pictures = unpack_calibration_scales(data, "scales", count=2)
+        for scale, same in zip(unpack_scales(data, "scales"), of_pictures, strict=True):
+            assert torch.equal(scale.of(local), same.of(local))
 
 
 def test_the_scale_of_s_n_leaves_a_references_own_pictures_out(tmp_path: Path) -> None:
@@ -99,10 +114,16 @@ def test_the_scale_of_s_n_leaves_a_references_own_pictures_out(tmp_path: Path) -
     assert mean == pytest.approx(np.mean(scores), rel=1e-4)
     whole = local.amax(-1).mean().item()
     assert deviation == pytest.approx(np.std(scores, ddof=1) + LEAST_SPREAD * whole, rel=1e-4)
-    blob = store.manifest(store.current("board")).blobs["scales"]
-    torch.testing.assert_close(
-        unpack_scales(store.get_blob(blob), "scales")[1].mean, mean + usual, rtol=1e-4, atol=1e-5
-    )
+    data = store.get_blob(store.manifest(store.current("board")).blobs["scales"])
+    close = partial(torch.testing.assert_close, rtol=1e-4, atol=1e-5)
+    close(unpack_scales(data, "scales")[1].mean, mean + usual)
+    of_pictures = unpack_calibration_scales(data, "scales", count=5)[1].mean
+    made_of = torch.tensor(origins[:views])
+    for reference in range(3):
+        close(of_pictures[reference], mean + usual_at(local[made_of != reference], 2))
+        assert (of_pictures[reference] - mean - usual).abs().max() > 1e-3 * usual.abs().max()
+    for extra in (3, 4):
+        assert torch.equal(of_pictures[extra], unpack_scales(data, "scales")[1].mean)
 
 
 @given(seed=st.integers(0, 999), shift=st.floats(-3, 3, width=32))
@@ -124,6 +145,25 @@ def test_what_every_good_picture_has_at_a_place_is_usual_there_and_chance_is_not
     )
     assert usual_at(noise, 4).square().mean() < 0.5 * noise.mean(0).square().mean()
     assert usual_at(torch.full((4, 2, 256), 0.3), 4).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("references", [2, 4])
+def test_what_is_usual_without_a_reference_makes_it_as_odd_as_any_other_picture(references: int) -> None:
+    """Else the threshold that they make is too low, and of the next pictures more lie above it than is promised."""
+    rng = torch.Generator().manual_seed(0)
+    counted_in, left_out, draws = 0, 0, 2000
+    for _ in range(draws):
+        edge = torch.rand(1, 2, 64, generator=rng)
+        *known, new = edge + 0.2 * torch.randn(references + 1, 2, 64, generator=rng)
+        local, rest = torch.stack(known), [torch.stack(known[:i] + known[i + 1 :]) for i in range(references)]
+        usual = usual_at(local, references)
+        score = image_scores(new - usual)
+        without = torch.stack([usual_at(others, references - 1) for others in rest])
+        counted_in += bool(score > image_scores(local - usual).max())
+        left_out += bool(score > image_scores(local - without).max())
+    promised, chance = 1 / (references + 1), 3 * (0.25 / draws) ** 0.5
+    assert left_out / draws < promised + chance
+    assert counted_in / draws > promised + chance
 
 
 @pytest.mark.parametrize("change", [{}, {"t": 0.0}])
