@@ -3,7 +3,8 @@
     python jobs/evaluate_promise.py
     python jobs/evaluate_promise.py --families nut,twill --draws 1
 
-Prints a table of the realised rates, by what was calibrated on. Takes about 70 seconds per family and draw on two cores.
+Prints a table of the realised rates, by what was calibrated on. Takes about 70 seconds per family and draw on two
+cores.
 """
 
 import json

@@ -30,10 +30,10 @@ class NormalPicture(BaseModel):
     Extra pictures were never seen by anything that was trained: they are exchangeable with every later normal picture,
     and calibrated on m of them alone, a rate is kept exactly. References are not quite: the adapter was trained to
     redraw them, so their S_P is too small, and S_N leaves them out of the bank, which is then smaller than the one that
-    serves, so their S_N is too large; what is usual at a place (`scales.usual_at`) leaves them out likewise. Among m extra pictures, r references make no rate worse than (m+r+1)/(m+1) times
-    itself, however low they score; alone they promise nothing exactly (`jobs/evaluate_promise.py` measures what comes
-    of it). Pictures that an inspector fed back are chosen, mostly among the highest scores: they raise thresholds, and
-    false alarms become rarer than promised.
+    serves, so their S_N is too large; what is usual at a place (`scales.usual_at`) leaves them out likewise. Among m
+    extra pictures, r references make no rate worse than (m+r+1)/(m+1) times itself, however low they score; alone they
+    promise nothing exactly (`jobs/evaluate_promise.py` measures what comes of it). Pictures that an inspector fed back
+    are chosen, mostly among the highest scores: they raise thresholds, and false alarms become rarer than promised.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
