@@ -32,7 +32,7 @@ profile_option = click.option(
     default="tiny",
     show_default=True,
     callback=lambda context, parameter, name: get_profile(name),
-    help="Models and settings: tiny, paper, fast, or the path of a profile's JSON file.",
+    help="Models and settings: tiny, paper, fast, or the path or s3:// URL of a profile's JSON file.",
 )
 references_option = click.option(
     "--references",

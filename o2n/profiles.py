@@ -1,11 +1,11 @@
 """Profiles: the one dial. A profile is data that names the models and every setting of the method."""
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from o2n.errors import FoundationError
+from o2n import places
+from o2n.errors import FoundationError, PictureError
 from o2n.prompts import INSTANCE_TEMPLATE
 
 Branch = Literal["S_P", "S_N", "S_text"]
@@ -242,10 +242,10 @@ PROFILES = {profile.name: profile for profile in (TINY, PAPER, FAST)}
 
 
 def get_profile(name: str) -> Profile:
-    """The profile called `name`, or the one in the JSON file at the path `name`.
+    """The profile called `name`, or the one in the JSON file at the path or s3:// URL `name`.
 
     Raises:
-        FoundationError: no profile of that name, or a file that is no profile.
+        FoundationError: no profile of that name, or a file that is no profile. StoreError: S3 cannot be reached.
     """
     if name in PROFILES:
         return PROFILES[name]
@@ -254,11 +254,10 @@ def get_profile(name: str) -> Profile:
             f"profile {name!r} is unknown: use one of {', '.join(PROFILES)} or the path of a .json file"
         )
     try:
-        return Profile.model_validate_json(Path(name).read_bytes())
+        return Profile.model_validate_json(places.read_bytes(name))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise FoundationError(f"profile file {name} is not a profile: {where}: {first['msg']}") from None
-    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
-        cause = getattr(error, "strerror", None) or error
-        raise FoundationError(f"profile file {name} cannot be read ({cause}): check the path") from None
+    except PictureError as error:  # that of all files and objects that cannot be read
+        raise FoundationError(f"profile file {error}") from None

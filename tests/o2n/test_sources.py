@@ -94,6 +94,18 @@ def test_a_manifest_lists_categories(tmp_path: Path, name: str, text: str) -> No
     assert (bolts.word, nuts.word) == ("bolts", "hex nut")
 
 
+def test_a_manifest_on_s3_has_its_profiles_and_pictures_beside_it(s3: str, bucket: str) -> None:
+    client, place = boto3.client("s3", endpoint_url=s3), f"s3://{bucket}/lists"
+    client.put_object(Bucket=bucket, Key="lists/quick.json", Body=QUICK.model_dump_json().encode())
+    client.put_object(Bucket=bucket, Key="lists/list.csv", Body=CSV.encode())
+    bolts, nuts = sources.manifest(f"{place}/list.csv", TINY)
+    assert bolts == sources.Source("bolts", f"{place}/good/bolts", TINY)
+    assert nuts.profile == QUICK
+    client.delete_object(Bucket=bucket, Key="lists/quick.json")
+    with pytest.raises(CategoryError, match=r"line 4: profile: .*lists/quick.json: cannot be read .*NoSuchKey"):
+        sources.manifest(f"{place}/list.csv", TINY)
+
+
 MISTAKES = {
     "- name: a\n  references: x\n- name: b\n  refrences: y\n": r"line 4: refrences: is no field; there are name, ref",
     "- name: a\n  references: x\n- name: b\n": r"line 3: references: Field required",
