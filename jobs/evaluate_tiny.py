@@ -12,10 +12,9 @@ import os
 import platform
 import tempfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import click
@@ -24,6 +23,7 @@ from tqdm import tqdm
 
 from o2n.evaluation import tasks
 from o2n.evaluation.judge import BRANCHES, Judgement, judge
+from o2n.evaluation.processes import one_thread_processes
 from o2n.evaluation.speed import Speed, measure
 from o2n.evaluation.tasks import Task
 from o2n.options import OneLineErrorsCommand, profile_option
@@ -71,7 +71,7 @@ def main(
         click.echo(f"{speed_table(speed)}\n")
     with (
         tempfile.TemporaryDirectory() as folder,
-        ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool,
+        one_thread_processes(workers) as pool,
     ):
         waiting = [pool.submit(_judge, task, draw, seeded, folder) for task, draw, seeded in work]
         for done in tqdm(as_completed(waiting), total=len(waiting), unit="task", mininterval=5):
@@ -131,14 +131,6 @@ def _work(
             for task in made[group](draw):
                 for seed in range(seeds if draw == 0 and group == "evaluation" else 1):
                     yield task, draw, profile.model_copy(update={"seed": profile.seed + seed})
-
-
-def _one_thread() -> None:
-    import faiss
-    import torch
-
-    torch.set_num_threads(1)
-    faiss.omp_set_num_threads(1)
 
 
 def _judge(task: Task, draw: int, profile: Profile, folder: str) -> Judgement:
