@@ -44,9 +44,12 @@ def main(name: str, count: int, output: Path, version: str | None, store: Catego
             bar.update(done - bar.n)
 
         references, generated = draw_normal(store, ref, count, show)
-    for kind, pictures in (("0_reference", references), ("1_generated", generated)):
-        for number, picture in enumerate(pictures):
-            Image.fromarray(picture).save(folder / f"{kind}_{number:05}.png")
+    try:
+        for kind, pictures in (("0_reference", references), ("1_generated", generated)):
+            for number, picture in enumerate(pictures):
+                Image.fromarray(picture).save(folder / f"{kind}_{number:05}.png")
+    except OSError as error:
+        raise CategoryError(f"{folder} cannot be written ({error.strerror}): make room, empty it, run again") from None
     print_json(
         {
             "category": name,

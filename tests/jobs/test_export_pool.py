@@ -1,6 +1,7 @@
 """Any number of normal pictures of a category, in MVTec layout."""
 
 import json
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,18 @@ def test_what_cannot_be_written_or_found_is_one_line_before_anything_is_drawn(
     assert done.exit_code == 1
     assert done.output.count("\n") == 1
     assert message in done.output
+
+
+def test_a_disk_that_is_full_is_one_line(published: tuple[CategoryStore, VersionRef], tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limits[1]))  # of a file's size: it takes root to fill a disk
+    try:
+        options = ["board", "--count", "1", "--output", str(tmp_path), "--store", published[0].url]
+        done = CliRunner().invoke(main, options, catch_exceptions=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert done.exit_code == 1
+    assert done.output.splitlines()[-1].endswith("cannot be written (File too large): make room, empty it, run again")
 
 
 def test_the_same_pictures_every_time(published: tuple[CategoryStore, VersionRef]) -> None:
