@@ -49,12 +49,24 @@ COLUMNS = (
 
 @click.command(cls=OneLineErrorsCommand)
 @click.option("--groups", default="evaluation,textures,digits,mnist,magnetic", show_default=True, metavar="LIST")
-@click.option("--draws", default=5, show_default=True, help="Draws of the references.")
-@click.option("--seeds", default=3, show_default=True, help="Seeds of the customisation, for the evaluation families.")
+@click.option("--draws", default=5, show_default=True, type=click.IntRange(1), help="Draws of the references.")
+@click.option(
+    "--seeds",
+    default=3,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Seeds of the customisation, for the evaluation families.",
+)
 @click.option(
     "--data", type=click.Path(path_type=Path), default=Path("../shared/data"), help="Folder of MNIST and magnetic tile."
 )
-@click.option("--workers", default=os.cpu_count() or 1, show_default=True, help="Processes, one thread each.")
+@click.option(
+    "--workers",
+    default=os.cpu_count() or 1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Processes, one thread each.",
+)
 @click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Keep all figures here.")
 @profile_option
 def main(

@@ -272,7 +272,9 @@ def _make(
             rows, usual, without = branch_scales(foundation, adapter, views, features, origins, bank_kept(), text, word)
         return pack(rows, usual=usual, usual_without=without)
 
-    scales_blob = stages.run("scales", [*base, adapter_blob.sha256, features_blob.sha256], make_scales)
+    # The words tell it from what was made before: scales that do not say what is usual without each reference.
+    scales_inputs = [*base, adapter_blob.sha256, features_blob.sha256, "usual without each reference"]
+    scales_blob = stages.run("scales", scales_inputs, make_scales)
 
     extras = {images.digest(picture): picture for picture in (images.resize(p, resolution) for p in more_normal)}
     for reference in resized:

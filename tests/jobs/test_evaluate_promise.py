@@ -1,8 +1,12 @@
 """The table of promised rates: one row for each way to calibrate and each rate."""
 
+import click
 import numpy as np
+import pytest
+from click.testing import CliRunner
 
-from jobs.evaluate_promise import RATES, WAYS, table
+import jobs.evaluate_tiny
+from jobs.evaluate_promise import RATES, WAYS, main, table
 from o2n.evaluation.promise import NormalScores
 
 
@@ -25,3 +29,17 @@ def test_what_is_realised_is_what_scores_say() -> None:
     promised = dict(zip(("5%", "10%", "20%"), rows([0.0] * 4)[9:12], strict=True))
     for requested, row in promised.items():
         assert float(row[4].split("%")[0]) <= float(requested.strip("%")) + 0.5
+
+
+@pytest.mark.parametrize("command", [main, jobs.evaluate_tiny.main])
+@pytest.mark.parametrize("options", [["--workers", "0"], ["--draws", "0"]])
+def test_no_work_and_nobody_to_do_it_are_refused(command: click.Command, options: list[str]) -> None:
+    done = CliRunner().invoke(command, options)
+    assert done.exit_code == 2
+    assert f"'{options[0]}': 0 is not in the range x>=1" in done.output
+
+
+def test_an_unknown_family_is_refused_before_any_work() -> None:
+    done = CliRunner().invoke(main, ["--families", "nut,nope"])
+    assert done.exit_code == 2
+    assert "nope unknown: choose from" in done.output
