@@ -13,6 +13,7 @@ import json
 import os
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -38,6 +39,20 @@ ROUNDS = (("clip", "diffusion"), ("pairs",))  # the trainings of a round run sid
     "--threads", default=max(1, (os.cpu_count() or 2) // 2), show_default=True, help="CPU threads of each training."
 )
 @click.option(
+    "--larger",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 8),
+    help="How many times the usual batch: 4 is for a GPU, which is as fast with it.",
+)
+@click.option(
+    "--drawers",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Processes of each training that draw pictures ahead. A GPU wants 7; 0: the training draws its own.",
+)
+@click.option(
     "--begin-from",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Weights to begin from, laid out as in o2n/tiny. Default: untrained ones.",
@@ -51,6 +66,8 @@ def main(
     pairs_steps: int,
     seed: int,
     threads: int,
+    larger: int,
+    drawers: int,
     begin_from: Path | None,
     into: Path | None,
 ) -> None:
@@ -60,7 +77,10 @@ def main(
     for side_by_side in ROUNDS:
         chosen = [name for name in side_by_side if only in (None, name)]
         processes = [
-            context.Process(target=train, args=(name, folder, steps[name], seed, threads, begin_from, len(chosen) == 1))
+            context.Process(
+                target=train,
+                args=(name, folder, steps[name], seed, larger, drawers, threads, begin_from, len(chosen) == 1),
+            )
             for name in chosen
         ]
         for process in processes:
@@ -73,14 +93,24 @@ def main(
         click.echo(json.dumps({str(file): file.stat().st_size for file in ship(folder, into)}))
 
 
-def train(name: str, folder: Path, steps: int, seed: int, threads: int, begin_from: Path | None, aloud: bool) -> None:
+def train(
+    name: str,
+    folder: Path,
+    steps: int,
+    seed: int,
+    larger: int,
+    drawers: int,
+    threads: int,
+    begin_from: Path | None,
+    aloud: bool,
+) -> None:
     """Run one training to its end in this process; its log goes to the terminal only if it is the only one."""
     own = folder / name
     own.mkdir(parents=True, exist_ok=True)
     if not aloud:
         print(f"{name}: progress in {own / 'log'}", flush=True)
         with (own / "log").open("a") as log, redirect_stdout(log), redirect_stderr(log):
-            return train(name, folder, steps, seed, threads, begin_from, aloud=True)
+            return train(name, folder, steps, seed, larger, drawers, threads, begin_from, aloud=True)
     import torch
 
     from o2n.foundation import load_from
@@ -90,14 +120,15 @@ def train(name: str, folder: Path, steps: int, seed: int, threads: int, begin_fr
     from o2n.tiny.training import Plan
 
     torch.set_num_threads(threads)
+    plan = Plan(own, steps, 1e-3, seed, larger, drawers)
     if name == "clip":
-        train_clip(load_from(TINY, begin_from).clip, TINY.encoder.levels, Plan(own, steps, 1e-3, seed))
+        train_clip(load_from(TINY, begin_from).clip, TINY.encoder.levels, plan)
     elif name == "diffusion":
-        train_diffusion(load_from(TINY, begin_from).diffusion, Plan(own, steps, 1e-3, seed))
+        train_diffusion(load_from(TINY, begin_from).diffusion, plan)
     else:
         ship(folder, own / "begun")
-        begun = load_from(TINY, own / "begun")
-        train_clip(begun.clip, TINY.encoder.levels, Plan(own, steps, 3e-4, seed + 1), begun.diffusion)
+        begun, plan = load_from(TINY, own / "begun"), replace(plan, learning_rate=3e-4, seed=seed + 1)
+        train_clip(begun.clip, TINY.encoder.levels, plan, begun.diffusion)
     return None
 
 

@@ -1,20 +1,17 @@
 """Pictures + adapters -> their normal counterparts (eq. 2, 3). Pictures of different categories share every batch."""
 
+import functools
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import torch
-from peft.tuners.lora import LoraLayer
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from o2n import images
+from o2n.graphs import unet_step
 from o2n.images import Picture
+from o2n.mixture import mixed_adapters
 from o2n.models import DiffusionModel, resized, to_unit
-
-BASE = "__base__"  # peft's name for "no adapter"
 
 MAX_BATCH = 32
 
@@ -107,29 +104,35 @@ def redraw(
     if hasattr(scheduler, "set_begin_index"):  # those that remember their earlier steps must be told which was first
         scheduler.set_begin_index(steps - taken)
     if guidance > 1:
-        text = torch.cat([model.embed([""]).expand_as(text), text])
+        text = torch.cat([_empty_prompt(model).expand_as(text), text])
         adapters = adapters * 2
-    with mixed_adapters(model.unet, adapters):
+    with mixed_adapters(model.unet, adapters) as mixture:
+        predict = unet_step(model, x.repeat(len(text) // len(x), 1, 1, 1), text, mixture)
         for step in timesteps:
             if guidance > 1:
-                unguided, guided = model.predict(torch.cat([x, x]), step, text).chunk(2)
+                unguided, guided = predict(torch.cat([x, x]), step).chunk(2)
                 prediction = unguided + guidance * (guided - unguided)
             else:
-                prediction = model.predict(x, step, text)
+                prediction = predict(x, step)
             x = scheduler.step(prediction, step, x).prev_sample
     return x
+
+
+@functools.cache
+def _empty_prompt(model: DiffusionModel) -> Tensor:
+    return model.embed([""])
 
 
 def most_similar(query: Tensor, candidates: Tensor) -> Tensor:
     """The candidate with the smallest L(x_q, x̂_i) = 1 - SSIM, eq. (2); the first of equals.
 
-    Args, in [0, 1]: query: float32 (3, R, R), on the CPU; candidates: float32 (P, 3, R, R).
+    Args, in [0, 1]: query: float32 (3, R, R); candidates: float32 (P, 3, R, R), on the device that compares them.
     Returns: float32 (3, R, R), on the CPU.
     """
-    x = candidates.cpu()
-    similarity = structural_similarity_index_measure(x, query.expand_as(x), data_range=1.0, reduction="none")
+    shown = query.to(candidates.device).expand_as(candidates)
+    similarity = structural_similarity_index_measure(candidates, shown, data_range=1.0, reduction="none")
     assert isinstance(similarity, Tensor)
-    return x[int(similarity.argmax())]
+    return candidates[int(similarity.argmax())].cpu()
 
 
 def noise_for(picture: Picture, adapter: str, shape: tuple[int, int, int]) -> Tensor:
@@ -145,32 +148,3 @@ def noise_for(picture: Picture, adapter: str, shape: tuple[int, int, int]) -> Te
 def seeded_noise(seed: int, shape: tuple[int, ...]) -> Tensor:
     """Gaussian noise from `seed`, float32 `shape`; drawn on the CPU so that every device gets the same."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-@contextmanager
-def mixed_adapters(unet: Any, names: list[str]) -> Iterator[None]:
-    """Within it, the i-th sample of a batch goes through the adapter `names[i]`, exactly as if it were alone.
-
-    peft's LoRA layers take `adapter_names` (huggingface.co/docs/peft/developer_guides/lora, inference with different
-    adapters in one batch), but diffusers' UNet does not pass it on, so it is given to every layer directly.
-
-    Raises:
-        KeyError: a name that is not in the UNet; peft alone would silently use the base model.
-    """
-    unknown = set(names) - {BASE} - set(getattr(unet, "peft_config", {}))
-    if unknown:
-        raise KeyError(f"adapters not loaded: {sorted(unknown)}")
-
-    def give_names(module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        return args, {**kwargs, "adapter_names": names}
-
-    hooks = [
-        module.register_forward_pre_hook(give_names, with_kwargs=True)
-        for module in unet.modules()
-        if isinstance(module, LoraLayer)
-    ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()

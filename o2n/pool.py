@@ -7,8 +7,9 @@ import torch.nn.functional as F
 
 from o2n import prompts
 from o2n.images import Picture
+from o2n.mixture import BASE
 from o2n.models import DiffusionModel, to_pictures, to_unit
-from o2n.personalize import BASE, MAX_BATCH, personalize, redraw, seeded_noise
+from o2n.personalize import MAX_BATCH, personalize, redraw, seeded_noise
 from o2n.profiles import Profile
 
 # Degrees, scale, and shift as a fraction of half a side.

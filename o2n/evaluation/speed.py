@@ -16,6 +16,7 @@ from o2n.customize import customize, load_adapter, unload_adapter
 from o2n.evaluation.tasks import Task
 from o2n.features import counterpart_features, features_to_compare, features_to_read
 from o2n.foundation import Foundation, load_foundation
+from o2n.graphs import without_graphs
 from o2n.images import Picture, resize
 from o2n.onboard import onboard
 from o2n.personalize import personalize, seeded_noise
@@ -213,7 +214,7 @@ def counted(call: Call) -> int:
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # the counter cannot read evaluation's fused attention
     try:
-        with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
+        with without_graphs(), FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
             call()
         return counter.get_total_flops()
     finally:

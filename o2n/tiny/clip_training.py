@@ -6,15 +6,18 @@ personal (so does its distance to the same place of a counterpart, eq. 4), text 
 prompts, eq. 6), and CLIP's own contrast of whole pictures and prompts.
 """
 
+import functools
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics.functional.classification import binary_auroc
 
-from o2n.data.procedural import TRAINING, VALIDATION, Category, abnormal_captions, draw, normal_captions
-from o2n.models import ClipModel, DiffusionModel, to_pictures
-from o2n.personalize import BASE, redraw
+from o2n.data.procedural import TRAINING, VALIDATION, Category, Pictures, abnormal_captions, draw, normal_captions
+from o2n.mixture import BASE
+from o2n.models import ClipModel, DiffusionModel
+from o2n.personalize import redraw
 from o2n.profiles import TINY
 from o2n.prompts import personal_prompts
 from o2n.text import LOGIT_SCALE
@@ -53,8 +56,8 @@ def train_clip(
     modules = nn.ModuleDict({"clip": clip.model, "maps": clip.maps, "judges": judges}).requires_grad_(True).train()
     trainer = Trainer(modules, plan)
     prompts = Prompts(clip.tokenize)
-    for step, rng in trainer.rounds():
-        drawn, pictures, twins, masks = _batch(rng)
+    for step, rng, batch in trainer.rounds(functools.partial(_batch, CATEGORIES * plan.larger)):
+        drawn, pictures, twins, masks = _tensors(batch, device)
         # While the patches say nothing, the text loss would only draw normal and abnormal prompts together.
         settled = diffusion is not None or step > plan.steps // 4
         counterparts: Tensor | None
@@ -67,22 +70,26 @@ def train_clip(
             loss, parts = _loss(clip, judges, levels, prompts, rng, drawn, pictures, masks, counterparts, settled)
             trainer.update(loss)
         if step % 50 == 0:
-            words = " ".join(f"{name} {value:.3f}" for name, value in parts.items())
+            words = " ".join(f"{name} {value.item():.3f}" for name, value in parts.items())
             print(f"step {step} loss {loss.item():.3f} {words}", flush=True)
-        if step % 400 == 0 and step:
+        if step % plan.report_every == 0 and step:
             with trainer.averaged():
                 print(f"step {step}: {validate(clip, levels, prompts)}", flush=True)
             modules.train()
     return trainer
 
 
-def _batch(rng: np.random.Generator) -> tuple[list[Category], Tensor, Tensor, Tensor]:
-    """Categories; their references and queries (good, then bad), float32 (C, R + Q, 3, S, S); the queries' normal twins
-    (C, Q, 3, S, S) and masks (C, Q, S, S)."""
-    drawn = [draw_category(c, REFERENCES + GOOD, BAD, rng) for c in categories(rng, TRAINING, CATEGORIES)]
-    pictures = to_tensor(np.stack([d.pictures for d in drawn]))
-    twins = to_tensor(np.stack([d.twins[REFERENCES:] for d in drawn]))
-    masks = torch.from_numpy(np.stack([d.masks[REFERENCES:] for d in drawn])).float()
+def _batch(count: int, rng: np.random.Generator) -> list[Pictures]:
+    """Of `count` categories references and queries, the good queries first."""
+    return [draw_category(c, REFERENCES + GOOD, BAD, rng) for c in categories(rng, TRAINING, count)]
+
+
+def _tensors(drawn: list[Pictures], device: torch.device) -> tuple[list[Category], Tensor, Tensor, Tensor]:
+    """Categories; their references and queries, float32 (C, R + Q, 3, S, S); the queries' normal twins (C, Q, 3, S, S)
+    and masks (C, Q, S, S)."""
+    pictures = to_tensor(np.stack([d.pictures for d in drawn]), device)
+    twins = to_tensor(np.stack([d.twins[REFERENCES:] for d in drawn]), device)
+    masks = torch.from_numpy(np.stack([d.masks[REFERENCES:] for d in drawn])).to(device).float()
     return [d.category for d in drawn], pictures, twins, masks
 
 
@@ -90,9 +97,10 @@ def _blurred(twins: Tensor) -> Tensor:
     """Twins (C, Q, 3, S, S) much as a diffusion model gives them back: blurred, a little off in light and detail."""
     x = twins.flatten(0, 1)
     soft = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1)
-    x = x + torch.rand(len(x), 1, 1, 1) * (soft - x)
-    off = F.interpolate(torch.randn(len(x), 3, 16, 16), size=x.shape[-2:], mode="bicubic")
-    x = x * (1 + 0.03 * torch.randn(len(x), 3, 1, 1)) + 0.03 * torch.rand(len(x), 1, 1, 1) * off
+    rand, randn = (functools.partial(draw, device=x.device) for draw in (torch.rand, torch.randn))
+    x = x + rand(len(x), 1, 1, 1) * (soft - x)
+    off = F.interpolate(randn(len(x), 3, 16, 16), size=x.shape[-2:], mode="bicubic")
+    x = x * (1 + 0.03 * randn(len(x), 3, 1, 1)) + 0.03 * rand(len(x), 1, 1, 1) * off
     return x.clamp(0, 1).view_as(twins)
 
 
@@ -101,7 +109,7 @@ def _redrawn(diffusion: DiffusionModel, drawn: list[Category], queries: Tensor) 
     """Queries (C, Q, 3, S, S) redrawn as eq. (3) says, by the base model."""
     texts = [diffusion.embed(personal_prompts(category.word, 1)) for category in drawn]
     count = queries.shape[0] * queries.shape[1]
-    latents = diffusion.encode(to_pictures(queries.flatten(0, 1)))
+    latents = diffusion.encode(queries.flatten(0, 1))
     found = redraw(
         diffusion,
         latents,
@@ -113,7 +121,7 @@ def _redrawn(diffusion: DiffusionModel, drawn: list[Category], queries: Tensor) 
         guidance=1.0,
     )
     # Tensors born in inference mode cannot take part in a gradient; copies can.
-    return diffusion.decode(found).cpu().clone().view_as(queries)
+    return diffusion.decode(found).clone().view_as(queries)
 
 
 def _loss(
@@ -127,14 +135,14 @@ def _loss(
     masks: Tensor,
     counterparts: Tensor | None,
     settled: bool,
-) -> tuple[Tensor, dict[str, float]]:
+) -> tuple[Tensor, dict[str, Tensor]]:
     device = clip.mean.device
     assert clip.maps is not None
     count, shown = len(drawn), pictures.shape[1]
     # The first good query does without a counterpart.
     everything = torch.cat([pictures, counterparts[:, 1:]], dim=1) if counterparts is not None else pictures
     with torch.autocast(device.type, torch.bfloat16):
-        features, whole = encode(clip, everything.flatten(0, 1).to(device), levels)
+        features, whole = encode(clip, everything.flatten(0, 1), levels)
         features = features.unflatten(0, (count, -1))
         queries = features[:, REFERENCES:shown].permute(0, 2, 1, 3, 4).flatten(2, 3)
         bank = features[:, :REFERENCES].permute(0, 2, 1, 3, 4).flatten(2, 3)
@@ -155,7 +163,7 @@ def _loss(
         towards = towards.detach()
     read = LOGIT_SCALE * torch.einsum("cklge,ce->cklg", F.normalize(mapped.float(), dim=-1), towards)
     side = int(features.shape[-2] ** 0.5)
-    covered = F.adaptive_avg_pool2d(masks.to(device), side).flatten(-2)
+    covered = F.adaptive_avg_pool2d(masks, side).flatten(-2)
     all_covered = torch.cat([covered.new_zeros(count, REFERENCES, covered.shape[-1]), covered], dim=1)
     spoilt = torch.zeros(count, shown, dtype=torch.long, device=device)
     spoilt[:, REFERENCES + GOOD :] = 1
@@ -172,7 +180,7 @@ def _loss(
         told = judges(1 - (features[:, REFERENCES + 1 : shown] * features[:, shown:]).sum(dim=-1), 1)
         parts["personal"] = _ranked(told, covered[:, 1:]) + 0.3 * _told_apart(told, covered[:, 1:])
         total = total + parts["personal"]
-    return total, {name: value.item() for name, value in parts.items()}
+    return total, parts
 
 
 def encode(clip: ClipModel, pictures: Tensor, levels: tuple[int, ...]) -> tuple[Tensor, Tensor]:

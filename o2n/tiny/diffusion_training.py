@@ -5,21 +5,24 @@ noised, whose target under a normal prompt is its exact normal twin, and under a
 So the prompts of eq. (2) mean something, and redrawing (eq. 3) takes away what a defect has put there.
 """
 
+import functools
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from diffusers import DDIMScheduler
 from PIL import Image
 from torch import Tensor, nn
 
-from o2n.data.procedural import TRAINING, VALIDATION, Category, abnormal_captions, draw, normal_captions
+from o2n.data.procedural import TRAINING, VALIDATION, Category, Pictures, abnormal_captions, draw, normal_captions
 from o2n.evaluation.metrics import masked_error, ssim_outside
+from o2n.mixture import BASE
 from o2n.models import DiffusionModel
-from o2n.personalize import BASE, redraw, seeded_noise
+from o2n.personalize import redraw, seeded_noise
 from o2n.tiny.training import Plan, Prompts, Trainer, any_word, categories, draw_category, plain_attention, to_tensor
 
-GROUPS, EACH = 8, 2  # categories in a batch, pictures of each
+GROUPS, EACH = 8, 2  # categories in a batch, pictures of each in the usual one
 IN_MASK = 10.0  # how much more an error counts where the defect is
 CRISP = 0.1  # errors below this count by their size, above it by their square: fine detail is not blurred away
 MOST_WEIGHT = 5.0  # min-SNR weighting (Hang et al., 2023): weight of x0's error is SNR, at most this
@@ -32,44 +35,61 @@ def train_diffusion(model: DiffusionModel, plan: Plan) -> Trainer:
     model.unet.to(memory_format=torch.channels_last)
     trainer = Trainer(modules, plan)
     prompts = Prompts(model.tokenize)
-    for step, rng in trainer.rounds():
-        clean, spoilt, masks, texts = _batch(rng)
-        clean, spoilt, masks = clean.to(device) * 2 - 1, spoilt.to(device) * 2 - 1, masks.to(device)
+    noising = model.noising()
+    for step, rng, drawn in trainer.rounds(functools.partial(_batch, EACH * plan.larger)):
+        clean, spoilt, masks, texts = _tensors(drawn, rng, device)
         with plain_attention(device):
-            loss = _loss(model, clean, spoilt, masks, prompts(texts).to(device))
+            loss = _loss(model, noising, clean, spoilt, masks, prompts(texts).to(device), plan.larger)
             trainer.update(loss)
         if step % 50 == 0:
             print(f"step {step} loss {loss.item():.4f}", flush=True)
-        if step % 500 == 0 and step:
+        if step % plan.report_every == 0 and step:
             with trainer.averaged():
                 _report(model, plan.folder, step)
             modules.train()
     return trainer
 
 
-def _batch(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, list[str]]:
-    """Twins and spoilt pictures float32 (B, 3, S, S), masks (B, 1, S, S), prompts."""
-    clean, spoilt, masks, texts = [], [], [], []
-    for category in categories(rng, TRAINING, GROUPS):
-        drawn = draw_category(category, 0, EACH, rng)
-        twins, pictures = to_tensor(drawn.twins), to_tensor(drawn.pictures)
-        for twin, picture, mask in zip(twins, pictures, torch.from_numpy(drawn.masks), strict=True):
+def _batch(each: int, rng: np.random.Generator) -> list[Pictures]:
+    """`each` spoilt pictures of every one of some categories."""
+    return [draw_category(category, 0, each, rng) for category in categories(rng, TRAINING, GROUPS)]
+
+
+def _tensors(
+    drawn: list[Pictures], rng: np.random.Generator, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor, list[str]]:
+    """What is to be drawn and what is shown, float32 (B, 3, S, S) in [-1, 1]; masks (B, 1, S, S); prompts."""
+    shares, abnormals, texts = [], [], []
+    for pictures in drawn:
+        for _ in pictures.kinds:
             chance = rng.uniform()
-            abnormal = chance < 0.06
+            abnormals.append(chance < 0.06)
             # How much of the defect is there: all of it, some (as in the middle of a denoising run), or nothing.
-            share = 1.0 if chance < 0.75 else rng.uniform() if chance < 0.85 else 0.0
-            shown = twin + share * (picture - twin)
-            word = category.word if rng.uniform() < 0.6 else any_word(rng)
-            captions = (abnormal_captions if abnormal else normal_captions)(word)
+            shares.append(1.0 if chance < 0.75 else rng.uniform() if chance < 0.85 else 0.0)
+            word = pictures.category.word if rng.uniform() < 0.6 else any_word(rng)
+            captions = (abnormal_captions if abnormals[-1] else normal_captions)(word)
             texts.append("" if rng.uniform() < 0.05 else str(rng.choice(captions)))
-            clean.append(shown if abnormal else twin)
-            spoilt.append(shown)
-            masks.append(mask.float()[None])
-    return torch.stack(clean), torch.stack(spoilt), torch.stack(masks), texts
+    twins, spoilt = (
+        to_tensor(np.concatenate(seen), device) * 2 - 1
+        for seen in ([d.twins for d in drawn], [d.pictures for d in drawn])
+    )
+    share, abnormal = (torch.tensor(all_, device=device)[:, None, None, None] for all_ in (shares, abnormals))
+    shown = twins + share * (spoilt - twins)
+    masks = torch.from_numpy(np.concatenate([d.masks for d in drawn])).to(device).float()[:, None]
+    return torch.where(abnormal, shown, twins), shown, masks, texts
 
 
-def _loss(model: DiffusionModel, clean: Tensor, spoilt: Tensor, masks: Tensor, tokens: Tensor) -> Tensor:
-    scheduler = model.noising()
+def _loss(
+    model: DiffusionModel,
+    scheduler: DDIMScheduler,
+    clean: Tensor,
+    spoilt: Tensor,
+    masks: Tensor,
+    tokens: Tensor,
+    times: int,
+) -> Tensor:
+    """Each picture is noised `times` times."""
+    clean, spoilt, masks, tokens = (x.repeat(times, *[1] * (x.ndim - 1)) for x in (clean, spoilt, masks, tokens))
     count = len(clean)
     # Queries are redrawn from small t alone: most of the training goes where most of the use is.
     often = torch.rand(count) < 0.85

@@ -4,17 +4,18 @@ import ctypes
 import functools
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from o2n.data.procedural import TRAINING, Category, Pictures, draw
@@ -25,17 +26,33 @@ AVERAGE = 0.998  # decay of the running average of the weights; what is shipped 
 
 TRIM_EVERY = 50  # steps
 
+Drawn = TypeVar("Drawn")
+
 
 @dataclass(frozen=True)
 class Plan:
-    """A training run. learning_rate falls to nothing over `steps`, by a half cosine, after `warmup` steps."""
+    """A training run. learning_rate falls to nothing over `steps`, by a half cosine, after `warmup` steps.
+
+    larger: how many times the usual batch. drawers: processes that draw pictures ahead; 0: the training's own does.
+    """
 
     folder: Path
     steps: int
     learning_rate: float
     seed: int
+    larger: int = 1
+    drawers: int = 0
     warmup: int = 200
-    save_every: int = 200
+
+    @property
+    def save_every(self) -> int:
+        """Steps between checkpoints: a GPU takes so many a second that it would do little else than write them."""
+        return max(200, self.steps // 20)
+
+    @property
+    def report_every(self) -> int:
+        """Steps between looks at the validation families."""
+        return max(500, self.steps // 4)
 
 
 def categories(rng: np.random.Generator, families: tuple[str, ...], count: int) -> list[Category]:
@@ -61,9 +78,9 @@ def vary_category(drawn: Pictures, rng: np.random.Generator) -> Pictures:
     return replace(drawn, pictures=seen(drawn.pictures), twins=seen(drawn.twins), masks=seen(drawn.masks))
 
 
-def to_tensor(pictures: np.ndarray) -> Tensor:
-    """uint8 (..., H, W, 3) -> float32 (..., 3, H, W) in [0, 1]."""
-    return torch.from_numpy(pictures).movedim(-1, -3).float() / 255
+def to_tensor(pictures: np.ndarray, device: torch.device | None = None) -> Tensor:
+    """uint8 (..., H, W, 3) -> float32 (..., 3, H, W) in [0, 1]; on the CPU, or on `device`."""
+    return torch.from_numpy(pictures).to(device).movedim(-1, -3).float() / 255
 
 
 def give_back_memory() -> None:
@@ -129,23 +146,34 @@ class Trainer:
         plain = [p for p in modules.parameters() if p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=plan.learning_rate, betas=(0.9, 0.98), fused=True)
+        self._parameters = list(modules.parameters())
+        self._moving = [(self.average[name], t) for name, t in modules.state_dict().items() if t.is_floating_point()]
         self.step, self.seconds = 0, 0.0
         self._file = plan.folder / "checkpoint.pt"
         if self._file.exists():
             saved = torch.load(self._file, map_location=next(modules.parameters()).device, weights_only=True)
             modules.load_state_dict(saved["modules"])
-            self.average = saved["average"]
+            for name, tensor in saved["average"].items():
+                self.average[name].copy_(tensor)
             self.optimizer.load_state_dict(saved["optimizer"])
             self.step, self.seconds = saved["step"], saved["seconds"]
 
-    def rounds(self) -> Iterator[tuple[int, np.random.Generator]]:
-        """The steps still to do: their number, and the random numbers of their pictures."""
+    def rounds(self, draw: Callable[[np.random.Generator], Drawn]) -> Iterator[tuple[int, np.random.Generator, Drawn]]:
+        """The steps still to do: their number, what `draw` gives for each, and its random numbers after that."""
         self.plan.folder.mkdir(parents=True, exist_ok=True)
         begun = time.monotonic() - self.seconds
         bar = tqdm(total=self.plan.steps, initial=self.step, unit="step", mininterval=10, smoothing=0.05)
-        while self.step < self.plan.steps:
+        drawn: DataLoader[tuple[Drawn, np.random.Generator]] = DataLoader(
+            _Steps(draw, self.plan.seed),
+            batch_size=None,
+            sampler=range(self.step, self.plan.steps),
+            num_workers=self.plan.drawers,
+            prefetch_factor=8 if self.plan.drawers else None,
+            collate_fn=_as_it_is,
+        )
+        for batch, rng in drawn:
             torch.manual_seed(hash((self.plan.seed, self.step)))
-            yield self.step, np.random.default_rng([self.plan.seed, self.step])
+            yield self.step, rng, batch
             bar.update()
             if self.step % TRIM_EVERY == 0:
                 give_back_memory()
@@ -162,14 +190,13 @@ class Trainer:
             group["lr"] = self.plan.learning_rate * warm * max(float(fall), 0.01)
         self.optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.modules.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
         self.optimizer.step()
         self.step += 1
         decay = min(AVERAGE, self.step / (self.step + 10))
         with torch.no_grad():
-            for name, tensor in self.modules.state_dict().items():
-                if tensor.is_floating_point():
-                    self.average[name].lerp_(tensor, 1 - decay)
+            for average, tensor in self._moving:
+                average.lerp_(tensor, 1 - decay)
 
     def save(self) -> None:
         """Write the checkpoint, whole or not at all."""
@@ -187,6 +214,21 @@ class Trainer:
     def averaged(self) -> "_Averaged":
         """Within it, the modules have their averaged weights."""
         return _Averaged(self)
+
+
+class _Steps(Dataset[tuple[Drawn, np.random.Generator]]):
+    """For every step what is drawn for it, and the random numbers it was drawn with, as they are then."""
+
+    def __init__(self, draw: Callable[[np.random.Generator], Drawn], seed: int) -> None:
+        self._draw, self._seed = draw, seed
+
+    def __getitem__(self, step: int) -> tuple[Drawn, np.random.Generator]:
+        rng = np.random.default_rng([self._seed, step])
+        return self._draw(rng), rng
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 class _Averaged:

@@ -16,8 +16,9 @@ from o2n.errors import IntegrityError
 from o2n.evaluation.metrics import masked_error
 from o2n.foundation import Foundation
 from o2n.images import Picture
+from o2n.mixture import BASE, mixed_adapters
 from o2n.models import DiffusionModel
-from o2n.personalize import BASE, mixed_adapters, personalize, seeded_noise
+from o2n.personalize import personalize, seeded_noise
 from o2n.pool import draw_prior
 from tests.helpers import QUICK, checks
 

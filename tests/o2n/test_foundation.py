@@ -9,8 +9,9 @@ import torch
 
 from o2n.errors import FoundationError
 from o2n.foundation import EMBEDDED, load_foundation, load_from, pick_device
+from o2n.mixture import BASE
 from o2n.models import to_pictures
-from o2n.personalize import BASE, redraw, seeded_noise
+from o2n.personalize import redraw, seeded_noise
 from o2n.profiles import TINY, Profile
 from o2n.tiny.weights import FILES
 from tests.helpers import checks

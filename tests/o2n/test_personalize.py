@@ -13,8 +13,9 @@ from o2n.category import BlobRef
 from o2n.customize import customize, load_adapter, unload_adapter
 from o2n.foundation import Foundation
 from o2n.images import Picture, resize
+from o2n.mixture import BASE
 from o2n.models import SOLVERS, DiffusionModel, to_pictures, to_unit
-from o2n.personalize import BASE, most_similar, noise_for, personalize, redraw, seeded_noise
+from o2n.personalize import most_similar, noise_for, personalize, redraw, seeded_noise
 from tests.helpers import QUICK, checks, stripes
 
 CPU = torch.device("cpu")

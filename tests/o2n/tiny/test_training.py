@@ -17,12 +17,12 @@ from o2n.tiny.training import Plan, Trainer, categories, to_tensor, vary_categor
 from o2n.tiny.weights import FILES, export
 
 
-def run(folder: Path, until: int) -> dict[str, torch.Tensor]:
+def run(folder: Path, until: int, drawers: int = 0) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     modules = nn.ModuleDict({"line": nn.Linear(3, 1)})
-    trainer = Trainer(modules, Plan(folder, 10, 0.1, seed=4, warmup=1, save_every=1))
-    for _, rng in trainer.rounds():
-        x = torch.from_numpy(rng.standard_normal((8, 3))).float() + torch.randn(8, 3)
+    trainer = Trainer(modules, Plan(folder, 10, 0.1, seed=4, drawers=drawers, warmup=1))
+    for _, rng, drawn in trainer.rounds(lambda rng: rng.standard_normal((8, 3))):
+        x = torch.from_numpy(drawn + rng.standard_normal((8, 3))).float() + torch.randn(8, 3)
         trainer.update((modules["line"](x) - x.sum(dim=1, keepdim=True)).square().mean())
         if trainer.step == until:
             trainer.save()
@@ -35,6 +35,11 @@ def test_a_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     run(tmp_path / "parts", until=4)
     parts = run(tmp_path / "parts", until=10)
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_who_draws_the_pictures_changes_nothing(tmp_path: Path) -> None:
+    own, ahead = run(tmp_path / "own", until=10), run(tmp_path / "ahead", until=10, drawers=2)
+    assert all(torch.equal(own[name], ahead[name]) for name in own)
 
 
 def test_the_average_is_put_in_and_taken_out(tmp_path: Path) -> None:

@@ -1,0 +1,82 @@
+"""Which adapter each sample of a UNet batch goes through, so that pictures of different categories share a batch."""
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft.tuners.lora import LoraLayer
+from torch import Tensor
+
+BASE = "__base__"  # peft's name for "no adapter"
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """What a batch is made of. used: the adapters in it, each once, in a fixed order. rows: int64 (B,), on the UNet's
+    device: for each sample, which of these is its own. addresses: where their weights lie."""
+
+    used: tuple[str, ...]
+    rows: Tensor
+    addresses: tuple[int, ...]
+
+
+@contextmanager
+def mixed_adapters(unet: Any, names: list[str]) -> Iterator[Mixture]:
+    """Within it, the i-th sample of a batch goes through the adapter `names[i]`, exactly as if it were alone.
+
+    peft's own `adapter_names` (huggingface.co/docs/peft/developer_guides/lora) picks the samples of one adapter after
+    another, by lists: that is many small steps, which a CUDA graph cannot hold. Here all go through at once. Adapters
+    that share a batch must have one rank.
+
+    Raises:
+        KeyError: a name that is not in the UNet; peft alone would silently use the base model.
+    """
+    unknown = set(names) - {BASE} - set(getattr(unet, "peft_config", {}))
+    if unknown:
+        raise KeyError(f"adapters not loaded: {sorted(unknown)}")
+    used = tuple(sorted(set(names)))
+    layers = [module for module in unet.modules() if isinstance(module, LoraLayer)]
+    mixture = Mixture(
+        used,
+        torch.tensor([used.index(name) for name in names], device=unet.device),
+        tuple(
+            part[name].weight.data_ptr()
+            for layer in layers
+            for part in (layer.lora_A, layer.lora_B)
+            for name in used
+            if name in part
+        ),
+    )
+    for layer in layers:
+        layer.forward = functools.partial(_forward, layer, mixture)
+    try:
+        yield mixture
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def _forward(layer: Any, mixture: Mixture, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """W x + (alpha / r) B A x, Hu et al., 2022, with each sample's own B and A. Args: x: (B, tokens, width)."""
+    result: Tensor = layer.base_layer(x, *args, **kwargs)
+    known = [name for name in mixture.used if name in layer.lora_A]
+    if not known:
+        return result
+    first, scaling = known[0], layer.scaling[known[0]]
+    if mixture.used == (first,):
+        added = layer.lora_B[first](layer.lora_A[first](x.to(layer.lora_A[first].weight.dtype))) * scaling
+        return result + added.to(result.dtype)
+    down, up = (
+        torch.stack(
+            [
+                part[name].weight * factor(name) if name in known else torch.zeros_like(part[first].weight)
+                for name in mixture.used
+            ]
+        )[mixture.rows]
+        for part, factor in ((layer.lora_A, lambda name: 1), (layer.lora_B, layer.scaling.get))
+    )
+    added = (x.to(down.dtype) @ down.mT) @ up.mT
+    return result + added.to(result.dtype)
