@@ -52,6 +52,7 @@ ROUNDS = (("clip", "diffusion"), ("pairs",))  # the trainings of a round run sid
     type=click.IntRange(0),
     help="Processes of each training that draw pictures ahead. A GPU wants 7; 0: the training draws its own.",
 )
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), help="End each training after so long.")
 @click.option(
     "--begin-from",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
@@ -68,6 +69,7 @@ def main(
     threads: int,
     larger: int,
     drawers: int,
+    minutes: float | None,
     begin_from: Path | None,
     into: Path | None,
 ) -> None:
@@ -79,7 +81,7 @@ def main(
         processes = [
             context.Process(
                 target=train,
-                args=(name, folder, steps[name], seed, larger, drawers, threads, begin_from, len(chosen) == 1),
+                args=(name, folder, steps[name], seed, larger, drawers, minutes, threads, begin_from, len(chosen) == 1),
             )
             for name in chosen
         ]
@@ -100,6 +102,7 @@ def train(
     seed: int,
     larger: int,
     drawers: int,
+    minutes: float | None,
     threads: int,
     begin_from: Path | None,
     aloud: bool,
@@ -110,7 +113,7 @@ def train(
     if not aloud:
         print(f"{name}: progress in {own / 'log'}", flush=True)
         with (own / "log").open("a") as log, redirect_stdout(log), redirect_stderr(log):
-            return train(name, folder, steps, seed, larger, drawers, threads, begin_from, aloud=True)
+            return train(name, folder, steps, seed, larger, drawers, minutes, threads, begin_from, aloud=True)
     import torch
 
     from o2n.foundation import load_from
@@ -120,7 +123,7 @@ def train(
     from o2n.tiny.training import Plan
 
     torch.set_num_threads(threads)
-    plan = Plan(own, steps, 1e-3, seed, larger, drawers)
+    plan = Plan(own, steps, 1e-3, seed, larger, drawers, 60 * minutes if minutes else None)
     if name == "clip":
         train_clip(load_from(TINY, begin_from).clip, TINY.encoder.levels, plan)
     elif name == "diffusion":

@@ -73,13 +73,16 @@ def scoring(batches: list[int], rounds: int, random_weights: bool, json_file: Pa
             step(f"whole score, batch of {size}")
             whole[size] = whole_score(profile, store, task.queries[:size], [ref] * size, rounds)
         best = min(batches, key=lambda size: whole[size].seconds / size)
-        at: dict[int, list[Stage]] = {}
+        branches: dict[int, list[Stage]] = {}
+        prompts: dict[int, list[Stage]] = {}
         for size in sorted({1, best}):
             queries = task.queries[:size]
             step(f"branches, batch of {size}")
-            at[size] = list(scoring_stages(foundation, store, queries, [ref] * size, rounds).values())
+            branches[size] = list(scoring_stages(foundation, store, queries, [ref] * size, rounds).values())
             step(f"prompts, batch of {size}")
-            at[size] += [personalise_stage(foundation, store, queries, ref, count, rounds) for count in (1, 3)]
+            prompts[size] = [personalise_stage(foundation, store, queries, ref, count, rounds) for count in (1, 3)]
+            if model.device.type == "cuda":
+                prompts[size].append(personalise_stage(foundation, store, queries, ref, 3, rounds, graphs=False))
 
     def row(stage: Stage) -> dict[str, Any]:
         relative = stage.seconds / stage.pictures / whole[1].seconds
@@ -93,8 +96,8 @@ def scoring(batches: list[int], rounds: int, random_weights: bool, json_file: Pa
         "limit_flops_per_second": limit,
         "onboarding": [row(stage) for stage in onboarding.values()],
         "whole": [row(stage) for stage in whole.values()],
-        "stages": {str(size): [row(stage) for stage in stages] for size, stages in at.items()},
-        "shares": {str(size): shares({s.name: s.seconds for s in stages[:-2]}) for size, stages in at.items()},
+        "stages": {str(size): [row(stage) for stage in branches[size] + prompts[size]] for size in branches},
+        "shares": {str(size): shares({s.name: s.seconds for s in stages}) for size, stages in branches.items()},
     }
     click.echo(_scoring_table(report))
     keep(json_file, report)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -162,29 +163,36 @@ def scoring_stages(
 
 
 def personalise_stage(
-    foundation: Foundation, store: CategoryStore, queries: list[Picture], ref: VersionRef, prompts: int, rounds: int
+    foundation: Foundation,
+    store: CategoryStore,
+    queries: list[Picture],
+    ref: VersionRef,
+    prompts: int,
+    rounds: int,
+    graphs: bool = True,
 ) -> Stage:
-    """Redrawing the queries with `prompts` prompts each, whatever number the profile has."""
+    """Redrawing the queries with `prompts` prompts each, whatever number the profile has; or without CUDA graphs."""
     profile, model, manifest = foundation.profile, foundation.diffusion, store.manifest(ref)
     text = model.embed(personal_prompts(manifest.object_word, prompts))
     noise = seeded_noise(profile.seed, (len(queries), *model.latent_shape)).to(model.device)
     load_adapter(model, ADAPTER, store.get_blob(manifest.blobs["adapter"]))
     try:
-        return timed_stage(
-            f"personalise, {prompts} prompt{'s' * (prompts > 1)}",
-            len(queries),
-            lambda: personalize(
-                model,
-                queries,
-                [text] * len(queries),
-                [ADAPTER] * len(queries),
-                noise,
-                t=profile.t,
-                steps=profile.diffusion.steps,
-                guidance=profile.diffusion.guidance,
-            ),
-            rounds,
-        )
+        with nullcontext() if graphs else without_graphs():
+            return timed_stage(
+                f"personalise, {prompts} prompt{'s' * (prompts > 1)}" + ", no graphs" * (not graphs),
+                len(queries),
+                lambda: personalize(
+                    model,
+                    queries,
+                    [text] * len(queries),
+                    [ADAPTER] * len(queries),
+                    noise,
+                    t=profile.t,
+                    steps=profile.diffusion.steps,
+                    guidance=profile.diffusion.guidance,
+                ),
+                rounds,
+            )
     finally:
         unload_adapter(model, ADAPTER)
 

@@ -31,9 +31,10 @@ Drawn = TypeVar("Drawn")
 
 @dataclass(frozen=True)
 class Plan:
-    """A training run. learning_rate falls to nothing over `steps`, by a half cosine, after `warmup` steps.
+    """A training run. learning_rate falls to nothing over it, by a half cosine, after `warmup` steps.
 
     larger: how many times the usual batch. drawers: processes that draw pictures ahead; 0: the training's own does.
+    seconds: it ends after so long, if not before; then how fast the machine is decides what comes of it.
     """
 
     folder: Path
@@ -42,6 +43,7 @@ class Plan:
     seed: int
     larger: int = 1
     drawers: int = 0
+    seconds: float | None = None
     warmup: int = 200
 
     @property
@@ -178,14 +180,21 @@ class Trainer:
             if self.step % TRIM_EVERY == 0:
                 give_back_memory()
             self.seconds = time.monotonic() - begun
-            if self.step % self.plan.save_every == 0 or self.step == self.plan.steps:
+            if self.step % self.plan.save_every == 0 or self._done() == 1:
                 self.save()
+            if self._done() == 1:
+                break
         bar.close()
+
+    def _done(self) -> float:
+        """The share of the run that lies behind."""
+        by_time = self.seconds / self.plan.seconds if self.plan.seconds else 0.0
+        return min(1.0, max(self.step / self.plan.steps, by_time))
 
     def update(self, loss: Tensor) -> None:
         """One step down the gradient of `loss`."""
         warm = min(1.0, (self.step + 1) / self.plan.warmup)
-        fall = 0.5 + 0.5 * np.cos(np.pi * min(1.0, self.step / self.plan.steps))
+        fall = 0.5 + 0.5 * np.cos(np.pi * self._done())
         for group in self.optimizer.param_groups:
             group["lr"] = self.plan.learning_rate * warm * max(float(fall), 0.01)
         self.optimizer.zero_grad()
