@@ -15,7 +15,7 @@ from torch import Tensor
 
 from o2n.bank import MemoryBank
 from o2n.category import BlobName, Manifest, VersionRef
-from o2n.customize import load_adapter, read_adapter
+from o2n.customize import load_adapter, read_adapter, read_text_lora
 from o2n.errors import FoundationError, IntegrityError
 from o2n.features import over_scales, personal_distance
 from o2n.foundation import Foundation
@@ -94,8 +94,9 @@ class PersonalBranch:
         model, profile = self._foundation.diffusion, self._foundation.profile
         manifest = checked_manifest(self._store, ref, self._foundation)
         blob = manifest.blobs["adapter"]
-        weights = self._slots.fitting(self._store.get_blob(blob), blob.sha256)
-        text = model.embed(personal_prompts(manifest.object_word, profile.prompts))
+        data = self._store.get_blob(blob)
+        weights = self._slots.fitting(data, blob.sha256)
+        text = model.embed(personal_prompts(manifest.object_word, profile.prompts), read_text_lora(model, data))
         return _Adapter(blob.sha256, weights, text, scale_in(self._store, manifest, row=0))
 
 

@@ -16,7 +16,6 @@ from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from torch import Tensor
-from torch.nn import Parameter
 from torchvision.transforms import v2
 
 from o2n.data.defects import TRAINING_DEFECTS
@@ -26,6 +25,7 @@ from o2n.images import Picture
 from o2n.models import DiffusionModel
 from o2n.profiles import CustomisationSettings
 from o2n.prompts import class_prompt, instance_prompt
+from o2n.text_adapter import TEXT_MODULES, TextLora, fresh_lora, from_file, read_with, to_file
 
 TARGET_MODULES = ["to_q", "to_k", "to_v", "to_out.0"]
 
@@ -47,7 +47,8 @@ def customize(
     so_far: bytes | None = None,
     save: Callable[[bytes], None] | None = None,
 ) -> bytes:
-    """DreamBooth with LoRA on the UNet's attention: minimise eq. (1) over the references and the class prior.
+    """DreamBooth with LoRA on the attention of the UNet, and in some profiles of the text encoder: minimise eq. (1)
+    over the references and the class prior.
 
     The paper writes the loss on x_0; a model that predicts the noise or the velocity is trained on that, which is
     the same objective with another weight per timestep (Salimans & Ho, 2022, appendix D).
@@ -69,14 +70,20 @@ def customize(
         views = _augment(references, settings.augmentations)
         instances = _latents(model, views)
         spoilt = _latents(model, _spoil(views, seed)) if settings.spoilt > 0 else instances
-        instance_text = model.embed([instance_prompt(object_word, settings.prompt)]).clone()
         priors = _latents(model, prior) if prior else None
-        class_text = model.embed([class_prompt(object_word)]).clone()
+        read = [instance_prompt(object_word, settings.prompt), class_prompt(object_word)]
+        instance_text, class_text = model.embed(read).clone().split(1)
+        lora = fresh_lora(model.text_encoder, settings.rank) if settings.text_encoder else {}
+        parameters += [weight for pair in lora.values() for weight in pair]
+        tokens = model.tokenize(read).to(model.device)
         optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate)
         done = _resume(so_far, parameters, optimizer) if so_far else 0
         for step in range(done + 1, settings.steps + 1):
             rows = torch.randint(len(instances), (settings.batch,))
             with_defect = torch.rand(settings.batch) < settings.spoilt
+            if lora:
+                scaling = settings.lora_alpha / settings.rank
+                instance_text, class_text = read_with(model.text_encoder, lora, scaling, tokens).split(1)
             x0, text = instances[rows], instance_text.expand(settings.batch, -1, -1)
             shown = torch.where(with_defect.view(-1, 1, 1, 1).to(model.device), spoilt[rows], x0)
             most = torch.where(with_defect, SPOILT_UP_TO, 1.0)
@@ -98,7 +105,7 @@ def customize(
             on_step(step, loss.item())
             if save is not None and step % SAVE_EVERY == 0 and step < settings.steps:
                 save(_state(step, parameters, optimizer))
-        return _adapter_file(model, settings)
+        return _adapter_file(model, settings, lora)
 
 
 def read_adapter(data: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -110,20 +117,37 @@ def read_adapter(data: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         metadata = json.loads(header["__metadata__"][LORA_ADAPTER_METADATA_KEY])
-        weights = {key.removeprefix("unet."): tensor for key, tensor in safetensors.torch.load(data).items()}
+        tensors = safetensors.torch.load(data)
+        weights = {key.removeprefix("unet."): tensor for key, tensor in tensors.items() if key.startswith("unet.")}
     except Exception as error:  # safetensors raises its own kind, and json, key and type errors
         cause = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise IntegrityError(f"these {len(data)} bytes are no adapter file ({cause}): onboard again") from error
     return metadata, weights
 
 
+def read_text_lora(model: DiffusionModel, data: bytes) -> TextLora:
+    """What the adapter file `data` has for the text encoder, for `DiffusionModel.embed`; often nothing.
+
+    Raises:
+        IntegrityError: not an adapter file, or one made for another text encoder.
+    """
+    metadata, _ = read_adapter(data)
+    scaling = metadata.get("text_encoder.lora_alpha", 1) / metadata.get("text_encoder.r", 1)
+    try:
+        return from_file(safetensors.torch.load(data), model.text_encoder, scaling)
+    except ValueError as error:
+        raise IntegrityError(f"an adapter does not fit this text encoder ({error}): onboard again") from error
+
+
 def load_adapter(model: DiffusionModel, name: str, data: bytes) -> None:
-    """Put the adapter file `data` into the UNet under `name`, beside those already there.
+    """Put the adapter file `data` into the UNet under `name`, beside those already there, and what it has for the text
+    encoder into `model.text_loras`.
 
     Raises:
         IntegrityError: not an adapter file, or one made for another UNet.
     """
     metadata, weights = read_adapter(data)
+    text_lora = read_text_lora(model, data)
     try:
         prefixed = {f"unet.{key}": tensor for key, tensor in weights.items()}
         model.unet.load_lora_adapter(prefixed, prefix="unet", adapter_name=name, metadata=metadata)
@@ -131,16 +155,18 @@ def load_adapter(model: DiffusionModel, name: str, data: bytes) -> None:
         cause = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise IntegrityError(f"adapter {name}: does not fit this diffusion model ({cause}): onboard again") from error
     model.unet.eval().requires_grad_(False)
+    model.text_loras[name] = text_lora
 
 
 def unload_adapter(model: DiffusionModel, name: str) -> None:
     """Take the adapter `name` out of the UNet and free its memory."""
+    model.text_loras.pop(name, None)
     model.unet.delete_adapters(name)
     model.unet.requires_grad_(False)  # peft makes another adapter active in its place, and trainable
 
 
 @contextmanager
-def _training_adapter(model: DiffusionModel, settings: CustomisationSettings, seed: int) -> Iterator[list[Parameter]]:
+def _training_adapter(model: DiffusionModel, settings: CustomisationSettings, seed: int) -> Iterator[list[Tensor]]:
     """A fresh adapter in the UNet, its parameters in float32 whatever the UNet computes in, and what saves memory."""
     torch.manual_seed(seed)
     config = LoraConfig(
@@ -151,7 +177,7 @@ def _training_adapter(model: DiffusionModel, settings: CustomisationSettings, se
     )
     model.unet.add_adapter(config, adapter_name=_TRAINING)
     model.unet.set_adapter(_TRAINING)
-    parameters = [parameter for parameter in model.unet.parameters() if parameter.requires_grad]
+    parameters: list[Tensor] = [parameter for parameter in model.unet.parameters() if parameter.requires_grad]
     for parameter in parameters:
         parameter.data = parameter.data.float()  # steps of 1e-4 are lost in bfloat16
     half = model.unet.conv_in.weight.dtype == torch.bfloat16
@@ -168,7 +194,7 @@ def _training_adapter(model: DiffusionModel, settings: CustomisationSettings, se
         unload_adapter(model, _TRAINING)
 
 
-def _state(step: int, parameters: list[Parameter], optimizer: torch.optim.AdamW) -> bytes:
+def _state(step: int, parameters: list[Tensor], optimizer: torch.optim.AdamW) -> bytes:
     """All that the steps to come depend on, chance included."""
     tensors = {"step": torch.tensor(step), "chance": torch.get_rng_state()}
     for row, parameter in enumerate(parameters):
@@ -182,7 +208,7 @@ def _state(step: int, parameters: list[Parameter], optimizer: torch.optim.AdamW)
 
 
 @torch.no_grad()
-def _resume(so_far: bytes, parameters: list[Parameter], optimizer: torch.optim.AdamW) -> int:
+def _resume(so_far: bytes, parameters: list[Tensor], optimizer: torch.optim.AdamW) -> int:
     """Put a `_state` back. Returns its step; 0 where it is damaged or another run's: then all steps are to be taken."""
     try:
         tensors = safetensors.torch.load(so_far)
@@ -248,15 +274,16 @@ def _denoising_losses(model: DiffusionModel, x0: Tensor, text: Tensor, shown: Te
     return (prediction - targets[scheduler.config.prediction_type]()).square().mean(dim=(1, 2, 3))
 
 
-def _adapter_file(model: DiffusionModel, settings: CustomisationSettings) -> bytes:
+def _adapter_file(model: DiffusionModel, settings: CustomisationSettings, lora: TextLora) -> bytes:
     weights = get_peft_model_state_dict(model.unet, adapter_name=_TRAINING)
-    metadata = {
-        "unet.r": settings.rank,
-        "unet.lora_alpha": settings.lora_alpha,
-        "unet.target_modules": TARGET_MODULES,
-    }
+    metadata: dict[str, Any] = {}
+    for part, layers in (("unet", TARGET_MODULES), ("text_encoder", TEXT_MODULES)):
+        if part == "unet" or lora:
+            metadata |= {f"{part}.r": settings.rank, f"{part}.lora_alpha": settings.lora_alpha}
+            metadata[f"{part}.target_modules"] = layers
+    of_unet = {f"unet.{key}": weights[key].detach().cpu().contiguous() for key in sorted(weights)}
     return safetensors.torch.save(
-        {f"unet.{key}": weights[key].detach().cpu().contiguous() for key in sorted(weights)},
+        {**of_unet, **to_file(lora)},
         # One key only: safetensors writes several in no fixed order, and equal adapters must be equal bytes.
         metadata={LORA_ADAPTER_METADATA_KEY: json.dumps(metadata, sort_keys=True)},
     )

@@ -4,7 +4,7 @@ profile and no file."""
 import hashlib
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistep
 from torch import Tensor, nn
 
 from o2n.images import Picture
+from o2n.text_adapter import TextLora, adapted
 
 Tokenizer = Callable[[list[str]], Tensor]
 
@@ -113,6 +114,8 @@ class DiffusionModel:
     vae: Any | None
     resolution: int
     solver: str = "ddim"
+    # By the names of the adapters in the UNet, what each has for the text encoder.
+    text_loras: dict[str, TextLora] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:
@@ -170,9 +173,13 @@ class DiffusionModel:
         return (x.clamp(-1, 1) + 1) / 2
 
     @torch.inference_mode()
-    def embed(self, prompts: list[str]) -> Tensor:
-        """Prompts -> text conditioning float32 (B, tokens, width)."""
-        return self.text_encoder(self.tokenize(prompts).to(self.device))[0].float()
+    def embed(self, prompts: list[str], lora: TextLora | None = None) -> Tensor:
+        """Prompts -> text conditioning float32 (B, tokens, width).
+
+        Args: lora: an adapter's for the text encoder, as in `text_loras`.
+        """
+        text_encoder = adapted(self.text_encoder, lora) if lora else self.text_encoder
+        return text_encoder(self.tokenize(prompts).to(self.device))[0].float()
 
 
 def to_unit(pictures: list[Picture], device: torch.device) -> Tensor:

@@ -113,7 +113,7 @@ def branch_values(
     Returns: S_P, S_N, S_text, each float32 (B, L, G) on the CPU, L and G its encoder's.
     """
     profile, model, device = foundation.profile, foundation.diffusion, foundation.clip.mean.device
-    prompts = model.embed(personal_prompts(object_word, profile.prompts))
+    prompts = model.embed(personal_prompts(object_word, profile.prompts), model.text_loras.get(adapter))
     counterparts = personalize(
         model,
         pictures,

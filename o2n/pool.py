@@ -46,7 +46,8 @@ def draw_pool(
     sources = [references[index % len(references)] for index in range(redrawn_count)]
     if not sources:
         return drawn
-    texts = [model.embed([prompt]) for prompt in prompts.personal_prompts(object_word, 10)]
+    lora = model.text_loras.get(adapter)
+    texts = [model.embed([prompt], lora) for prompt in prompts.personal_prompts(object_word, 10)]
     redrawn = personalize(
         model,
         sources,
@@ -100,7 +101,7 @@ def draw_prior(model: DiffusionModel, object_word: str, profile: Profile) -> lis
 
 def _draw(model: DiffusionModel, adapter: str, prompt: str, count: int, profile: Profile, seed: int) -> list[Picture]:
     noise = seeded_noise(seed, (count, *model.latent_shape)).to(model.device)
-    text = model.embed([prompt])
+    text = model.embed([prompt], model.text_loras.get(adapter))
     pictures: list[Picture] = []
     for part in noise.split(MAX_BATCH) if count else ():
         latents = redraw(

@@ -85,6 +85,10 @@ class CustomisationSettings(_Settings):
     prompt: str = _since(
         INSTANCE_TEMPLATE, pattern=r"^[^{}]*\{\}[^{}]*$", description="instance prompt; {} is what the part is called"
     )
+    text_encoder: bool = _since(
+        False,
+        description="trains the text encoder's attention too, with the same rank: knows the part better by its name",
+    )
     prior_weight: float = Field(ge=0, description="weight of the class-prior preservation term")
     prior_pictures: int = Field(ge=0, description="class pictures drawn from the base model")
 

@@ -66,7 +66,7 @@ def train_clip(
         else:
             # Blurred twins are the easiest to tell from what is spoilt: a third of the steps is enough.
             counterparts = _blurred(twins) if step % 3 == 0 else None
-        with plain_attention(device):
+        with plain_attention():
             loss, parts = _loss(clip, judges, levels, prompts, rng, drawn, pictures, masks, counterparts, settled)
             trainer.update(loss)
         if step % 50 == 0:

@@ -38,7 +38,7 @@ def train_diffusion(model: DiffusionModel, plan: Plan) -> Trainer:
     noising = model.noising()
     for step, rng, drawn in trainer.rounds(functools.partial(_batch, EACH * plan.larger)):
         clean, spoilt, masks, texts = _tensors(drawn, rng, device)
-        with plain_attention(device):
+        with plain_attention():
             loss = _loss(model, noising, clean, spoilt, masks, prompts(texts).to(device), plan.larger)
             trainer.update(loss)
         if step % 50 == 0:

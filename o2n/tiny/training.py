@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from o2n.data.procedural import TRAINING, Category, Pictures, draw
+from o2n.errors import O2NError
 from o2n.models import Tokenizer
 
 AVERAGE = 0.998  # decay of the running average of the weights; what is shipped is the average
@@ -93,9 +94,9 @@ def give_back_memory() -> None:
 
 
 @contextmanager
-def plain_attention(device: torch.device) -> Iterator[None]:
-    """Within it, on a CPU, attention without a mask is two matrix products: a third faster for whole steps than torch's
-    own fused kernel, whose backward pass is slow at 257 tokens."""
+def plain_attention() -> Iterator[None]:
+    """Within it attention without a mask is two matrix products: on a CPU a third faster for whole steps than torch's
+    own fused kernel, whose backward pass is slow at 257 tokens; on a GPU the same sums as there."""
     fused = F.scaled_dot_product_attention
 
     def attention(
@@ -112,8 +113,7 @@ def plain_attention(device: torch.device) -> Iterator[None]:
         weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
         return weights.softmax(dim=-1).to(v.dtype) @ v
 
-    if device.type == "cpu":
-        F.scaled_dot_product_attention = attention  # type: ignore[assignment]
+    F.scaled_dot_product_attention = attention  # type: ignore[assignment]
     try:
         yield
     finally:
@@ -161,7 +161,11 @@ class Trainer:
             self.step, self.seconds = saved["step"], saved["seconds"]
 
     def rounds(self, draw: Callable[[np.random.Generator], Drawn]) -> Iterator[tuple[int, np.random.Generator, Drawn]]:
-        """The steps still to do: their number, what `draw` gives for each, and its random numbers after that."""
+        """The steps still to do: their number, what `draw` gives for each, and its random numbers after that.
+
+        Raises:
+            O2NError: weights are no numbers any more. The last checkpoint is of before that.
+        """
         self.plan.folder.mkdir(parents=True, exist_ok=True)
         begun = time.monotonic() - self.seconds
         bar = tqdm(total=self.plan.steps, initial=self.step, unit="step", mininterval=10, smoothing=0.05)
@@ -179,12 +183,20 @@ class Trainer:
             bar.update()
             if self.step % TRIM_EVERY == 0:
                 give_back_memory()
+                self._check()
             self.seconds = time.monotonic() - begun
             if self.step % self.plan.save_every == 0 or self._done() == 1:
                 self.save()
             if self._done() == 1:
                 break
         bar.close()
+
+    def _check(self) -> None:
+        if not torch.stack([torch.isfinite(parameter).all() for parameter in self._parameters]).all():
+            raise O2NError(
+                f"the training in {self.plan.folder} has failed, at step {self.step} weights are no numbers any more: go "
+                "on from its last checkpoint with another --seed, or begin anew with a smaller batch"
+            )
 
     def _done(self) -> float:
         """The share of the run that lies behind."""
@@ -209,6 +221,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write the checkpoint, whole or not at all."""
+        self._check()
         state: dict[str, Any] = {
             "modules": self.modules.state_dict(),
             "average": self.average,

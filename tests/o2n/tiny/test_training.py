@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from o2n.data.procedural import TRAINING, Category, draw
+from o2n.errors import O2NError
 from o2n.foundation import load_from
 from o2n.profiles import TINY
 from o2n.tiny.clip_training import encode, train_clip
@@ -40,6 +41,33 @@ def test_a_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
 def test_who_draws_the_pictures_changes_nothing(tmp_path: Path) -> None:
     own, ahead = run(tmp_path / "own", until=10), run(tmp_path / "ahead", until=10, drawers=2)
     assert all(torch.equal(own[name], ahead[name]) for name in own)
+
+
+def test_weights_that_are_no_numbers_end_the_run_and_spare_the_checkpoint(tmp_path: Path) -> None:
+    modules = nn.ModuleDict({"line": nn.Linear(3, 1)})
+    trainer = Trainer(modules, Plan(tmp_path, 2000, 0.1, seed=4))
+
+    def train(bad: int) -> None:
+        for step, _, x in trainer.rounds(lambda rng: torch.from_numpy(rng.standard_normal((8, 3))).float()):
+            loss = modules["line"](x).square().mean()
+            trainer.update(loss * float("nan") if step == bad else loss)
+
+    with pytest.raises(O2NError, match="at step 400 weights are no numbers"):
+        train(399)
+    saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert saved["step"] == 200
+    assert all(torch.isfinite(tensor).all() for tensor in saved["modules"].values())
+
+
+def test_a_run_ends_when_its_time_is_up(tmp_path: Path) -> None:
+    modules = nn.ModuleDict({"line": nn.Linear(3, 1)})
+    trainer = Trainer(modules, Plan(tmp_path, 10**6, 0.1, seed=4, seconds=0.3))
+    for _, _, x in trainer.rounds(lambda rng: torch.from_numpy(rng.standard_normal((8, 3))).float()):
+        trainer.update(modules["line"](x).square().mean())
+    assert 0 < trainer.step < 10**6
+    assert trainer.seconds >= 0.3
+    assert trainer.optimizer.param_groups[0]["lr"] < 0.1 * 0.1
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == trainer.step
 
 
 def test_the_average_is_put_in_and_taken_out(tmp_path: Path) -> None:
