@@ -56,6 +56,14 @@ def scoring(batches: list[int], rounds: int, random_weights: bool, json_file: Pa
             bar.update()
             bar.set_description_str(what)
 
+        def told(stage: Stage) -> Stage:
+            """A long run that is stopped has told what it had measured."""
+            share = stage.flops / stage.seconds / limit
+            bar.write(
+                f"{stage.name}, {stage.pictures} pictures: {1000 * stage.seconds:.1f} ms, {share:.0%} of the limit"
+            )
+            return stage
+
         step(f"writing 6 GB of weights to {folder}" if random_weights else "loading models")
         if random_weights:
             profile = blank_paper(profile, Path(folder) / "models")
@@ -65,24 +73,26 @@ def scoring(batches: list[int], rounds: int, random_weights: bool, json_file: Pa
         task = make_task(EVALUATION[0], batches[-1], profile)
         store = CategoryStore((Path(folder) / "store").as_uri())
         step("onboarding, stage by stage")
-        onboarding = onboarding_stages(task, foundation, rounds)
+        onboarding = [told(stage) for stage in onboarding_stages(task, foundation, rounds)]
         step("onboarding a category to score")
         ref = onboard(task.name, task.references, profile, store, task.object_word).ref
         whole: dict[int, Stage] = {}
         for size in batches:
             step(f"whole score, batch of {size}")
-            whole[size] = whole_score(profile, store, task.queries[:size], [ref] * size, rounds)
+            whole[size] = told(whole_score(profile, store, task.queries[:size], [ref] * size, rounds))
         best = min(batches, key=lambda size: whole[size].seconds / size)
         branches: dict[int, list[Stage]] = {}
         prompts: dict[int, list[Stage]] = {}
         for size in sorted({1, best}):
             queries = task.queries[:size]
             step(f"branches, batch of {size}")
-            branches[size] = list(scoring_stages(foundation, store, queries, [ref] * size, rounds).values())
+            branches[size] = [told(one) for one in scoring_stages(foundation, store, queries, [ref] * size, rounds)]
             step(f"prompts, batch of {size}")
-            prompts[size] = [personalise_stage(foundation, store, queries, ref, count, rounds) for count in (1, 3)]
-            if model.device.type == "cuda":
-                prompts[size].append(personalise_stage(foundation, store, queries, ref, 3, rounds, graphs=False))
+            ways = [(1, True), (3, True)] + [(3, False)] * (model.device.type == "cuda")
+            prompts[size] = [
+                told(personalise_stage(foundation, store, queries, ref, count, rounds, graphs))
+                for count, graphs in ways
+            ]
 
     def row(stage: Stage) -> dict[str, Any]:
         relative = stage.seconds / stage.pictures / whole[1].seconds
@@ -94,7 +104,7 @@ def scoring(batches: list[int], rounds: int, random_weights: bool, json_file: Pa
         "random_weights": random_weights,
         "best_batch": best,
         "limit_flops_per_second": limit,
-        "onboarding": [row(stage) for stage in onboarding.values()],
+        "onboarding": [row(stage) for stage in onboarding],
         "whole": [row(stage) for stage in whole.values()],
         "stages": {str(size): [row(stage) for stage in branches[size] + prompts[size]] for size in branches},
         "shares": {str(size): shares({s.name: s.seconds for s in stages}) for size, stages in branches.items()},

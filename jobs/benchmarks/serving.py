@@ -56,7 +56,8 @@ def serving(
         with local_cluster(cpus=max(6, psutil.cpu_count() or 1), store=store.url) as cluster:
             url = deploy(cluster, replicas=1, profile=str(profile_file), deadline_seconds=TIMEOUT_SECONDS)
             found = _take_turns(scorer, cluster, url, traffic, clients, rounds)
-        stages = scoring_stages(scorer.foundation, store, traffic.mixed[0][:BATCH], traffic.mixed[1][:BATCH], rounds)
+        queries, refs = traffic.mixed[0][:BATCH], traffic.mixed[1][:BATCH]
+        stages = list(scoring_stages(scorer.foundation, store, queries, refs, rounds))
     report = {
         "machine": machine(),
         "profile": profile.name,
@@ -65,7 +66,7 @@ def serving(
         "clients": clients,
         "rounds": rounds,
         **found.report(),
-        "branches": shares({name: stage.seconds for name, stage in stages.items()}),
+        "branches": shares({stage.name: stage.seconds for stage in stages}),
     }
     click.echo(_serving_table(report))
     keep(json_file, report)

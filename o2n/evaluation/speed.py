@@ -1,7 +1,7 @@
 """How long the method and each of its stages take on this machine, what they compute, and how much memory."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -80,8 +80,9 @@ def measure(task: Task, profile: Profile, store: CategoryStore, rounds: int = 5)
     return Speed(onboarding, timed(1), timed(BATCH))
 
 
-def onboarding_stages(task: Task, foundation: Foundation, rounds: int) -> dict[str, Stage]:
-    """The parts of an onboarding by name; the LoRA training is given per 100 steps, whatever the profile takes."""
+def onboarding_stages(task: Task, foundation: Foundation, rounds: int) -> Iterator[Stage]:
+    """The parts of an onboarding, each once it is measured; the LoRA training is given per 100 steps, whatever the
+    profile takes."""
     profile, model = foundation.profile, foundation.diffusion
     references = [resize(reference, profile.diffusion.resolution) for reference in task.references]
     prior: list[Picture] = []
@@ -89,7 +90,7 @@ def onboarding_stages(task: Task, foundation: Foundation, rounds: int) -> dict[s
     def draw_class() -> None:
         prior[:] = draw_prior(model, task.object_word, profile)
 
-    found = [timed_stage("prior pictures", profile.customisation.prior_pictures, draw_class, rounds=1)]
+    yield timed_stage("prior pictures", profile.customisation.prior_pictures, draw_class, rounds=1)
     ticks: list[float] = []
     adapter = b""
 
@@ -110,7 +111,7 @@ def onboarding_stages(task: Task, foundation: Foundation, rounds: int) -> dict[s
     flops = counted(lambda: train(2)) - counted(lambda: train(1))
     training = _timed("LoRA, 100 steps", profile.customisation.batch, 100 * flops, lambda: train(1 + rounds), 1)
     per_step = (ticks[-1] - ticks[0]) / rounds
-    found.append(replace(training, seconds=100 * per_step))
+    yield replace(training, seconds=100 * per_step)
     pool: list[Picture] = []
 
     def draw() -> None:
@@ -118,7 +119,7 @@ def onboarding_stages(task: Task, foundation: Foundation, rounds: int) -> dict[s
 
     load_adapter(model, ADAPTER, adapter)
     try:
-        found.append(timed_stage("pool", max(1, profile.pool.pictures - len(references)), draw, rounds))
+        yield timed_stage("pool", max(1, profile.pool.pictures - len(references)), draw, rounds)
     finally:
         unload_adapter(model, ADAPTER)
     pictures = references + warped(references, profile.pool.warps) + pool
@@ -133,15 +134,14 @@ def onboarding_stages(task: Task, foundation: Foundation, rounds: int) -> dict[s
             )
         )
 
-    found.append(timed_stage("bank", len(pictures), build, rounds))
-    return {stage.name: stage for stage in found}
+    yield timed_stage("bank", len(pictures), build, rounds)
 
 
 def scoring_stages(
     foundation: Foundation, store: CategoryStore, queries: list[Picture], refs: list[VersionRef], rounds: int
-) -> dict[str, Stage]:
-    """What one batch goes through, by name: the encoder for the queries and again for their counterparts, and the
-    branches. Together they are a whole score but for resizing and fusing.
+) -> Iterator[Stage]:
+    """What one batch goes through, each part once it is measured: the encoder for the queries and again for their
+    counterparts, and the branches. Together they are a whole score but for resizing and fusing.
 
     Args: queries: uint8 (R, R, 3) at the version's resolution; refs: each one's version.
     """
@@ -159,7 +159,8 @@ def scoring_stages(
         "S_N": lambda: normal.distances(features, refs),
         "S_text": lambda: text.probabilities(features_to_read(foundation, queries, features), refs),
     }
-    return {name: timed_stage(name, count, call, rounds) for name, call in calls.items()}
+    for name, call in calls.items():
+        yield timed_stage(name, count, call, rounds)
 
 
 def personalise_stage(

@@ -194,8 +194,8 @@ class Trainer:
     def _check(self) -> None:
         if not torch.stack([torch.isfinite(parameter).all() for parameter in self._parameters]).all():
             raise O2NError(
-                f"the training in {self.plan.folder} has failed, at step {self.step} weights are no numbers any more: go "
-                "on from its last checkpoint with another --seed, or begin anew with a smaller batch"
+                f"the training in {self.plan.folder} has failed, at step {self.step} weights are no numbers any more: "
+                "go on from its last checkpoint with another --seed, or begin anew with a smaller batch"
             )
 
     def _done(self) -> float:

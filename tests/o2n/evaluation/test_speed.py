@@ -61,13 +61,14 @@ def test_a_batch_of_two_computes_twice_as_much(published: CategoryStore) -> None
     costs = {}
     for count in (1, 2):
         queries = [checks(seed, QUICK.diffusion.resolution) for seed in range(count)]
-        found = scoring_stages(foundation, published, queries, [ref] * count, rounds=1)
-        found |= {"one prompt": personalise_stage(foundation, published, queries, ref, 1, rounds=1)}
-        found |= {"three prompts": personalise_stage(foundation, published, queries, ref, 3, rounds=1)}
-        costs[count] = {name: stage.flops for name, stage in found.items()}
+        found = [
+            *scoring_stages(foundation, published, queries, [ref] * count, rounds=1),
+            *(personalise_stage(foundation, published, queries, ref, prompts, rounds=1) for prompts in (1, 3)),
+        ]
+        costs[count] = {stage.name: stage.flops for stage in found}
     for name, flops in costs[1].items():
         assert costs[2][name] == pytest.approx(2 * flops, rel=0.1, abs=2e7), name
-    assert costs[1]["three prompts"] == pytest.approx(3 * costs[1]["one prompt"], rel=0.1)
+    assert costs[1]["personalise, 3 prompts"] == pytest.approx(3 * costs[1]["personalise, 1 prompt"], rel=0.1)
     assert costs[1]["encoder, queries"] > 0
 
 
