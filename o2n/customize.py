@@ -86,9 +86,10 @@ def customize(
                 instance_text, class_text = read_with(model.text_encoder, lora, scaling, tokens).split(1)
             x0, text = instances[rows], instance_text.expand(settings.batch, -1, -1)
             shown = torch.where(with_defect.view(-1, 1, 1, 1).to(model.device), spoilt[rows], x0)
-            most = torch.where(with_defect, SPOILT_UP_TO, 1.0)
+            t = torch.rand(settings.batch) * torch.where(with_defect, SPOILT_UP_TO, 1.0)
+            noise = torch.randn(x0.shape)
             if priors is None or settings.prior_weight == 0:
-                loss = _denoising_losses(model, x0, text, shown, most).mean()
+                loss = _denoising_losses(model, x0, text, shown, t, noise).mean()
             else:  # both terms in one batch: a GPU is as fast with it as with either
                 drawn = priors[torch.randint(len(priors), (settings.batch,))]
                 own, class_prior = _denoising_losses(
@@ -96,7 +97,8 @@ def customize(
                     torch.cat([x0, drawn]),
                     torch.cat([text, class_text.expand_as(text)]),
                     torch.cat([shown, drawn]),
-                    torch.cat([most, torch.ones(settings.batch)]),
+                    torch.cat([t, torch.rand(settings.batch)]),
+                    torch.cat([noise, torch.randn(x0.shape)]),
                 ).chunk(2)
                 loss = own.mean() + settings.prior_weight * class_prior.mean()
             optimizer.zero_grad()
@@ -252,24 +254,25 @@ def _spoil(views: list[Picture], seed: int) -> list[Picture]:
     return list(spoil_photographs(np.stack(views), seed, TRAINING_DEFECTS)[0])
 
 
-def _denoising_losses(model: DiffusionModel, x0: Tensor, text: Tensor, shown: Tensor, most: Tensor) -> Tensor:
-    """E over eps and t of the error in denoising `shown` to x0, a term of eq. (1), where the two are the same.
+def _denoising_losses(
+    model: DiffusionModel, x0: Tensor, text: Tensor, shown: Tensor, t: Tensor, noise: Tensor
+) -> Tensor:
+    """The errors in denoising `shown` to x0; where the two are the same, their mean over eps and t is a term of eq. (1).
 
-    Args: x0, shown: (B, C, h, w); text: (B, tokens, width); most: (B,), the largest t of each, in [0, 1].
-    Returns: (B,), each one's.
+    Args: x0, shown, noise: (B, C, h, w); text: (B, tokens, width); t: (B,) in [0, 1).
+    Returns: (B,).
     """
     scheduler = model.noising()
-    t = (torch.rand(len(x0)) * most * scheduler.config.num_train_timesteps).long().to(x0.device)
-    noise = torch.randn(x0.shape).to(x0.device)
-    noised = scheduler.add_noise(shown, noise, t)
-    alpha = scheduler.alphas_cumprod.to(x0.device)[t].view(-1, 1, 1, 1)
+    at, eps = (t * scheduler.config.num_train_timesteps).long().to(x0.device), noise.to(x0.device)
+    noised = scheduler.add_noise(shown, eps, at)
+    alpha = scheduler.alphas_cumprod.to(x0.device)[at].view(-1, 1, 1, 1)
     # The noise that would have made `noised` of x0.
-    noise = noise + (alpha / (1 - alpha)).sqrt() * (shown - x0)
-    prediction = model.predict(noised, t, text)
+    eps = eps + (alpha / (1 - alpha)).sqrt() * (shown - x0)
+    prediction = model.predict(noised, at, text)
     targets: dict[str, Callable[[], Tensor]] = {
-        "epsilon": lambda: noise,
+        "epsilon": lambda: eps,
         "sample": lambda: x0,
-        "v_prediction": lambda: scheduler.get_velocity(x0, noise, t),
+        "v_prediction": lambda: scheduler.get_velocity(x0, eps, at),
     }
     return (prediction - targets[scheduler.config.prediction_type]()).square().mean(dim=(1, 2, 3))
 
