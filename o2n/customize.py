@@ -257,7 +257,7 @@ def _spoil(views: list[Picture], seed: int) -> list[Picture]:
 def _denoising_losses(
     model: DiffusionModel, x0: Tensor, text: Tensor, shown: Tensor, t: Tensor, noise: Tensor
 ) -> Tensor:
-    """The errors in denoising `shown` to x0; where the two are the same, their mean over eps and t is a term of eq. (1).
+    """The errors in denoising `shown` to x0; their mean over eps and t is a term of eq. (1), where both are the same.
 
     Args: x0, shown, noise: (B, C, h, w); text: (B, tokens, width); t: (B,) in [0, 1).
     Returns: (B,).
