@@ -5,6 +5,7 @@ so any diffusers program can load it.
 """
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,13 +17,14 @@ from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from torch import Tensor
+from torch.nn.attention import sdpa_kernel
 from torchvision.transforms import v2
 
 from o2n.data.defects import TRAINING_DEFECTS
 from o2n.data.procedural import spoil_photographs
-from o2n.errors import IntegrityError
+from o2n.errors import FoundationError, IntegrityError
 from o2n.images import Picture
-from o2n.models import DiffusionModel
+from o2n.models import SOUND_ATTENTION, DiffusionModel
 from o2n.profiles import CustomisationSettings
 from o2n.prompts import class_prompt, instance_prompt
 from o2n.text_adapter import TEXT_MODULES, TextLora, fresh_lora, from_file, read_with, to_file
@@ -62,6 +64,9 @@ def customize(
         on_step: called after every step with its number, from 1, and its loss.
         so_far: what `save` was given last by a run with the same arguments that was stopped; this one goes on there.
         save: called every `SAVE_EVERY` steps with all that is needed to go on.
+
+    Raises:
+        FoundationError: the loss is no number any more.
 
     Returns:
         The adapter file. The same arguments give the same bytes on the same machine and thread count.
@@ -104,7 +109,12 @@ def customize(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            on_step(step, loss.item())
+            if not math.isfinite(told := loss.item()):
+                raise FoundationError(
+                    f"customising on {object_word!r} has failed: after {step} steps its loss is {told}: lower the "
+                    f"learning rate of {settings.learning_rate:g} in the profile's customisation"
+                )
+            on_step(step, told)
             if save is not None and step % SAVE_EVERY == 0 and step < settings.steps:
                 save(_state(step, parameters, optimizer))
         return _adapter_file(model, settings, lora)
@@ -187,7 +197,7 @@ def _training_adapter(model: DiffusionModel, settings: CustomisationSettings, se
         model.unet.enable_gradient_checkpointing()
         model.unet.train()  # checkpoints are kept in training alone; the UNet has no dropout to switch on
     try:
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=half):
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=half), sdpa_kernel(SOUND_ATTENTION):
             yield parameters
     finally:
         if settings.checkpointing:

@@ -12,11 +12,16 @@ import torch
 import torch.nn.functional as F
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend
 
 from o2n.images import Picture
 from o2n.text_adapter import TextLora, adapted
 
 Tokenizer = Callable[[list[str]], Tensor]
+
+# What models may be trained with. Missing is cuDNN's attention, which PyTorch 2.11 prefers on an H100 and an H200: its
+# gradients there can be no numbers (github.com/pytorch/pytorch/issues/196678).
+SOUND_ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 # None of them adds noise on its way, so a counterpart is a function of the query, its noise and the prompt.
 SOLVERS: dict[str, Any] = {

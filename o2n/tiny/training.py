@@ -15,12 +15,13 @@ import torch
 import torch.nn.functional as F
 from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor, nn
+from torch.nn.attention import sdpa_kernel
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from o2n.data.procedural import TRAINING, Category, Pictures, draw
 from o2n.errors import O2NError
-from o2n.models import Tokenizer
+from o2n.models import SOUND_ATTENTION, Tokenizer
 
 AVERAGE = 0.998  # decay of the running average of the weights; what is shipped is the average
 
@@ -96,7 +97,8 @@ def give_back_memory() -> None:
 @contextmanager
 def plain_attention() -> Iterator[None]:
     """Within it attention without a mask is two matrix products: on a CPU a third faster for whole steps than torch's
-    own fused kernel, whose backward pass is slow at 257 tokens; on a GPU the same sums as there."""
+    own fused kernel, whose backward pass is slow at 257 tokens; on a GPU the same sums as there. And what has a mask is
+    left to kernels that can be trained with."""
     fused = F.scaled_dot_product_attention
 
     def attention(
@@ -115,7 +117,8 @@ def plain_attention() -> Iterator[None]:
 
     F.scaled_dot_product_attention = attention  # type: ignore[assignment]
     try:
-        yield
+        with sdpa_kernel(SOUND_ATTENTION):
+            yield
     finally:
         F.scaled_dot_product_attention = fused
 

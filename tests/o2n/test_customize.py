@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 
 from o2n.customize import SAVE_EVERY, customize, load_adapter, unload_adapter
 from o2n.data.procedural import spoil_photographs
-from o2n.errors import IntegrityError
+from o2n.errors import FoundationError, IntegrityError
 from o2n.evaluation.metrics import masked_error
 from o2n.foundation import Foundation
 from o2n.images import Picture
@@ -42,6 +42,15 @@ def test_the_loss_falls(foundation: Foundation) -> None:
     customize(foundation.diffusion, REFERENCES, [], "board", settings, 0, lambda step, loss: losses.append(loss))
     assert len(losses) == 60
     assert sum(losses[-15:]) < 0.9 * sum(losses[:15])
+
+
+def test_a_training_that_goes_astray_is_an_error_and_no_adapter(foundation: Foundation) -> None:
+    told: list[float] = []
+    settings = SETTINGS.model_copy(update={"steps": 30, "learning_rate": 1e30})
+    with pytest.raises(FoundationError, match=r"'board' has failed: after \d+ steps its loss is (nan|inf)"):
+        customize(foundation.diffusion, REFERENCES, [], "board", settings, 0, lambda step, loss: told.append(loss))
+    assert all(np.isfinite(told))
+    assert adapter(foundation) == adapter(foundation)  # the model is as it was
 
 
 def held_out_loss(model: DiffusionModel, adapter: str, pictures: list[Picture], prompt: str) -> float:
