@@ -2,6 +2,7 @@
 
     python jobs/train_tiny.py                       # everything, then o2n/tiny/**/*.safetensors
     python jobs/train_tiny.py --only diffusion      # one of the trainings
+    python jobs/train_tiny.py --larger 4 --drawers 7 --minutes 10    # on a GPU, by the clock
     python jobs/train_tiny.py --only export         # ship what the checkpoints hold
 
 CLIP and the diffusion model are trained side by side. Then CLIP is tuned on what the diffusion model makes of

@@ -308,6 +308,7 @@ class _Slots:
     def _open(self, data: bytes, digest: str) -> str:
         place = f"o2n_slot_{len(self._held)}"
         load_adapter(self._model, place, data)
+        del self._model.text_loras[place]  # a version's prompts are read once, when it is loaded
         self._held[place] = digest
         self._parameters[place] = {
             name.replace(f".{place}.", "."): parameter

@@ -126,15 +126,8 @@ def read_adapter(data: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises:
         IntegrityError: not an adapter file.
     """
-    try:
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        metadata = json.loads(header["__metadata__"][LORA_ADAPTER_METADATA_KEY])
-        tensors = safetensors.torch.load(data)
-        weights = {key.removeprefix("unet."): tensor for key, tensor in tensors.items() if key.startswith("unet.")}
-    except Exception as error:  # safetensors raises its own kind, and json, key and type errors
-        cause = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise IntegrityError(f"these {len(data)} bytes are no adapter file ({cause}): onboard again") from error
-    return metadata, weights
+    metadata, tensors = _read(data)
+    return metadata, {key.removeprefix("unet."): one for key, one in tensors.items() if key.startswith("unet.")}
 
 
 def read_text_lora(model: DiffusionModel, data: bytes) -> TextLora:
@@ -143,12 +136,21 @@ def read_text_lora(model: DiffusionModel, data: bytes) -> TextLora:
     Raises:
         IntegrityError: not an adapter file, or one made for another text encoder.
     """
-    metadata, _ = read_adapter(data)
+    metadata, tensors = _read(data)
     scaling = metadata.get("text_encoder.lora_alpha", 1) / metadata.get("text_encoder.r", 1)
     try:
-        return from_file(safetensors.torch.load(data), model.text_encoder, scaling)
+        return from_file(tensors, model.text_encoder, scaling)
     except ValueError as error:
         raise IntegrityError(f"an adapter does not fit this text encoder ({error}): onboard again") from error
+
+
+def _read(data: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        return json.loads(header["__metadata__"][LORA_ADAPTER_METADATA_KEY]), safetensors.torch.load(data)
+    except Exception as error:  # safetensors raises its own kind, and json, key and type errors
+        cause = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise IntegrityError(f"these {len(data)} bytes are no adapter file ({cause}): onboard again") from error
 
 
 def load_adapter(model: DiffusionModel, name: str, data: bytes) -> None:

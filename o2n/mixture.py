@@ -16,11 +16,17 @@ BASE = "__base__"  # peft's name for "no adapter"
 @dataclass(frozen=True, eq=False)
 class Mixture:
     """What a batch is made of. used: the adapters in it, each once, in a fixed order. rows: int64 (B,), on the UNet's
-    device: for each sample, which of these is its own. addresses: where their weights lie."""
+    device: for each sample, which of these is its own. layers: those of the UNet that have adapters."""
 
     used: tuple[str, ...]
     rows: Tensor
-    addresses: tuple[int, ...]
+    layers: list[Any]
+
+    @property
+    def addresses(self) -> tuple[int, ...]:
+        """Where the weights of the adapters lie."""
+        parts = [part for layer in self.layers for part in (layer.lora_A, layer.lora_B)]
+        return tuple(part[name].weight.data_ptr() for part in parts for name in self.used if name in part)
 
 
 @contextmanager
@@ -39,17 +45,7 @@ def mixed_adapters(unet: Any, names: list[str]) -> Iterator[Mixture]:
         raise KeyError(f"adapters not loaded: {sorted(unknown)}")
     used = tuple(sorted(set(names)))
     layers = [module for module in unet.modules() if isinstance(module, LoraLayer)]
-    mixture = Mixture(
-        used,
-        torch.tensor([used.index(name) for name in names], device=unet.device),
-        tuple(
-            part[name].weight.data_ptr()
-            for layer in layers
-            for part in (layer.lora_A, layer.lora_B)
-            for name in used
-            if name in part
-        ),
-    )
+    mixture = Mixture(used, torch.tensor([used.index(name) for name in names], device=unet.device), layers)
     for layer in layers:
         layer.forward = functools.partial(_forward, layer, mixture)
     try:

@@ -107,7 +107,7 @@ def redraw(
         text = torch.cat([_empty_prompt(model).expand_as(text), text])
         adapters = adapters * 2
     with mixed_adapters(model.unet, adapters) as mixture:
-        predict = unet_step(model, x.repeat(len(text) // len(x), 1, 1, 1), text, mixture)
+        predict = unet_step(model, torch.cat([x, x]) if guidance > 1 else x, text, mixture)
         for step in timesteps:
             if guidance > 1:
                 unguided, guided = predict(torch.cat([x, x]), step).chunk(2)

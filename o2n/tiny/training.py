@@ -175,7 +175,7 @@ class Trainer:
         drawn: DataLoader[tuple[Drawn, np.random.Generator]] = DataLoader(
             _Steps(draw, self.plan.seed),
             batch_size=None,
-            sampler=range(self.step, self.plan.steps),
+            sampler=range(self.step, self.plan.steps if self._done() < 1 else self.step),
             num_workers=self.plan.drawers,
             prefetch_factor=8 if self.plan.drawers else None,
             collate_fn=_as_it_is,

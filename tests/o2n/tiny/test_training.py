@@ -68,6 +68,8 @@ def test_a_run_ends_when_its_time_is_up(tmp_path: Path) -> None:
     assert trainer.seconds >= 0.3
     assert trainer.optimizer.param_groups[0]["lr"] < 0.1 * 0.1
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == trainer.step
+    again = Trainer(modules, trainer.plan)
+    assert list(again.rounds(lambda rng: None)) == []
 
 
 def test_the_average_is_put_in_and_taken_out(tmp_path: Path) -> None:
