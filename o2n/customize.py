@@ -137,10 +137,10 @@ def read_text_lora(model: DiffusionModel, data: bytes) -> TextLora:
         IntegrityError: not an adapter file, or one made for another text encoder.
     """
     metadata, tensors = _read(data)
-    scaling = metadata.get("text_encoder.lora_alpha", 1) / metadata.get("text_encoder.r", 1)
     try:
+        scaling = metadata.get("text_encoder.lora_alpha", 1) / metadata.get("text_encoder.r", 1)
         return from_file(tensors, model.text_encoder, scaling)
-    except ValueError as error:
+    except Exception as error:  # a file that does not fit may be wrong in its numbers, their kinds or their shapes
         raise IntegrityError(f"an adapter does not fit this text encoder ({error}): onboard again") from error
 
 

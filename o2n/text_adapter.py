@@ -71,7 +71,7 @@ def from_file(tensors: dict[str, Tensor], text_encoder: Any, scaling: float) -> 
             pair = [tensors[f"{key}.lora_{part}.weight"] for part in "AB" if f"{key}.lora_{part}.weight" in tensors]
             if pair:
                 down, up = pair
-                if (up.shape[0], down.shape[1]) != (layer.out_features, layer.in_features):
+                if (up @ down).shape != layer.weight.shape:
                     raise ValueError(f"{name} has {layer.in_features} × {layer.out_features} weights")
                 lora[name] = (down.float().to(device), scaling * up.float().to(device))
     if (known := len([key for key in tensors if key.startswith(_PREFIX)])) != 2 * len(lora):

@@ -79,9 +79,17 @@ def test_one_of_another_text_encoder_is_refused(foundation: Foundation, trained:
         **{key.replace("layers.0", "layers.9"): t.clone() for key, t in tensors.items() if "text" in key},
     }
     header = {"lora_adapter_metadata": "{}"}
-    for other in (narrow, deep):
+    ranks = {key: t[:1].contiguous() if "lora_A" in key and "text" in key else t for key, t in tensors.items()}
+    flat = {key: t.flatten() if "lora_A" in key and "text" in key else t for key, t in tensors.items()}
+    half = {key: t for key, t in tensors.items() if not ("lora_B" in key and "text" in key)}
+    for other in (narrow, deep, ranks, flat, half):
         with pytest.raises(IntegrityError, match="does not fit this text encoder"):
             load_adapter(foundation.diffusion, "other", safetensors.torch.save(other, header))
+    for told in ('{"text_encoder.r": 0}', '{"text_encoder.r": "four"}', "[]"):
+        with pytest.raises(IntegrityError, match="does not fit this text encoder"):
+            load_adapter(
+                foundation.diffusion, "other", safetensors.torch.save(tensors, {"lora_adapter_metadata": told})
+            )
     assert "other" not in foundation.diffusion.text_loras
 
 
