@@ -1,12 +1,17 @@
 """Features -> FAISS memory bank -> distance to the nearest normal patch (eq. 5)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import faiss
 import numpy as np
 import torch
 from torch import Tensor
+
+# From how many rows FAISS asks BLAS for the products. FAISS 1.15 does so only where rows · width reach 128,000, and its
+# own loops take 7 to 13 times as long for the patches of one picture (github.com/facebookresearch/faiss/pull/5022).
+faiss.cvar.distance_compute_blas_threshold = 20
 
 
 class MemoryBank:
@@ -75,11 +80,23 @@ class MemoryBank:
         """
         queries = np.ascontiguousarray(_with_places(features, self._place_weight, asking=True).cpu().numpy())
         distances = np.empty(queries.shape[:3], np.float32)
-        for level, index in enumerate(self._indexes):
-            for row, query in enumerate(queries):  # one by one, so that a distance is the same bits in any company
-                similarity, _ = index.search(np.ascontiguousarray(query[level]), 1)
-                distances[row, level] = 1 - similarity[:, 0]
+        with _one_thread():
+            for level, index in enumerate(self._indexes):
+                for row, query in enumerate(queries):  # one by one, so that a distance is the same bits in any company
+                    similarity, _ = index.search(np.ascontiguousarray(query[level]), 1)
+                    distances[row, level] = 1 - similarity[:, 0]
         return torch.from_numpy(distances).clamp_min(0)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """BLAS sums in an order that depends on the number of its threads, and a score must not."""
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(threads)
 
 
 def coreset(features: Tensor, budget: int, place_weight: float = 0.0) -> tuple[Tensor, float]:

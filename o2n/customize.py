@@ -274,7 +274,7 @@ def _denoising_losses(
     Args: x0, shown, noise: (B, C, h, w); text: (B, tokens, width); t: (B,) in [0, 1).
     Returns: (B,).
     """
-    scheduler = model.noising()
+    scheduler = model.noising
     at, eps = (t * scheduler.config.num_train_timesteps).long().to(x0.device), noise.to(x0.device)
     noised = scheduler.add_noise(shown, eps, at)
     alpha = scheduler.alphas_cumprod.to(x0.device)[at].view(-1, 1, 1, 1)

@@ -45,7 +45,8 @@ def mixed_adapters(unet: Any, names: list[str]) -> Iterator[Mixture]:
         raise KeyError(f"adapters not loaded: {sorted(unknown)}")
     used = tuple(sorted(set(names)))
     layers = [module for module in unet.modules() if isinstance(module, LoraLayer)]
-    mixture = Mixture(used, torch.tensor([used.index(name) for name in names], device=unet.device), layers)
+    device = next(unet.parameters()).device
+    mixture = Mixture(used, torch.tensor([used.index(name) for name in names], device=device), layers)
     for layer in layers:
         layer.forward = functools.partial(_forward, layer, mixture)
     try:

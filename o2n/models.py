@@ -1,6 +1,8 @@
 """The models of the method as everything else sees them: encoders of pictures, CLIP, the diffusion model. Knows no
 profile and no file."""
 
+import copy
+import functools
 import hashlib
 import math
 from collections.abc import Callable, Iterable
@@ -124,7 +126,7 @@ class DiffusionModel:
 
     @property
     def device(self) -> torch.device:
-        return self.unet.device
+        return self.unet.conv_in.weight.device  # diffusers' own `device` walks through all modules to find it
 
     @property
     def fold(self) -> int:
@@ -139,13 +141,18 @@ class DiffusionModel:
         side = self.resolution // self.fold
         return (self.unet.config.in_channels, side, side)
 
+    @functools.cached_property
     def noising(self) -> DDIMScheduler:
         """The schedule by which pictures are noised, whatever solver takes the noise away."""
         return DDIMScheduler.from_config(self.scheduler_config)
 
+    @functools.cached_property
+    def _unset_scheduler(self) -> Any:
+        return SOLVERS[self.solver].from_config(self.scheduler_config)
+
     def scheduler(self, steps: int) -> Any:
         """A fresh scheduler of `SOLVERS` whose timesteps are set for `steps` steps of a whole run."""
-        scheduler = SOLVERS[self.solver].from_config(self.scheduler_config)
+        scheduler = copy.deepcopy(self._unset_scheduler)  # to compute a schedule takes longer than a solver's step
         scheduler.set_timesteps(steps)
         return scheduler
 
@@ -164,7 +171,7 @@ class DiffusionModel:
         x = resized(unit, self.resolution) * 2 - 1
         if self.vae is None:
             return F.pixel_unshuffle(x, self.fold)
-        encoded = self.vae.encode(x.to(self.vae.dtype))
+        encoded = self.vae.encode(x.to(_dtype(self.vae)))
         latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
         return latents.float() * self.vae.config.scaling_factor
 
@@ -174,7 +181,7 @@ class DiffusionModel:
         if self.vae is None:
             x = F.pixel_shuffle(latents, self.fold)
         else:
-            x = self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample.float()
+            x = self.vae.decode((latents / self.vae.config.scaling_factor).to(_dtype(self.vae))).sample.float()
         return (x.clamp(-1, 1) + 1) / 2
 
     @torch.inference_mode()
@@ -185,6 +192,11 @@ class DiffusionModel:
         """
         text_encoder = adapted(self.text_encoder, lora) if lora else self.text_encoder
         return text_encoder(self.tokenize(prompts).to(self.device))[0].float()
+
+
+def _dtype(model: nn.Module) -> torch.dtype:
+    """Of its weights; diffusers' own `dtype` walks through all modules to find it."""
+    return next(model.parameters()).dtype
 
 
 def to_unit(pictures: list[Picture], device: torch.device) -> Tensor:

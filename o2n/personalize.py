@@ -100,7 +100,7 @@ def redraw(
     timesteps = scheduler.timesteps[steps - taken :]
     if taken == 0:
         return latents
-    x = noise if taken == steps else model.noising().add_noise(latents, noise, timesteps[:1].to(latents.device))
+    x = noise if taken == steps else model.noising.add_noise(latents, noise, timesteps[:1].to(latents.device))
     if hasattr(scheduler, "set_begin_index"):  # those that remember their earlier steps must be told which was first
         scheduler.set_begin_index(steps - taken)
     if guidance > 1:

@@ -226,7 +226,7 @@ def _shown(found: Scored, unit: Unit, ours: OneToNormalFitted | None) -> list[Sh
 def _write_pool(file: Path, pictures: list[Picture]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_suffix(".part.npz")
-    np.savez_compressed(part, pictures=np.stack(pictures))
+    np.savez_compressed(part, pictures=np.array(pictures, np.uint8))  # none, where none was good enough
     part.replace(file)
 
 

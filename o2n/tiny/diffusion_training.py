@@ -35,7 +35,7 @@ def train_diffusion(model: DiffusionModel, plan: Plan) -> Trainer:
     model.unet.to(memory_format=torch.channels_last)
     trainer = Trainer(modules, plan)
     prompts = Prompts(model.tokenize)
-    noising = model.noising()
+    noising = model.noising
     for step, rng, drawn in trainer.rounds(functools.partial(_batch, EACH * plan.larger)):
         clean, spoilt, masks, texts = _tensors(drawn, rng, device)
         with plain_attention():

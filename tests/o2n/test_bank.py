@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 import torch
@@ -44,7 +45,7 @@ def brute_force(queries: Tensor, bank: Tensor, place_weight: float = 0.0) -> Ten
 @given(
     n=st.integers(1, 5),
     levels=st.integers(1, 3),
-    side=st.integers(1, 4),
+    side=st.integers(1, 6),
     width=st.integers(2, 9),
     weight=WEIGHTS,
     seed=st.integers(0, 99),
@@ -55,6 +56,19 @@ def test_the_bank_is_brute_force(n: int, levels: int, side: int, width: int, wei
     found = MemoryBank(bank, place_weight=weight).distance(queries)
     torch.testing.assert_close(found, brute_force(queries, bank, weight).clamp_min(0), **EXACT)
     assert MemoryBank(bank).nbytes == bank.nbytes
+
+
+def test_a_distance_is_the_same_bits_whatever_the_number_of_threads() -> None:
+    bank, queries = MemoryBank(unit(20, 2, 49, 128), place_weight=3.0), unit(2, 2, 49, 128, seed=1)
+    found = bank.distance(queries)
+    before = faiss.omp_get_max_threads()
+    try:
+        for threads in (1, 2, 3):
+            faiss.omp_set_num_threads(threads)
+            assert torch.equal(bank.distance(queries), found)
+            assert faiss.omp_get_max_threads() == threads
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 def test_without_a_place_weight_places_do_not_count_and_with_a_large_one_they_alone_do() -> None:

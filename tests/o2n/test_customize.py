@@ -56,7 +56,7 @@ def test_a_training_that_goes_astray_is_an_error_and_no_adapter(foundation: Foun
 def held_out_loss(model: DiffusionModel, adapter: str, pictures: list[Picture], prompt: str) -> float:
     """The mean error in denoising, over noise and timesteps that no training has seen."""
     latents, text = torch.cat([model.encode([picture]) for picture in pictures]), model.embed([prompt])
-    scheduler = model.noising()
+    scheduler = model.noising
     losses = []
     for seed, t in enumerate(range(50, 1000, 100)):
         noise = seeded_noise(10_000 + seed, tuple(latents.shape))

@@ -28,11 +28,12 @@ class Oracle:
     kind: str
     x0: Tensor
 
+    @property
     def noising(self) -> DDIMScheduler:
         return DDIMScheduler(prediction_type=self.kind)
 
     def predict(self, x: Tensor, t: Tensor, text: Tensor) -> Tensor:
-        scheduler = self.noising()
+        scheduler = self.noising
         alpha = scheduler.alphas_cumprod[t].view(-1, 1, 1, 1)
         noise = (x - alpha.sqrt() * self.x0) / (1 - alpha).sqrt()
         return {"sample": self.x0, "epsilon": noise, "v_prediction": scheduler.get_velocity(self.x0, noise, t)}[
@@ -69,7 +70,7 @@ def test_equation_2_prefers_nothing_to_the_query_itself(seed: int, count: int, p
 @settings(max_examples=40, deadline=None)
 def test_equation_3_noises_as_it_says(foundation: Foundation, t: int, seed: int) -> None:
     """√α_t x + √(1-α_t) ε: the two weights are a point on the unit circle, and noise takes over as t grows."""
-    scheduler = foundation.diffusion.noising()
+    scheduler = foundation.diffusion.noising
     x, noise = seeded_noise(seed, (1, 3, 4, 4)), seeded_noise(seed + 1, (1, 3, 4, 4))
     alpha = scheduler.alphas_cumprod[t]
     found = scheduler.add_noise(x, noise, torch.tensor([t]))
