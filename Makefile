@@ -15,7 +15,7 @@ stack: $(VENV)/installed-stack
 	$(VENV)/bin/python -m infra.local.stack $(ARGS)
 
 test: $(VENV)/installed-test chromium promtool
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadgroup $(ARGS)
 
 lint: $(VENV)/installed-test
 	$(VENV)/bin/ruff check .

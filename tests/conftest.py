@@ -3,13 +3,12 @@
 import os
 import urllib.request
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from xdist.scheduler import LoadScopeScheduling
 
 from infra.local.cluster import Cluster, local_cluster
 from infra.local.demo import deploy
@@ -22,24 +21,17 @@ from tests.helpers import QUICK, checks, stripes
 os.environ.update(RAY_worker_niceness="0")
 
 
-class ClustersInTurn(LoadScopeScheduling):
-    """Files of tests are shared out among processes, but those that start Ray clusters stay in one: clusters that come
-    up at the same time take each other's ports, and what is timed in one suffers from what is killed in another."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.split("::")[0]
-        return "clusters" if "pytest.mark.cluster" in (self.config.rootpath / file).read_text() else file
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ClustersInTurn:
-    return ClustersInTurn(config, log)
-
-
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if not torch.cuda.is_available():
-        for item in items:
-            if item.get_closest_marker("gpu"):
-                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+    """Files of tests are shared out among processes, but what starts Ray clusters stays in one: clusters that come up
+    at the same time take each other's ports, and what is timed in one suffers from what is killed in another."""
+    if twice := [name for name, times in Counter(item.nodeid for item in items).items() if times > 1]:
+        raise pytest.UsageError(f"several tests of one name, of which xdist runs one alone: {', '.join(twice)}")
+    for item in items:
+        cluster = item.get_closest_marker("cluster")
+        item.add_marker(pytest.mark.xdist_group("clusters" if cluster else item.path.stem))
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
 
 
 @pytest.fixture(scope="session")
