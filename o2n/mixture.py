@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from peft.tuners.lora import LoraLayer
-from torch import Tensor
+from torch import Tensor, nn
 
 BASE = "__base__"  # peft's name for "no adapter"
 
@@ -44,7 +44,7 @@ def mixed_adapters(unet: Any, names: list[str]) -> Iterator[Mixture]:
     if unknown:
         raise KeyError(f"adapters not loaded: {sorted(unknown)}")
     used = tuple(sorted(set(names)))
-    layers = [module for module in unet.modules() if isinstance(module, LoraLayer)]
+    layers = list(_lora_layers(unet))
     device = next(unet.parameters()).device
     mixture = Mixture(used, torch.tensor([used.index(name) for name in names], device=device), layers)
     for layer in layers:
@@ -54,6 +54,15 @@ def mixed_adapters(unet: Any, names: list[str]) -> Iterator[Mixture]:
     finally:
         for layer in layers:
             del layer.forward
+
+
+def _lora_layers(module: nn.Module) -> Iterator[LoraLayer]:
+    """Those of a model, without a walk through what they hold: that grows with every adapter there is."""
+    for child in module.children():
+        if isinstance(child, LoraLayer):
+            yield child
+        else:
+            yield from _lora_layers(child)
 
 
 def _forward(layer: Any, mixture: Mixture, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
