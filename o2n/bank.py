@@ -1,8 +1,8 @@
 """Features -> FAISS memory bank -> distance to the nearest normal patch (eq. 5)."""
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import faiss
 import numpy as np
@@ -80,23 +80,18 @@ class MemoryBank:
         """
         queries = np.ascontiguousarray(_with_places(features, self._place_weight, asking=True).cpu().numpy())
         distances = np.empty(queries.shape[:3], np.float32)
-        with _one_thread():
-            for level, index in enumerate(self._indexes):
-                for row, query in enumerate(queries):  # one by one, so that a distance is the same bits in any company
-                    similarity, _ = index.search(np.ascontiguousarray(query[level]), 1)
-                    distances[row, level] = 1 - similarity[:, 0]
+
+        def search(level: int) -> None:
+            for row, query in enumerate(queries):  # one by one, so that a distance is the same bits in any company
+                similarity, _ = self._indexes[level].search(np.ascontiguousarray(query[level]), 1)
+                distances[row, level] = 1 - similarity[:, 0]
+
+        # BLAS sums in an order that depends on the number of its threads: each level has one.
+        with ThreadPoolExecutor(
+            torch.get_num_threads(), initializer=faiss.omp_set_num_threads, initargs=(1,)
+        ) as threads:
+            list(threads.map(search, range(len(self._indexes))))
         return torch.from_numpy(distances).clamp_min(0)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """BLAS sums in an order that depends on the number of its threads, and a score must not."""
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(threads)
 
 
 def coreset(features: Tensor, budget: int, place_weight: float = 0.0) -> tuple[Tensor, float]:
