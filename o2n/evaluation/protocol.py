@@ -12,6 +12,7 @@ import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,12 @@ OURS = "one-to-normal"
 ALL_METHODS: dict[str, Builder] = {OURS: OneToNormal, **METHODS}
 
 BATCH = 16  # queries in memory at once
+
+# Of a profile, what other methods than One-to-Normal can see of it, as long as they are given none of its pool.
+SEEN_BY_OTHERS: Any = {
+    **dict.fromkeys(["name", "encoder", "patch_encoder", "text_map", "seed"], True),
+    "pool": {"warps"},
+}
 
 
 @dataclass(frozen=True)
@@ -99,13 +106,14 @@ class Outcome(BaseModel):
 def digest(unit: Unit, profile: Profile, identity: str, revision: str) -> str:
     """Under which the outcome of `unit` is kept: of all names of pictures and settings, of the weights (`identity`,
     `Foundation.identity`), and of how the method is written (`revision`)."""
+    seen = None if unit.method == OURS or unit.pool else SEEN_BY_OTHERS
     settings = {
         "category": [unit.dataset, unit.category, unit.object_word],
         "references": [sample.key for sample in unit.references],
         "queries": [sample.key for sample in unit.queries],
         "method": [unit.method, unit.pool, unit.prompts, unit.pixels, unit.shown],
         "revision": revision,
-        "profile": profile.model_dump(mode="json"),
+        "profile": profile.model_dump(mode="json", include=seen),
         "weights": identity,
     }
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

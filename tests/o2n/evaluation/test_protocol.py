@@ -106,6 +106,16 @@ def test_the_digest_hangs_on_all_that_decides(runs: dict[str, Run]) -> None:
     assert digest(replace(unit, references=tuple(unit.references)), QUICK, "weights", "1") == known[0]
 
 
+def test_another_methods_digest_hangs_on_what_it_can_see_of_the_profile(runs: dict[str, Run]) -> None:
+    def of(name: str, **change: object) -> str:
+        return digest(runs[name].unit, QUICK.model_copy(update=change), "weights", "1")
+
+    assert of("alone", t=0.3, alpha=3.0) == of("alone")
+    assert of("pooled", t=0.3) != of("pooled")
+    assert len({of("alone"), of("alone", seed=1), of("alone", patch_encoder=QUICK.encoder)}) == 3
+    assert of("alone", pool=QUICK.pool.model_copy(update={"warps": 1})) != of("alone")
+
+
 def test_a_method_without_a_revision_is_known_by_its_source() -> None:
     assert revision(build(OURS, QUICK)).isdigit()
     assert len(revision(build("patchcore", QUICK))) == 64

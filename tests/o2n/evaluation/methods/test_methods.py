@@ -8,9 +8,14 @@ import pytest
 from o2n import images
 from o2n.errors import FoundationError
 from o2n.evaluation.methods import METHODS, Method
+from o2n.evaluation.methods.inctrl import InCTRL
+from o2n.evaluation.methods.regad import RegAD
 from o2n.evaluation.metrics import auroc
+from o2n.evaluation.protocol import SEEN_BY_OTHERS
 from o2n.images import Picture
+from o2n.profiles import PAPER
 from tests.helpers import QUICK, checks
+from tests.o2n.evaluation.methods.conftest import FEW
 
 BRINGS_WEIGHTS = ("anomaly-dino", "nearest-patch-dino")
 Get = Callable[[str], Method]
@@ -92,3 +97,21 @@ def test_weights_that_a_user_must_bring_are_named(name: str, monkeypatch: pytest
     monkeypatch.delenv("O2N_DINO", raising=False)
     with pytest.raises(FoundationError, match=r"weights of a DINOv2 .* set O2N_DINO to .* vit_small_patch14_dinov2"):
         METHODS[name](QUICK)
+
+
+@every_method
+def test_of_a_profile_it_sees_no_more_than_its_digest_hangs_on(name: str, get: Get) -> None:
+    seen = PAPER.model_copy(
+        update={
+            **{field: getattr(QUICK, field) for field in SEEN_BY_OTHERS},
+            "diffusion": QUICK.diffusion.model_copy(update={"steps": 9}),
+            "pool": PAPER.pool.model_copy(update={"warps": QUICK.pool.warps}),
+        }
+    )
+    trained: dict[str, Callable[[], Method]] = {
+        "regad": lambda: RegAD(seen, FEW, steps=150),
+        "inctrl": lambda: InCTRL(seen, FEW),
+    }
+    other = trained.get(name, lambda: METHODS[name](seen))()
+    scores = [method.fit(REFERENCES, "chequered board").score(QUERIES).scores for method in (get(name), other)]
+    np.testing.assert_array_equal(*scores)
