@@ -28,7 +28,7 @@ from o2n.data.datasets.base import DataSet, LabelledCategory, Sample
 from o2n.data.datasets.mvtec import load_folder
 from o2n.errors import O2NError
 from o2n.evaluation import sheets, tables
-from o2n.evaluation.plan import Run, Settings, complete, plan
+from o2n.evaluation.plan import Run, Settings, complete, missing, plan
 from o2n.evaluation.protocol import ALL_METHODS, OURS, Outcome
 from o2n.evaluation.results import Report, Sheet, write
 from o2n.evaluation.times import Times, times_table
@@ -115,7 +115,7 @@ def main(
     failed: list[str] = []
     times: list[Times] = []
     if not tables_only:
-        done = sum(one.outcome() is not None for one in runs)
+        done = len(runs) - len(missing(runs))
         in_flight = cpus or max(1, int(ray.cluster_resources().get("CPU", 1)))
         with tqdm(total=len(runs), initial=done, unit="unit", mininterval=5) as bar:
             for one, error in complete(runs, profile, in_flight, gpus):

@@ -107,9 +107,15 @@ def complete(runs: Sequence[Run], profile: Profile, in_flight: int, gpus: float 
     def order(one: Run) -> tuple[int, bool]:
         return one.unit.draw, one.unit.method != OURS and one.pool is not None
 
-    for _, phase in groupby(sorted(runs, key=order), key=order):
-        missing = [one for one in phase if one.outcome() is None]
-        yield from _bounded(missing, lambda one: task.remote(one, profile), in_flight)
+    for _, phase in groupby(sorted(missing(runs), key=order), key=order):
+        yield from _bounded(list(phase), lambda one: task.remote(one, profile), in_flight)
+
+
+def missing(runs: Sequence[Run]) -> list[Run]:
+    """Those whose outcome is not known, and those of known outcome whose pool is gone that one of these needs."""
+    unknown = [one for one in runs if one.outcome() is None]
+    needed = {one.pool for one in unknown if one.unit.method != OURS and one.pool and not one.pool.is_file()}
+    return [one for one in runs if one.outcome() is None or (one.unit.method == OURS and one.pool in needed)]
 
 
 def _bounded(runs: list[Run], submit: Callable[[Run], ray.ObjectRef], in_flight: int) -> Iterator[tuple[Run, str]]:

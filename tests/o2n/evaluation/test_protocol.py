@@ -10,8 +10,8 @@ import pytest
 from o2n.data.datasets import DATASETS
 from o2n.errors import DataSetError
 from o2n.evaluation.metrics import auroc
-from o2n.evaluation.plan import Run, Settings, plan
-from o2n.evaluation.protocol import OURS, Outcome, build, digest, revision, run
+from o2n.evaluation.plan import Run, Settings, missing, plan
+from o2n.evaluation.protocol import OURS, Outcome, _write_pool, build, digest, revision, run
 from o2n.images import decode
 from tests.helpers import QUICK
 
@@ -78,6 +78,33 @@ def test_the_pool_is_added_to_the_references(ours: Outcome, runs: dict[str, Run]
 def test_without_the_pool_the_unit_says_what_to_run(runs: dict[str, Run], tmp_path: Path) -> None:
     with pytest.raises(DataSetError, match="the pool of these references is not there: run one-to-normal"):
         run(runs["pooled"].unit, QUICK, tmp_path / "none.npz")
+
+
+def test_a_pool_may_be_of_no_pictures(runs: dict[str, Run], tmp_path: Path) -> None:
+    alone = run(runs["alone"].unit, QUICK, None)
+    _write_pool(tmp_path / "none.npz", [])
+    assert run(runs["pooled"].unit, QUICK, tmp_path / "none.npz").scores == alone.scores
+
+
+def test_what_is_known_is_run_again_only_for_a_pool_that_is_gone_and_needed(
+    ours: Outcome, runs: dict[str, Run], tmp_path: Path
+) -> None:
+    moved = {name: replace(one, file=tmp_path / name) for name, one in runs.items()}
+    for name in ("ours", "pooled"):
+        moved[name] = replace(moved[name], pool=tmp_path / "pool.npz")
+
+    def left() -> set[str]:
+        return {name for name, one in moved.items() if one in missing(list(moved.values()))}
+
+    assert left() == {"ours", "alone", "pooled"}
+    for name in ("ours", "alone"):
+        moved[name].file.write_text(ours.model_dump_json())
+    assert left() == {"ours", "pooled"}
+    _write_pool(tmp_path / "pool.npz", [])
+    assert left() == {"pooled"}
+    (tmp_path / "pool.npz").unlink()
+    moved["pooled"].file.write_text(ours.model_dump_json())
+    assert left() == set()
 
 
 def test_an_outcome_cut_off_counts_as_none(ours: Outcome, runs: dict[str, Run]) -> None:
