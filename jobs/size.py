@@ -122,7 +122,7 @@ def cores(serving: dict[str, Any]) -> list[Branch]:
 def gpus() -> list[Branch]:
     """The same of the paper profile on H100s, predicted; what runs on cores is scaled from the tiny profile's."""
     steps = round(PAPER.diffusion.steps * PAPER.t)
-    guided = 2 if PAPER.diffusion.guidance > 1 else 1
+    guided = 2 if PAPER.guidance > 1 else 1
     redraw = ENCODE + PAPER.prompts * (steps * guided * UNET + DECODE)
     bank = bank_bytes(PAPER, REFERENCES, grid=17, width=1024)
     # Every patch of a query with every patch of the bank, on a core of some 50 GFLOP/s.

@@ -1,6 +1,8 @@
 """Features -> FAISS memory bank -> distance to the nearest normal patch (eq. 5)."""
 
+import functools
 import math
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,11 +16,17 @@ from torch import Tensor
 faiss.cvar.distance_compute_blas_threshold = 20
 
 
+GPU_SCRATCH = 256 << 20  # bytes that searches on a GPU work in
+# FAISS's GPU indexes are for one thread at a time, and the banks share one scratch.
+_one_on_gpu = threading.RLock()
+
+
 class MemoryBank:
     """The patches of normal pictures, one exact inner-product index per level.
 
     On vectors of length 1 the largest inner product is the smallest cosine distance, so `IndexFlatIP` is exact
-    (github.com/facebookresearch/faiss/wiki/MetricType-and-distances). The index lives on the GPUs where FAISS has them.
+    (github.com/facebookresearch/faiss/wiki/MetricType-and-distances). The index lives on the GPU that torch
+    uses where FAISS can.
     """
 
     def __init__(self, features: Tensor, kept: Tensor | None = None, place_weight: float = 0.0) -> None:
@@ -48,7 +56,8 @@ class MemoryBank:
         known = _with_places(features, self._place_weight)
         for level, index in enumerate(self._indexes):
             vectors = known[:, level].reshape(-1, index.d)
-            index.add(np.ascontiguousarray(vectors.cpu().numpy()))
+            with _one_on_gpu:
+                index.add(np.ascontiguousarray(vectors.cpu().numpy()))
             owners = np.repeat(numbers, features.shape[2])
             self._owners[level] = np.concatenate([self._owners[level], owners])
         self._pictures += len(features)
@@ -66,9 +75,10 @@ class MemoryBank:
         if not all(row.any() for row in left):
             raise ValueError("a memory bank cannot be emptied: add other pictures first")
         for level, index in enumerate(self._indexes):
-            vectors = index.reconstruct_n(0, index.ntotal)[left[level]]
-            index.reset()
-            index.add(vectors)
+            with _one_on_gpu:
+                vectors = index.reconstruct_n(0, index.ntotal)[left[level]]
+                index.reset()
+                index.add(vectors)
             self._owners[level] = self._owners[level][left[level]]
 
     def distance(self, features: Tensor) -> Tensor:
@@ -86,11 +96,17 @@ class MemoryBank:
                 similarity, _ = self._indexes[level].search(np.ascontiguousarray(query[level]), 1)
                 distances[row, level] = 1 - similarity[:, 0]
 
-        # BLAS sums in an order that depends on the number of its threads: each level has one.
-        with ThreadPoolExecutor(
-            torch.get_num_threads(), initializer=faiss.omp_set_num_threads, initargs=(1,)
-        ) as threads:
-            list(threads.map(search, range(len(self._indexes))))
+        levels = range(len(self._indexes))
+        if _gpu() is not None:
+            with _one_on_gpu:
+                for level in levels:
+                    search(level)
+        else:
+            # BLAS sums in an order that depends on the number of its threads: each level has one.
+            with ThreadPoolExecutor(
+                torch.get_num_threads(), initializer=faiss.omp_set_num_threads, initargs=(1,)
+            ) as threads:
+                list(threads.map(search, levels))
         return torch.from_numpy(distances).clamp_min(0)
 
 
@@ -156,7 +172,19 @@ def _with_places(features: Tensor, weight: float, asking: bool = False) -> Tenso
 
 def _index(vectors: Tensor) -> faiss.Index:
     index: faiss.Index = faiss.IndexFlatIP(vectors.shape[1])
-    if getattr(faiss, "get_num_gpus", lambda: 0)() > 0:
-        index = faiss.index_cpu_to_all_gpus(index)
-    index.add(np.ascontiguousarray(vectors.cpu().numpy()))
+    with _one_on_gpu:
+        if (scratch := _gpu()) is not None:
+            index = faiss.index_cpu_to_gpu(scratch, torch.cuda.current_device(), index)
+        index.add(np.ascontiguousarray(vectors.cpu().numpy()))
     return index
+
+
+@functools.cache
+def _gpu() -> "faiss.StandardGpuResources | None":
+    """What all banks share of the GPU, None where FAISS has none. Of its own accord each index takes 1.5 GB of it
+    (github.com/facebookresearch/faiss/wiki/Faiss-on-the-GPU)."""
+    if getattr(faiss, "get_num_gpus", lambda: 0)() == 0:
+        return None
+    resources = faiss.StandardGpuResources()
+    resources.setTempMemory(GPU_SCRATCH)
+    return resources

@@ -32,7 +32,7 @@ ADAPTER_BYTES = 1 << 30
 BANK_BYTES = 1 << 30
 TEXT_BYTES = 64 << 20
 
-# Adapters in the UNet at once, and so the most pictures of different versions that share one of its batches.
+# Adapters in the UNet at once, and so the most versions that share one of its batches.
 SLOTS = 8
 
 
@@ -51,10 +51,9 @@ class PersonalBranch:
         Returns: float32 (B, 3, R, R), on the CPU; R is the model's resolution.
         """
         model, profile = self._foundation.diffusion, self._foundation.profile
-        found = []
-        for start in range(0, len(pictures), SLOTS):
-            part = slice(start, start + SLOTS)
-            adapters = [self.loaded.get(ref) for ref in refs[part]]
+        loaded, found = [self.loaded.get(ref) for ref in refs], []
+        for part in _stretches([adapter.digest for adapter in loaded], SLOTS):
+            adapters = loaded[part]
             noise = [
                 noise_for(picture, adapter.digest, model.latent_shape)
                 for picture, adapter in zip(pictures[part], adapters, strict=True)
@@ -69,7 +68,7 @@ class PersonalBranch:
                         torch.stack(noise).to(model.device),
                         t=profile.t,
                         steps=profile.diffusion.steps,
-                        guidance=profile.diffusion.guidance,
+                        guidance=profile.guidance,
                     )
                 )
         return torch.cat(found)
@@ -241,6 +240,17 @@ def check_numbers(what: str, computed: Tensor) -> None:
     """Raises: FoundationError: `what` has computed something that is no number."""
     if not torch.isfinite(computed).all():
         raise FoundationError(f"the {what} computes no numbers: restart this process, or mend its device")
+
+
+def _stretches(digests: list[str], most: int) -> Iterator[slice]:
+    """Where to cut so that no stretch has more than `most` different ones."""
+    start, seen = 0, set[str]()
+    for at, digest in enumerate(digests):
+        if digest not in seen and len(seen) == most:
+            yield slice(start, at)
+            start, seen = at, set()
+        seen.add(digest)
+    yield slice(start, len(digests))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
+from diffusers import DDIMScheduler
 from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
@@ -23,7 +24,9 @@ from torchvision.transforms import v2
 from o2n.data.defects import TRAINING_DEFECTS
 from o2n.data.procedural import spoil_photographs
 from o2n.errors import FoundationError, IntegrityError
+from o2n.graphs import training_step
 from o2n.images import Picture
+from o2n.mixture import lora_layers
 from o2n.models import SOUND_ATTENTION, DiffusionModel
 from o2n.profiles import CustomisationSettings
 from o2n.prompts import class_prompt, instance_prompt
@@ -71,7 +74,11 @@ def customize(
     Returns:
         The adapter file. The same arguments give the same bytes on the same machine and thread count.
     """
-    with torch.random.fork_rng(devices=[]), _training_adapter(model, settings, seed) as parameters:
+    with (
+        torch.random.fork_rng(devices=[]),
+        _training_adapter(model, settings, seed) as parameters,
+        training_step(model, record=not settings.checkpointing) as predict,
+    ):
         views = _augment(references, settings.augmentations)
         instances = _latents(model, views)
         spoilt = _latents(model, _spoil(views, seed)) if settings.spoilt > 0 else instances
@@ -94,11 +101,12 @@ def customize(
             t = torch.rand(settings.batch) * torch.where(with_defect, SPOILT_UP_TO, 1.0)
             noise = torch.randn(x0.shape)
             if priors is None or settings.prior_weight == 0:
-                loss = _denoising_losses(model, x0, text, shown, t, noise).mean()
+                loss = _denoising_losses(model.noising, predict, x0, text, shown, t, noise).mean()
             else:  # both terms in one batch: a GPU is as fast with it as with either
                 drawn = priors[torch.randint(len(priors), (settings.batch,))]
                 own, class_prior = _denoising_losses(
-                    model,
+                    model.noising,
+                    predict,
                     torch.cat([x0, drawn]),
                     torch.cat([text, class_text.expand_as(text)]),
                     torch.cat([shown, drawn]),
@@ -168,6 +176,10 @@ def load_adapter(model: DiffusionModel, name: str, data: bytes) -> None:
     except Exception as error:  # diffusers and peft raise many kinds on a file that does not fit
         cause = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise IntegrityError(f"adapter {name}: does not fit this diffusion model ({cause}): onboard again") from error
+    for layer in lora_layers(model.unet):
+        for part in (layer.lora_A, layer.lora_B):
+            if name in part:
+                part[name].to(model.unet.conv_in.weight.dtype)  # peft holds it in float32, whatever it is added to
     model.unet.eval().requires_grad_(False)
     model.text_loras[name] = text_lora
 
@@ -199,7 +211,9 @@ def _training_adapter(model: DiffusionModel, settings: CustomisationSettings, se
         model.unet.enable_gradient_checkpointing()
         model.unet.train()  # checkpoints are kept in training alone; the UNet has no dropout to switch on
     try:
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=half), sdpa_kernel(SOUND_ATTENTION):
+        # A graph cannot hold weights that were cast before it was recorded.
+        half_products = torch.autocast(model.device.type, torch.bfloat16, enabled=half, cache_enabled=False)
+        with half_products, sdpa_kernel(SOUND_ATTENTION):
             yield parameters
     finally:
         if settings.checkpointing:
@@ -267,20 +281,25 @@ def _spoil(views: list[Picture], seed: int) -> list[Picture]:
 
 
 def _denoising_losses(
-    model: DiffusionModel, x0: Tensor, text: Tensor, shown: Tensor, t: Tensor, noise: Tensor
+    scheduler: DDIMScheduler,
+    predict: Callable[[Tensor, Tensor, Tensor], Tensor],
+    x0: Tensor,
+    text: Tensor,
+    shown: Tensor,
+    t: Tensor,
+    noise: Tensor,
 ) -> Tensor:
     """The errors in denoising `shown` to x0; their mean over eps and t is a term of eq. (1), where both are the same.
 
     Args: x0, shown, noise: (B, C, h, w); text: (B, tokens, width); t: (B,) in [0, 1).
     Returns: (B,).
     """
-    scheduler = model.noising
     at, eps = (t * scheduler.config.num_train_timesteps).long().to(x0.device), noise.to(x0.device)
     noised = scheduler.add_noise(shown, eps, at)
     alpha = scheduler.alphas_cumprod.to(x0.device)[at].view(-1, 1, 1, 1)
     # The noise that would have made `noised` of x0.
     eps = eps + (alpha / (1 - alpha)).sqrt() * (shown - x0)
-    prediction = model.predict(noised, at, text)
+    prediction = predict(noised, at, text)
     targets: dict[str, Callable[[], Tensor]] = {
         "epsilon": lambda: eps,
         "sample": lambda: x0,

@@ -104,4 +104,4 @@ def _in_parts(encoder: VisionModel, x: Tensor, levels: tuple[int, ...], scale: i
 
 
 def _whole(encoder: VisionModel, x: Tensor, levels: tuple[int, ...]) -> Tensor:
-    return F.normalize(torch.stack(encoder.blocks(x, levels), dim=1), dim=-1)
+    return F.normalize(torch.stack(encoder.blocks(x, levels), dim=1).float(), dim=-1)

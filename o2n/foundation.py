@@ -108,6 +108,8 @@ def _load(profile: Profile, weights: Path | None) -> Foundation:
         for part in (diffusion.unet, diffusion.vae):
             if part is not None:
                 part.to(**form)
+        for model, settings in ((clip, profile.encoder), (comparing, profile.comparing)):
+            model.seeing.to(getattr(torch, settings.gpu_precision))
     return Foundation(profile, clip, comparing, diffusion, identity, card)
 
 

@@ -1,5 +1,6 @@
-"""The UNet's step as a CUDA graph. A GPU does a step of a few pictures faster than Python starts its thousand kernels:
-a graph starts them all at once (pytorch.org/docs/stable/notes/cuda.html#cuda-graphs)."""
+"""The UNet's step as a CUDA graph, to draw with and to train with. A GPU does a step of a few pictures faster than
+Python starts its thousand kernels: a graph starts them all at once
+(pytorch.org/docs/stable/notes/cuda.html#cuda-graphs)."""
 
 import functools
 from collections import OrderedDict
@@ -9,7 +10,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from o2n.mixture import Mixture
 from o2n.models import DiffusionModel
@@ -40,6 +41,40 @@ def unet_step(model: DiffusionModel, x: Tensor, text: Tensor, mixture: Mixture) 
     if model.device.type != "cuda" or _without.get():
         return lambda x, t: model.predict(x, t, text)
     return _graphs_of(model).step(x, text, mixture)
+
+
+@contextmanager
+def training_step(model: DiffusionModel, record: bool = True) -> Iterator[Callable[[Tensor, Tensor, Tensor], Tensor]]:
+    """Within it `DiffusionModel.predict` for batches of one shape, with gradients. On a GPU the first call records it
+    forwards and backwards; under autocast that wants `cache_enabled=False`.
+
+    Args: record: False where activations are computed twice, which cannot be recorded.
+    """
+    module, made = _Predict(model), model.device.type != "cuda" or not record or _without.get()
+
+    def step(*arguments: Tensor) -> Tensor:
+        nonlocal made
+        if not made:
+            sample = tuple(one.detach().clone().requires_grad_(one.requires_grad) for one in arguments)
+            torch.cuda.make_graphed_callables(module, sample, allow_unused_input=True)
+            made = True
+        predicted: Tensor = module(*arguments)
+        return predicted
+
+    try:
+        yield step
+    finally:
+        vars(module).pop("forward", None)  # what was recorded holds itself, and a GPU's memory, by it
+
+
+class _Predict(nn.Module):
+    def __init__(self, model: DiffusionModel) -> None:
+        super().__init__()
+        self.unet = model.unet
+        self._predict = model.predict
+
+    def forward(self, x: Tensor, t: Tensor, text: Tensor) -> Tensor:
+        return self._predict(x, t, text)
 
 
 class _Graph:

@@ -44,7 +44,7 @@ def mixed_adapters(unet: Any, names: list[str]) -> Iterator[Mixture]:
     if unknown:
         raise KeyError(f"adapters not loaded: {sorted(unknown)}")
     used = tuple(sorted(set(names)))
-    layers = list(_lora_layers(unet))
+    layers = list(lora_layers(unet))
     device = next(unet.parameters()).device
     mixture = Mixture(used, torch.tensor([used.index(name) for name in names], device=device), layers)
     for layer in layers:
@@ -56,25 +56,29 @@ def mixed_adapters(unet: Any, names: list[str]) -> Iterator[Mixture]:
             del layer.forward
 
 
-def _lora_layers(module: nn.Module) -> Iterator[LoraLayer]:
+def lora_layers(module: nn.Module) -> Iterator[LoraLayer]:
     """Those of a model, without a walk through what they hold: that grows with every adapter there is."""
     for child in module.children():
         if isinstance(child, LoraLayer):
             yield child
         else:
-            yield from _lora_layers(child)
+            yield from lora_layers(child)
 
 
 def _forward(layer: Any, mixture: Mixture, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """W x + (alpha / r) B A x, Hu et al., 2022, with each sample's own B and A. Args: x: (B, tokens, width)."""
+    """W x + (alpha / r) B A x, Hu et al., 2022, with each sample's own B and A, which are of W's precision.
+
+    Args: x: (B, tokens, width).
+    """
     result: Tensor = layer.base_layer(x, *args, **kwargs)
     known = [name for name in mixture.used if name in layer.lora_A]
     if not known:
         return result
     first, scaling = known[0], layer.scaling[known[0]]
     if mixture.used == (first,):
-        added = layer.lora_B[first](layer.lora_A[first](x.to(layer.lora_A[first].weight.dtype))) * scaling
-        return result + added.to(result.dtype)
+        low = layer.lora_A[first](x).flatten(0, -2)
+        up = layer.lora_B[first].weight
+        return torch.addmm(result.flatten(0, -2), low, up.mT, alpha=scaling).view_as(result)
     down, up = (
         torch.stack(
             [
@@ -84,5 +88,4 @@ def _forward(layer: Any, mixture: Mixture, x: Tensor, *args: Any, **kwargs: Any)
         )[mixture.rows]
         for part, factor in ((layer.lora_A, lambda name: 1), (layer.lora_B, layer.scaling.get))
     )
-    added = (x.to(down.dtype) @ down.mT) @ up.mT
-    return result + added.to(result.dtype)
+    return torch.baddbmm(result, x @ down.mT, up.mT)

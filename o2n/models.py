@@ -62,8 +62,13 @@ class VisionModel:
         """How many blocks it has."""
         return len(self.model.blocks)
 
+    @property
+    def seeing(self) -> Any:
+        """The part of the model that pictures go through."""
+        return self.model
+
     def blocks(self, pictures: Tensor, levels: tuple[int, ...]) -> list[Tensor]:
-        """What the blocks `levels`, counted from 1, put out: of each float32 (B, G, D), without prefix tokens.
+        """What the blocks `levels`, counted from 1, put out: of each (B, G, D), without prefix tokens.
 
         Normalised like the last block's, as DINOv2's own `get_intermediate_layers` does it.
 
@@ -79,8 +84,9 @@ class VisionModel:
         )
 
     def pixels(self, pictures: Tensor) -> Tensor:
-        """float32 (B, 3, H, W) in [0, 1] -> normalised float32 (B, 3, R, R) on the model's device."""
-        return (resized(pictures.to(self.mean.device), self.resolution) - self.mean) / self.std
+        """float32 (B, 3, H, W) in [0, 1] -> normalised (B, 3, R, R) on the model's device, in its precision."""
+        x = (resized(pictures.to(self.mean.device), self.resolution) - self.mean) / self.std
+        return x.to(_dtype(self.seeing))
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +99,10 @@ class ClipModel(VisionModel):
     @property
     def depth(self) -> int:
         return self.model.visual.transformer.layers
+
+    @property
+    def seeing(self) -> Any:
+        return self.model.visual
 
     def blocks(self, pictures: Tensor, levels: tuple[int, ...]) -> list[Tensor]:
         """As they come out of the blocks: what brings them into the space of the texts normalises them itself."""

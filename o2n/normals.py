@@ -122,7 +122,7 @@ def branch_values(
         noise.to(model.device),
         t=profile.t,
         steps=profile.diffusion.steps,
-        guidance=profile.diffusion.guidance,
+        guidance=profile.guidance,
     )
     redrawn, read = [], []
     for start in range(0, len(pictures), BATCH):

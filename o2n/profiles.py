@@ -45,6 +45,10 @@ class EncoderSettings(_Settings):
         "well, each at `resolution`, where a version's pictures are kept large enough for that; and so on",
     )
 
+    gpu_precision: Literal["float32", "float16", "bfloat16"] = _since(
+        "float32", description="what it computes in on a GPU; a CPU takes float32"
+    )
+
     def scales_in(self, side: int) -> int:
         """At how many scales it sees a picture of that side, pixels."""
         return max(1, min(self.scales, side // self.resolution))
@@ -57,7 +61,9 @@ class DiffusionSettings(_Settings):
     revision: str | None = Field(None, description="commit of the hub repository; ignored for directories")
     resolution: int = Field(gt=0, description="side of the pictures the model draws, pixels")
     steps: int = Field(gt=0, description="steps of a whole denoising run, t = 1")
-    guidance: float = Field(ge=1.0, description="classifier-free guidance; 1 is none and costs half")
+    guidance: float = Field(
+        ge=1.0, description="classifier-free guidance with which pictures are drawn; 1 is none and costs half"
+    )
     solver: Literal["ddim", "dpm++", "unipc"] = _since(
         "ddim", description="DDIM, DPM-Solver++ for 15 to 25 steps of a whole run, UniPC for 5 to 10"
     )
@@ -119,6 +125,9 @@ class Profile(_Settings):
     customisation: CustomisationSettings
     pool: PoolSettings
     t: Fraction = Field(description="how far a query is noised, as a fraction of the schedule (eq. 3)")
+    query_guidance: float | None = _since(
+        None, ge=1.0, description="the same where queries are redrawn (eq. 3, which has none); null: the same number"
+    )
     prompts: int = Field(
         ge=0,
         le=10,
@@ -143,6 +152,11 @@ class Profile(_Settings):
         "sum", description="what is fused: the branches as they are (eq. 7), or in deviations of the good pictures"
     )
     seed: int = 0
+
+    @property
+    def guidance(self) -> float:
+        """Classifier-free guidance of eq. (3)."""
+        return self.diffusion.guidance if self.query_guidance is None else self.query_guidance
 
     @property
     def comparing(self) -> EncoderSettings:
@@ -200,7 +214,9 @@ TINY = Profile(
 PAPER = Profile(
     name="paper",
     # OpenAI's weights were trained with QuickGELU; the plain variant loads them without a word and is wrong.
-    encoder=EncoderSettings(source="ViT-L-14-quickgelu@openai", resolution=240, levels=(6, 12, 18, 24)),
+    encoder=EncoderSettings(
+        source="ViT-L-14-quickgelu@openai", resolution=240, levels=(6, 12, 18, 24), gpu_precision="float16"
+    ),
     diffusion=DiffusionSettings(
         source="stable-diffusion-v1-5/stable-diffusion-v1-5",
         resolution=512,
@@ -220,6 +236,7 @@ PAPER = Profile(
     ),
     pool=PoolSettings(pictures=30, t=0.5, screened=True),
     t=0.3,
+    query_guidance=1.0,  # as eq. (3) is written, and all that its published times have room for
     prompts=3,
     alpha=1.0,
     beta=0.5,

@@ -39,8 +39,8 @@ def map_to_text(clip: ClipModel, features: Tensor) -> Tensor:
     if clip.maps is not None:
         return F.normalize(clip.maps(features), dim=-1)
     visual = clip.model.visual
-    tokens = visual.ln_post(features * features.shape[-1] ** 0.5)
-    return F.normalize(tokens @ visual.proj if visual.proj is not None else tokens, dim=-1)
+    tokens = visual.ln_post((features * features.shape[-1] ** 0.5).to(visual.ln_post.weight.dtype))
+    return F.normalize((tokens @ visual.proj if visual.proj is not None else tokens).float(), dim=-1)
 
 
 def text_logits(mapped: Tensor, text: Tensor) -> Tensor:

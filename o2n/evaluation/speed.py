@@ -190,7 +190,7 @@ def personalise_stage(
                     noise,
                     t=profile.t,
                     steps=profile.diffusion.steps,
-                    guidance=profile.diffusion.guidance,
+                    guidance=profile.guidance,
                 ),
                 rounds,
             )

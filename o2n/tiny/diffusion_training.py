@@ -6,6 +6,7 @@ So the prompts of eq. (2) mean something, and redrawing (eq. 3) takes away what 
 """
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from o2n.data.procedural import TRAINING, VALIDATION, Category, Pictures, abnormal_captions, draw, normal_captions
 from o2n.evaluation.metrics import masked_error, ssim_outside
+from o2n.graphs import training_step
 from o2n.mixture import BASE
 from o2n.models import DiffusionModel
 from o2n.personalize import redraw, seeded_noise
@@ -36,17 +38,18 @@ def train_diffusion(model: DiffusionModel, plan: Plan) -> Trainer:
     trainer = Trainer(modules, plan)
     prompts = Prompts(model.tokenize)
     noising = model.noising
-    for step, rng, drawn in trainer.rounds(functools.partial(_batch, EACH * plan.larger)):
-        clean, spoilt, masks, texts = _tensors(drawn, rng, device)
-        with plain_attention():
-            loss = _loss(model, noising, clean, spoilt, masks, prompts(texts).to(device), plan.larger)
-            trainer.update(loss)
-        if step % 50 == 0:
-            print(f"step {step} loss {loss.item():.4f}", flush=True)
-        if step % plan.report_every == 0 and step:
-            with trainer.averaged():
-                _report(model, plan.folder, step)
-            modules.train()
+    with training_step(model) as predict:
+        for step, rng, drawn in trainer.rounds(functools.partial(_batch, EACH * plan.larger)):
+            clean, spoilt, masks, texts = _tensors(drawn, rng, device)
+            with plain_attention():
+                loss = _loss(model, predict, noising, clean, spoilt, masks, prompts(texts).to(device), plan.larger)
+                trainer.update(loss)
+            if step % 50 == 0:
+                print(f"step {step} loss {loss.item():.4f}", flush=True)
+            if step % plan.report_every == 0 and step:
+                with trainer.averaged():
+                    _report(model, plan.folder, step)
+                modules.train()
     return trainer
 
 
@@ -81,6 +84,7 @@ def _tensors(
 
 def _loss(
     model: DiffusionModel,
+    predict: Callable[[Tensor, Tensor, Tensor], Tensor],
     scheduler: DDIMScheduler,
     clean: Tensor,
     spoilt: Tensor,
@@ -96,12 +100,12 @@ def _loss(
     low, width = torch.where(often, 0.0, 0.12), torch.where(often, 0.12, 0.88)
     t = ((low + width * torch.rand(count)) * scheduler.config.num_train_timesteps).long().clamp(0, 999).to(clean.device)
     noised = F.pixel_unshuffle(scheduler.add_noise(spoilt, torch.randn_like(spoilt), t), model.fold)
-    with torch.autocast(clean.device.type, torch.bfloat16):
+    with torch.autocast(clean.device.type, torch.bfloat16, cache_enabled=False):
         text = model.text_encoder(tokens)[0]
-        predicted = model.unet(noised.to(memory_format=torch.channels_last), t, text).sample
+        predicted = predict(noised.to(memory_format=torch.channels_last), t, text)
     alpha = scheduler.alphas_cumprod.to(clean.device)[t].view(-1, 1, 1, 1)
     weight = (alpha / (1 - alpha)).clamp(0.05, MOST_WEIGHT)
-    off = F.pixel_shuffle(predicted.float(), model.fold) - clean
+    off = F.pixel_shuffle(predicted, model.fold) - clean
     return (weight * (1 + IN_MASK * masks) * (off**2 + CRISP * off.abs())).mean()
 
 

@@ -152,7 +152,8 @@ class Trainer:
         groups = [{"params": decayed, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=plan.learning_rate, betas=(0.9, 0.98), fused=True)
         self._parameters = list(modules.parameters())
-        self._moving = [(self.average[name], t) for name, t in modules.state_dict().items() if t.is_floating_point()]
+        moving = [(self.average[name], t) for name, t in modules.state_dict().items() if t.is_floating_point()]
+        self._averages, self._averaged = zip(*moving, strict=True)
         self.step, self.seconds = 0, 0.0
         self._file = plan.folder / "checkpoint.pt"
         if self._file.exists():
@@ -219,8 +220,7 @@ class Trainer:
         self.step += 1
         decay = min(AVERAGE, self.step / (self.step + 10))
         with torch.no_grad():
-            for average, tensor in self._moving:
-                average.lerp_(tensor, 1 - decay)
+            torch._foreach_lerp_(self._averages, self._averaged, 1 - decay)
 
     def save(self) -> None:
         """Write the checkpoint, whole or not at all."""

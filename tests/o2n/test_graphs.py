@@ -74,6 +74,21 @@ def test_weights_that_are_filled_in_anew_are_seen(model: DiffusionModel) -> None
     assert (after - before).abs().max() > 1e-2
 
 
+def test_a_recorded_training_step_trains_as_the_step_itself(model: DiffusionModel) -> None:
+    """Each loss depends on what all the steps before have made of the adapter."""
+    settings = SETTINGS.model_copy(update={"steps": 8})
+
+    def losses() -> list[float]:
+        told: list[float] = []
+        pictures, prior = [checks(0), checks(1)], [checks(5), checks(6)]
+        customize(model, pictures, prior, "one", settings, 0, lambda step, loss: told.append(loss))
+        return told
+
+    with without_graphs():
+        expected = losses()
+    np.testing.assert_allclose(losses(), expected, rtol=2e-2)
+
+
 def test_a_gpu_scores_as_a_cpu_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = CategoryStore(tmp_path.as_uri())
     refs = [
