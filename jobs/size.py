@@ -3,7 +3,8 @@
     python jobs/size.py > docs/sizing.md
 
 Cores come from docs/serving.json (`python jobs/benchmark.py serving`), onboarding from docs/tiny.json
-(`python jobs/evaluate_tiny.py`). No GPU has been measured: GPUs are predicted from operations that were counted.
+(`python jobs/evaluate_tiny.py`). GPUs are reckoned from operations that were counted and the share of an H200's limit
+that scoring and onboarding reached there (`python jobs/benchmark.py scoring --profile paper --random-weights`).
 """
 
 import json
@@ -36,7 +37,8 @@ TINY_ADAPTER, TINY_REST = 0.21e6, 1.7e6  # bytes of one: LoRA weights; what cali
 # The paper profile, counted on the published configuration: TFLOP of a UNet forward at 512², of encoding, of decoding.
 UNET, ENCODE, DECODE = 0.80, 1.12, 2.51
 CLIP = 0.18  # ViT-L/14 at 240 px
-PEAK, UTILISATION = 790.0, 0.4  # TFLOP/s of an H100 in bf16, measured for matrix products; the share that is assumed
+PEAK, UTILISATION = 790.0, 0.25  # TFLOP/s of an H200 in bf16 products; the share that scores in batches of 8 reach
+LORA_STEP, POOL, PRIOR_PICTURE = 0.058, 7.4, 0.35  # seconds of an H200
 PAPER_ADAPTER = 12.8e6 + 0.7e6  # LoRA of rank 16, and the conditioning of its prompts
 PAPER_MODELS = 8e9  # bytes: both models in bf16, and what one batch of 8 takes
 
@@ -54,10 +56,10 @@ Where the numbers come from:
   took for a picture (`docs/serving.json`), onboarding (`docs/tiny.json`), and the sizes of what is stored. Pictures
   were of 64 pixels a side; where references have 128 and more, `tiny` looks closer: reckon with twice the bank and its
   search, and with five times the Encoder's cores.
-- **GPUs are predicted.** No GPU has been measured. The operations of the `paper` profile, guidance included, were
-  counted on its published configuration and divided by {utilisation:.0f}% (assumed) of the {tflops:.0f} TFLOP/s that an
-  H100 reaches in products of matrices. Expect to be off by a factor of two, and measure
-  (`python jobs/benchmark.py scoring`) before you buy.
+- **GPUs are reckoned from one.** The operations of the `paper` profile were counted on its published configuration
+  and divided by {utilisation:.0f}% of the {tflops:.0f} TFLOP/s that an NVIDIA H200 reaches in products of matrices,
+  which is what scores in batches of 8 got there, on random weights and without the service. What onboarding takes was
+  measured on it. Measure yours (`python jobs/benchmark.py scoring`) before you buy.
 - Memory is that of replicas with full caches. S3 is what the store holds with {versions} versions of each category, and
   what is read in a second at the peak: categories that caches have no room for, and pointers, which a gateway reads
   once a second for every category that is asked for.
@@ -69,19 +71,19 @@ Where the numbers come from:
 Scored offline, pictures need no peak. At {offline:.2f} core seconds each and spread evenly over the day, they keep so
 many cores busy: {offline_cores}.
 
-## paper, on H100 GPUs (predicted)
+## paper, on H200 GPUs (reckoned)
 
 {paper_table}
 
-With 6 steps instead of 15, and without guidance, a Personalizer takes a quarter of it.
+With 6 steps instead of 15 a Personalizer takes half of it.
 
 ## Onboarding
 
-| categories | tiny, core hours (measured) | paper, H100 hours (predicted) |
+| categories | tiny, core hours (measured) | paper, H200 hours (measured) |
 | --- | --- | --- |
 {onboarding_table}
 
-One category takes {onboarding:.0f} s of two cores, or {on_gpu:.0f} s of an H100; the pictures of its class, made once
+One category takes {onboarding:.0f} s of two cores, or {on_gpu:.0f} s of an H200; the pictures of its class, made once
 for all categories of one object word, take another {prior:.0f} s there. Categories do not depend on each other: n
 machines take an n-th of the time.
 
@@ -120,10 +122,9 @@ def cores(serving: dict[str, Any]) -> list[Branch]:
 
 
 def gpus() -> list[Branch]:
-    """The same of the paper profile on H100s, predicted; what runs on cores is scaled from the tiny profile's."""
+    """The same of the paper profile on H200s, reckoned; what runs on cores is scaled from the tiny profile's."""
     steps = round(PAPER.diffusion.steps * PAPER.t)
-    guided = 2 if PAPER.guidance > 1 else 1
-    redraw = ENCODE + PAPER.prompts * (steps * guided * UNET + DECODE)
+    redraw = ENCODE + PAPER.prompts * (steps * UNET + DECODE)
     bank = bank_bytes(PAPER, REFERENCES, grid=17, width=1024)
     # Every patch of a query with every patch of the bank, on a core of some 50 GFLOP/s.
     search = 2 * 17**2 * bank / 4 / 50e9
@@ -137,10 +138,7 @@ def gpus() -> list[Branch]:
 
 def page(tiny: list[Branch], paper: list[Branch], onboarding: float) -> str:
     """The page. Args: onboarding: seconds that one category took on two cores with the tiny profile."""
-    made, guided = PAPER.customisation, 2 if PAPER.diffusion.guidance > 1 else 1
-    pool = PAPER.pool.pictures * round(PAPER.diffusion.steps * PAPER.pool.t) * guided
-    trained = 3 * 2 * made.batch * made.steps  # forward and back, and as much again for the class's pictures
-    on_gpu = UNET * (trained + pool) / (PEAK * UTILISATION)
+    on_gpu = PAPER.customisation.steps * LORA_STEP + POOL
     offline = sum(branch.seconds for branch in tiny[:4])
     tiny_bank = bank_bytes(TINY, REFERENCES, grid=16, width=128)
     paper_bank = bank_bytes(PAPER, REFERENCES, grid=17, width=1024)
@@ -158,7 +156,7 @@ def page(tiny: list[Branch], paper: list[Branch], onboarding: float) -> str:
         ),
         onboarding=onboarding,
         on_gpu=on_gpu,
-        prior=UNET * made.prior_pictures * PAPER.diffusion.steps * guided / (PEAK * UTILISATION),
+        prior=PAPER.customisation.prior_pictures * PRIOR_PICTURE,
         tiny_bank=tiny_bank / 2**20,
         paper_bank=paper_bank / 2**20,
         bank_budget=BANK_BYTES / 2**30,

@@ -75,5 +75,5 @@ def test_a_batch_of_two_computes_twice_as_much(published: CategoryStore) -> None
 def test_the_fast_profile_is_the_papers_with_less_to_compute() -> None:
     assert FAST.encoder == PAPER.encoder
     assert FAST.diffusion.source == PAPER.diffusion.source
-    assert (FAST.prompts, FAST.diffusion.guidance, FAST.diffusion.resolution) == (1, 1.0, 256)
+    assert (FAST.prompts, FAST.guidance, FAST.diffusion.resolution) == (1, 1.0, 256)
     assert round(FAST.t * FAST.diffusion.steps) == 3
