@@ -33,9 +33,10 @@ def test_the_pictures_of_a_class_are_drawn_once_and_finished_stages_cost_nothing
         Outcome(category="e", status="failed"),
     ]
     found = estimate(wanted, previews, SECONDS, "what", workers=2, cpus=2, gpus=0.5)
-    work = (10 + 8) + 8 + 4
+    others = len(STAGES) - 1
+    work = (10 + others) + others + 4
     assert found.worker_seconds == work + 2 * 5
-    assert found.seconds == 5 + max(18, work / 2)
+    assert found.seconds == 5 + max(10 + others, work / 2)
     assert found.core_hours == pytest.approx(2 * found.worker_seconds / 3600)
     assert found.gpu_hours == pytest.approx(found.worker_seconds / 2 / 3600)
     assert (found.workers, found.rests_on) == (2, "what")
