@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from o2n.foundation import pick_device
+
 # From how many rows FAISS asks BLAS for the products. FAISS 1.15 does so only where rows · width reach 128,000, and its
 # own loops take 7 to 13 times as long for the patches of one picture (github.com/facebookresearch/faiss/pull/5022).
 faiss.cvar.distance_compute_blas_threshold = 20
@@ -25,8 +27,8 @@ class MemoryBank:
     """The patches of normal pictures, one exact inner-product index per level.
 
     On vectors of length 1 the largest inner product is the smallest cosine distance, so `IndexFlatIP` is exact
-    (github.com/facebookresearch/faiss/wiki/MetricType-and-distances). The index lives on the GPU that torch
-    uses where FAISS can.
+    (github.com/facebookresearch/faiss/wiki/MetricType-and-distances). The index lives on the GPU that the
+    models are on, if FAISS is its GPU build.
     """
 
     def __init__(self, features: Tensor, kept: Tensor | None = None, place_weight: float = 0.0) -> None:
@@ -37,12 +39,15 @@ class MemoryBank:
         place_weight: what it costs a patch to be found elsewhere, as in `Profile`; 0, as in the paper: nothing.
         """
         self._place_weight = place_weight
+        self._gpu = _gpu()
         known = _with_places(features, place_weight)
         _, levels, patches, width = known.shape
         vectors = [known[:, level].reshape(-1, width) for level in range(levels)]
         places = [torch.arange(len(all_)) if kept is None else kept[row] for row, all_ in enumerate(vectors)]
         self._pictures = len(features)
-        self._indexes = [_index(all_ if kept is None else all_[at]) for all_, at in zip(vectors, places, strict=True)]
+        self._indexes = [
+            _index(all_ if kept is None else all_[at], self._gpu) for all_, at in zip(vectors, places, strict=True)
+        ]
         # Of each vector the number of its picture; those that are added later are counted on, removed ones leave gaps.
         self._owners = [(at // patches).numpy() for at in places]
 
@@ -97,7 +102,7 @@ class MemoryBank:
                 distances[row, level] = 1 - similarity[:, 0]
 
         levels = range(len(self._indexes))
-        if _gpu() is not None:
+        if self._gpu:
             with _one_on_gpu:
                 for level in levels:
                     search(level)
@@ -170,21 +175,24 @@ def _with_places(features: Tensor, weight: float, asking: bool = False) -> Tenso
     return torch.cat([features, own.expand(*features.shape[:2], -1, -1)], dim=-1)
 
 
-def _index(vectors: Tensor) -> faiss.Index:
+def _index(vectors: Tensor, gpu: torch.device | None) -> faiss.Index:
     index: faiss.Index = faiss.IndexFlatIP(vectors.shape[1])
     with _one_on_gpu:
-        if (scratch := _gpu()) is not None:
-            index = faiss.index_cpu_to_gpu(scratch, torch.cuda.current_device(), index)
+        if gpu:
+            index = faiss.index_cpu_to_gpu(_scratch(), gpu.index, index)
         index.add(np.ascontiguousarray(vectors.cpu().numpy()))
     return index
 
 
+def _gpu() -> torch.device | None:
+    device = pick_device()
+    return device if device.type == "cuda" and getattr(faiss, "get_num_gpus", lambda: 0)() > 0 else None
+
+
 @functools.cache
-def _gpu() -> "faiss.StandardGpuResources | None":
-    """What all banks share of the GPU, None where FAISS has none. Of its own accord each index takes 1.5 GB of it
+def _scratch() -> "faiss.StandardGpuResources":
+    """What all banks share of the GPU. Of its own accord each index takes 1.5 GB of it
     (github.com/facebookresearch/faiss/wiki/Faiss-on-the-GPU)."""
-    if getattr(faiss, "get_num_gpus", lambda: 0)() == 0:
-        return None
     resources = faiss.StandardGpuResources()
     resources.setTempMemory(GPU_SCRATCH)
     return resources

@@ -153,7 +153,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(groups, lr=plan.learning_rate, betas=(0.9, 0.98), fused=True)
         self._parameters = list(modules.parameters())
         moving = [(self.average[name], t) for name, t in modules.state_dict().items() if t.is_floating_point()]
-        self._averages, self._averaged = zip(*moving, strict=True)
+        self._averages, self._weights = zip(*moving, strict=True)
         self.step, self.seconds = 0, 0.0
         self._file = plan.folder / "checkpoint.pt"
         if self._file.exists():
@@ -220,7 +220,7 @@ class Trainer:
         self.step += 1
         decay = min(AVERAGE, self.step / (self.step + 10))
         with torch.no_grad():
-            torch._foreach_lerp_(self._averages, self._averaged, 1 - decay)
+            torch._foreach_lerp_(self._averages, self._weights, 1 - decay)
 
     def save(self) -> None:
         """Write the checkpoint, whole or not at all."""

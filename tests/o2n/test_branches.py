@@ -2,13 +2,16 @@
 
 import copy
 import json
+from itertools import pairwise
 
 import pytest
 import safetensors.torch
 import torch
 from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
+from hypothesis import given
+from hypothesis import strategies as st
 
-from o2n.branches import SLOTS, NormalBranch, PersonalBranch, TextBranch
+from o2n.branches import SLOTS, NormalBranch, PersonalBranch, TextBranch, _stretches
 from o2n.category import Manifest, VersionRef
 from o2n.customize import read_adapter
 from o2n.errors import FoundationError, IntegrityError
@@ -97,3 +100,12 @@ def test_a_model_that_computes_no_numbers_is_found_out(published: CategoryStore)
     for branch in (branches[0], branches[2]):
         with pytest.raises(FoundationError, match="no numbers"):
             branch.check()
+
+
+@given(digests=st.lists(st.sampled_from("abcde"), min_size=1, max_size=20), most=st.integers(1, 4))
+def test_stretches_follow_each_other_and_are_as_long_as_may_be(digests: list[str], most: int) -> None:
+    found = [digests[part] for part in _stretches(digests, most)]
+    assert [one for part in found for one in part] == digests
+    assert all(1 <= len(set(part)) <= most for part in found)
+    for part, following in pairwise(found):
+        assert len({*part, following[0]}) > most

@@ -1,5 +1,8 @@
 """Patch features, the memory bank and text scores, each against a slow reference of its own."""
 
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -135,3 +138,18 @@ def test_categories_share_a_batch_without_touching_each_other() -> None:
     texts = torch.stack([text_features(CLIP, "board"), text_features(CLIP, "cloth")])
     both = abnormal_probability(CLIP, features, texts)
     torch.testing.assert_close(both[1:], abnormal_probability(CLIP, features[1:], texts[1:]), atol=1e-5, rtol=0)
+
+
+def test_an_encoder_in_half_the_bits_sees_and_reads_nearly_the_same() -> None:
+    clip = replace(CLIP, maps=None)
+    half = replace(clip, model=copy.deepcopy(clip.model))
+    half.seeing.to(torch.bfloat16)
+    text = torch.nn.functional.normalize(torch.randn(2, 2, clip.model.visual.output_dim), dim=-1)
+    seen, read = [], []
+    for model in (clip, half):
+        seen.append(patch_features(model, [checks(0, 64), stripes(0, 64, 64)], (2, 5)))
+        read.append(abnormal_probability(model, seen[-1], text))
+    assert seen[1].dtype == read[1].dtype == torch.float32
+    assert (seen[0] * seen[1]).sum(dim=-1).min() > 0.99
+    assert (seen[0] - seen[1]).abs().max() > 0
+    torch.testing.assert_close(read[1], read[0], atol=0.1, rtol=0)
