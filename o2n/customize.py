@@ -102,7 +102,7 @@ def customize(
             is_spoilt = with_defect.view(-1, 1, 1, 1).to(model.device)
             shown = torch.where(is_spoilt, spoilt[rows], x0)
             counts = 1 + (settings.defect_weight - 1) * masks[rows] * is_spoilt
-            t = torch.rand(settings.batch) * torch.where(with_defect, SPOILT_UP_TO, 1.0)
+            t = torch.rand(settings.batch) * torch.where(with_defect, SPOILT_UP_TO, settings.clean_t)
             noise = torch.randn(x0.shape)
             if priors is None or settings.prior_weight == 0:
                 loss = _denoising_losses(model.noising, predict, x0, text, shown, counts, t, noise).mean()

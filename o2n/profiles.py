@@ -88,6 +88,9 @@ class CustomisationSettings(_Settings):
     defect_weight: float = _since(
         1.0, ge=1, description="how many times an error inside such a defect counts, against one elsewhere"
     )
+    clean_t: Fraction = _since(
+        1.0, description="how far references without one are noised at most; 1: all the way, as in eq. (1)"
+    )
     checkpointing: bool = _since(
         False, description="computes activations twice rather than keep them: a third of the memory, a third slower"
     )
@@ -201,8 +204,9 @@ TINY = Profile(
         batch=4,
         learning_rate=1e-2,
         augmentations=8,
-        spoilt=0.75,
+        spoilt=0.5,
         defect_weight=11.0,
+        clean_t=0.12,
         prior_weight=1.0,
         prior_pictures=8,
     ),

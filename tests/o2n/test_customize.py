@@ -162,7 +162,7 @@ def test_made_up_defects_are_taken_away_the_more_they_count(foundation: Foundati
     shown = draw(category, 0, 20, 1, defects=TRAINING_DEFECTS)
     prior = draw_prior(model, category.word, TINY)
     left = {}
-    for share, weight in ((0.0, 1.0), (0.75, 1.0), (0.75, 11.0)):
+    for share, weight in ((0.0, 1.0), (0.5, 1.0), (0.5, 11.0)):
         settings = TINY.customisation.model_copy(update={"spoilt": share, "defect_weight": weight})
         load_adapter(model, "tried", customize(model, references, prior, category.word, settings, 0))
         try:
@@ -180,8 +180,8 @@ def test_made_up_defects_are_taken_away_the_more_they_count(foundation: Foundati
             unload_adapter(model, "tried")
         counterparts, twins = redrawn.permute(0, 2, 3, 1).numpy(), np.stack(list(shown.twins)) / np.float32(255)
         left[share, weight] = masked_error(counterparts, twins, shown.masks).mean()
-    assert left[0.75, 11.0] < 0.95 * left[0.75, 1.0]
-    assert left[0.75, 1.0] < left[0.0, 1.0]
+    assert left[0.5, 11.0] < left[0.5, 1.0]
+    assert left[0.5, 1.0] < left[0.0, 1.0]
 
 
 def test_the_weight_of_made_up_defects_counts_where_there_are_any(foundation: Foundation) -> None:
