@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
-import torch.nn.functional as F
 from diffusers import DDIMScheduler
 from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from peft import LoraConfig
@@ -60,8 +59,7 @@ def customize(
     the same objective with another weight per timestep (Salimans & Ho, 2022, appendix D).
 
     Beyond the paper, `settings.spoilt` of the references are noised with a made-up defect and yet have the flawless
-    reference as their x_0: so the adapter learns what of this category to put back, not only what it looks like. Errors
-    inside that defect count `settings.defect_weight` times.
+    reference as their x_0: so the adapter learns what of this category to put back, not only what it looks like.
 
     Args:
         references: normal pictures, uint8 (H, W, 3) of one size.
@@ -83,7 +81,7 @@ def customize(
     ):
         views = _augment(references, settings.augmentations)
         instances = _latents(model, views)
-        spoilt, masks = _spoil(model, views, seed) if settings.spoilt > 0 else (instances, instances[:, :1] * 0)
+        spoilt = _latents(model, _spoil(views, seed)) if settings.spoilt > 0 else instances
         priors = _latents(model, prior) if prior else None
         read = [instance_prompt(object_word, settings.prompt), class_prompt(object_word)]
         instance_text, class_text = model.embed(read).clone().split(1)
@@ -99,13 +97,11 @@ def customize(
                 scaling = settings.lora_alpha / settings.rank
                 instance_text, class_text = read_with(model.text_encoder, lora, scaling, tokens).split(1)
             x0, text = instances[rows], instance_text.expand(settings.batch, -1, -1)
-            is_spoilt = with_defect.view(-1, 1, 1, 1).to(model.device)
-            shown = torch.where(is_spoilt, spoilt[rows], x0)
-            counts = 1 + (settings.defect_weight - 1) * masks[rows] * is_spoilt
-            t = torch.rand(settings.batch) * torch.where(with_defect, SPOILT_UP_TO, settings.clean_t)
+            shown = torch.where(with_defect.view(-1, 1, 1, 1).to(model.device), spoilt[rows], x0)
+            t = torch.rand(settings.batch) * torch.where(with_defect, SPOILT_UP_TO, 1.0)
             noise = torch.randn(x0.shape)
             if priors is None or settings.prior_weight == 0:
-                loss = _denoising_losses(model.noising, predict, x0, text, shown, counts, t, noise).mean()
+                loss = _denoising_losses(model.noising, predict, x0, text, shown, t, noise).mean()
             else:  # both terms in one batch: a GPU is as fast with it as with either
                 drawn = priors[torch.randint(len(priors), (settings.batch,))]
                 own, class_prior = _denoising_losses(
@@ -114,7 +110,6 @@ def customize(
                     torch.cat([x0, drawn]),
                     torch.cat([text, class_text.expand_as(text)]),
                     torch.cat([shown, drawn]),
-                    torch.cat([counts, torch.ones_like(counts)]),
                     torch.cat([t, torch.rand(settings.batch)]),
                     torch.cat([noise, torch.randn(x0.shape)]),
                 ).chunk(2)
@@ -280,13 +275,9 @@ def _latents(model: DiffusionModel, pictures: list[Picture]) -> Tensor:
     return torch.cat([model.encode([picture]) for picture in pictures]).clone()
 
 
-def _spoil(model: DiffusionModel, views: list[Picture], seed: int) -> tuple[Tensor, Tensor]:
-    """The same views with a defect each, of the kinds that need no knowledge of what is shown: latents float32
-    (B, C, h, w), and of each of their places the share that is spoilt, (B, 1, h, w)."""
-    spoilt, masks = spoil_photographs(np.stack(views), seed, TRAINING_DEFECTS)
-    latents = _latents(model, list(spoilt))
-    shares = F.adaptive_avg_pool2d(torch.from_numpy(masks).float()[:, None], (latents.shape[2], latents.shape[3]))
-    return latents, shares.to(latents)
+def _spoil(views: list[Picture], seed: int) -> list[Picture]:
+    """The same views with a defect each, of the kinds that need no knowledge of what is shown."""
+    return list(spoil_photographs(np.stack(views), seed, TRAINING_DEFECTS)[0])
 
 
 def _denoising_losses(
@@ -295,14 +286,12 @@ def _denoising_losses(
     x0: Tensor,
     text: Tensor,
     shown: Tensor,
-    counts: Tensor,
     t: Tensor,
     noise: Tensor,
 ) -> Tensor:
     """The errors in denoising `shown` to x0; their mean over eps and t is a term of eq. (1), where both are the same.
 
-    Args: x0, shown, noise: (B, C, h, w); text: (B, tokens, width); counts: (B, 1, h, w), how many times the error at
-        each place counts; t: (B,) in [0, 1).
+    Args: x0, shown, noise: (B, C, h, w); text: (B, tokens, width); t: (B,) in [0, 1).
     Returns: (B,).
     """
     at, eps = (t * scheduler.config.num_train_timesteps).long().to(x0.device), noise.to(x0.device)
@@ -316,8 +305,7 @@ def _denoising_losses(
         "sample": lambda: x0,
         "v_prediction": lambda: scheduler.get_velocity(x0, eps, at),
     }
-    errors = (prediction - targets[scheduler.config.prediction_type]()).square()
-    return (counts * errors).mean(dim=(1, 2, 3))
+    return (prediction - targets[scheduler.config.prediction_type]()).square().mean(dim=(1, 2, 3))
 
 
 def _adapter_file(model: DiffusionModel, settings: CustomisationSettings, lora: TextLora) -> bytes:

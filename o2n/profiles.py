@@ -85,12 +85,6 @@ class CustomisationSettings(_Settings):
     learning_rate: float = Field(gt=0)
     augmentations: int = Field(gt=0, description="augmented pictures made of each reference")
     spoilt: Fraction = Field(0.0, description="share of them noised with a made-up defect; not in the paper")
-    defect_weight: float = _since(
-        1.0, ge=1, description="how many times an error inside such a defect counts, against one elsewhere"
-    )
-    clean_t: Fraction = _since(
-        1.0, description="how far references without one are noised at most; 1: all the way, as in eq. (1)"
-    )
     checkpointing: bool = _since(
         False, description="computes activations twice rather than keep them: a third of the memory, a third slower"
     )
@@ -204,13 +198,11 @@ TINY = Profile(
         batch=4,
         learning_rate=1e-2,
         augmentations=8,
-        spoilt=0.5,
-        defect_weight=11.0,
-        clean_t=0.12,
+        spoilt=0.75,
         prior_weight=1.0,
         prior_pictures=8,
     ),
-    pool=PoolSettings(pictures=12, t=0.3, warps=6, screened=True),
+    pool=PoolSettings(pictures=12, t=0.3, warps=6),
     t=0.05,
     prompts=3,
     place_weight=3.0,

@@ -22,7 +22,7 @@ QUICK: Profile = TINY.model_copy(
         "customisation": TINY.customisation.model_copy(
             update={"steps": 3, "batch": 2, "augmentations": 2, "prior_pictures": 2}
         ),
-        "pool": TINY.pool.model_copy(update={"pictures": 6, "screened": False}),
+        "pool": TINY.pool.model_copy(update={"pictures": 6}),
         "t": 0.25,
         # Branches in their own units, in which scores are compared to 1e-5; `test_scales.py` has the calibrated ones.
         "fusion": "sum",
