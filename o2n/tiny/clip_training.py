@@ -21,7 +21,17 @@ from o2n.personalize import redraw
 from o2n.profiles import TINY
 from o2n.prompts import personal_prompts
 from o2n.text import LOGIT_SCALE
-from o2n.tiny.training import Plan, Prompts, Trainer, any_word, categories, draw_category, plain_attention, to_tensor
+from o2n.tiny.training import (
+    Plan,
+    Prompts,
+    Trainer,
+    any_word,
+    categories,
+    draw_category,
+    half_products,
+    plain_attention,
+    to_tensor,
+)
 
 CATEGORIES, REFERENCES, GOOD, BAD = 4, 4, 2, 2
 COVERED = 0.25  # a patch is spoilt if this share of it is
@@ -141,7 +151,7 @@ def _loss(
     count, shown = len(drawn), pictures.shape[1]
     # The first good query does without a counterpart.
     everything = torch.cat([pictures, counterparts[:, 1:]], dim=1) if counterparts is not None else pictures
-    with torch.autocast(device.type, torch.bfloat16):
+    with half_products(device):
         features, whole = encode(clip, everything.flatten(0, 1), levels)
         features = features.unflatten(0, (count, -1))
         queries = features[:, REFERENCES:shown].permute(0, 2, 1, 3, 4).flatten(2, 3)

@@ -22,7 +22,17 @@ from o2n.graphs import training_step
 from o2n.mixture import BASE
 from o2n.models import DiffusionModel
 from o2n.personalize import redraw, seeded_noise
-from o2n.tiny.training import Plan, Prompts, Trainer, any_word, categories, draw_category, plain_attention, to_tensor
+from o2n.tiny.training import (
+    Plan,
+    Prompts,
+    Trainer,
+    any_word,
+    categories,
+    draw_category,
+    half_products,
+    plain_attention,
+    to_tensor,
+)
 
 GROUPS, EACH = 8, 2  # categories in a batch, pictures of each in the usual one
 IN_MASK = 10.0  # how much more an error counts where the defect is
@@ -100,7 +110,7 @@ def _loss(
     low, width = torch.where(often, 0.0, 0.12), torch.where(often, 0.12, 0.88)
     t = ((low + width * torch.rand(count)) * scheduler.config.num_train_timesteps).long().clamp(0, 999).to(clean.device)
     noised = F.pixel_unshuffle(scheduler.add_noise(spoilt, torch.randn_like(spoilt), t), model.fold)
-    with torch.autocast(clean.device.type, torch.bfloat16, cache_enabled=False):
+    with half_products(clean.device):
         text = model.text_encoder(tokens)[0]
         predicted = predict(noised.to(memory_format=torch.channels_last), t, text)
     alpha = scheduler.alphas_cumprod.to(clean.device)[t].view(-1, 1, 1, 1)
