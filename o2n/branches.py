@@ -129,8 +129,8 @@ class NormalBranch:
     def _load(self, ref: VersionRef) -> tuple[MemoryBank, Scale]:
         manifest = checked_manifest(self._store, ref, self._foundation)
         kept = _tensor(self._store, manifest, "kept") if "kept" in manifest.blobs else None
-        features, weight = _tensor(self._store, manifest, "features"), self._foundation.profile.place_weight
-        return MemoryBank(features, kept, weight), scale_in(self._store, manifest, row=1)
+        bank = MemoryBank(_tensor(self._store, manifest, "features"), kept, manifest.place_weight)
+        return bank, scale_in(self._store, manifest, row=1)
 
 
 class TextBranch:

@@ -114,6 +114,12 @@ class Manifest(BaseModel):
         exclude_if=lambda side: side is None,  # so that versions which were stored without it keep their names
         description="side of the pictures that are kept and scored, where it is more than the diffusion model's",
     )
+    chosen_place_weight: float | None = Field(
+        None,
+        ge=0,
+        exclude_if=lambda weight: weight is None,
+        description="the one of the profile's place weights that suits this category, where it has some to choose from",
+    )
     reference_digests: list[Digest] = Field(description="SHA-256 of every reference's decoded pixels")
     parent: VersionId | None = Field(None, description="the version that the last feedback was added to")
     feedback: list[Feedback] = Field([], description="pictures that were said to be normal since, oldest first")
@@ -127,6 +133,11 @@ class Manifest(BaseModel):
     def resolution(self) -> int:
         """Side of the pictures that the version keeps and scores, pixels."""
         return self.closer or self.profile.diffusion.resolution
+
+    @property
+    def place_weight(self) -> float:
+        """What it costs S_N to find a patch elsewhere, as in `Profile`."""
+        return self.profile.place_weight if self.chosen_place_weight is None else self.chosen_place_weight
 
     @property
     def version(self) -> str:

@@ -157,7 +157,7 @@ def _enlarged(
     digest = images.digest(query)
     at = next((row for row, known in enumerate(pictures) if known.picture == digest), None)
     kept = tensor("kept") if "kept" in base.blobs else None
-    weight = base.profile.place_weight
+    weight = base.place_weight
     distances = torch.minimum(distances, MemoryBank(new, place_weight=weight).distance(normals))
     own = MemoryBank(bank, kept, weight).distance(new)
     if at is None:

@@ -5,6 +5,7 @@ stopped, and running it again with the same inputs does nothing but name the sam
 before its last stage, the move of the pointer.
 """
 
+import json
 import platform
 import time
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,7 @@ from o2n.errors import CategoryError, IntegrityError, NotFoundError
 from o2n.foundation import load_foundation
 from o2n.images import Picture
 from o2n.normals import calibrate, encode, leave_one_out, odd_reference
+from o2n.place import choose_place_weight
 from o2n.pool import bank_origins, draw_pool, draw_prior, warped
 from o2n.profiles import Profile
 from o2n.scales import UNSCALED, branch_scales
@@ -37,7 +39,18 @@ from o2n.text import text_features
 MIN_REFERENCES = 2
 MAX_REFERENCES = 64
 
-STAGES = ("prior", "adapter", "pool", "features", "text_features", "scales", "normals", "distances", "calibration")
+STAGES = (
+    "prior",
+    "adapter",
+    "pool",
+    "features",
+    "place",
+    "text_features",
+    "scales",
+    "normals",
+    "distances",
+    "calibration",
+)
 
 _LIBRARIES = ("o2n", "torch", "diffusers", "transformers", "open_clip_torch", "peft", "numpy")
 
@@ -239,6 +252,17 @@ def _make(
 
     features_blob = stages.run("features", [*base, references_blob.sha256, pool_blob.sha256], make_features)
     origins = bank_origins(len(resized), profile)
+
+    def choose_place() -> bytes:
+        if not profile.place_weights:
+            return json.dumps(profile.place_weight).encode()
+        known = unpack(store.get_blob(features_blob), "features")[: len(views)]
+        of_views = [origin for origin in origins[: len(views)] if origin is not None]
+        return json.dumps(choose_place_weight(foundation, views, known, of_views, profile.place_weights)).encode()
+
+    place_blob = stages.run("place", [*base, features_blob.sha256], choose_place)
+    place_weight = json.loads(store.get_blob(place_blob))
+
     if profile.pool.screened:
         features = unpack(store.get_blob(features_blob), "features")
         found = acceptable(features[: len(resized)], features[len(views) :])
@@ -250,7 +274,7 @@ def _make(
     kept_blob, warnings = None, []
     if profile.pool.budget is not None:
         features = unpack(store.get_blob(features_blob), "features")
-        places, farthest = coreset(features, profile.pool.budget, profile.place_weight)
+        places, farthest = coreset(features, profile.pool.budget, place_weight)
         kept_blob = stages.keep(pack(places))
         if (whole := features.shape[0] * features.shape[2]) > places.shape[1]:
             warnings.append(
@@ -269,7 +293,9 @@ def _make(
         features = unpack(store.get_blob(features_blob), "features")
         text = unpack(store.get_blob(text_blob), "text features")
         with adapter_loaded() as adapter:
-            rows, usual, without = branch_scales(foundation, adapter, views, features, origins, bank_kept(), text, word)
+            rows, usual, without = branch_scales(
+                foundation, adapter, views, features, origins, bank_kept(), place_weight, text, word
+            )
         return pack(rows, usual=usual, usual_without=without)
 
     # The words tell it from what was made before: scales that do not say what is usual without each reference.
@@ -289,10 +315,10 @@ def _make(
     def make_distances() -> bytes:
         bank = unpack(store.get_blob(features_blob), "features")
         queries = unpack(store.get_blob(normals_blob), "normals")[len(resized) :]
-        own = leave_one_out(bank, origins, len(resized), bank_kept(), profile.place_weight)
+        own = leave_one_out(bank, origins, len(resized), bank_kept(), place_weight)
         if not extras:
             return pack(own)
-        return pack(torch.cat([own, MemoryBank(bank, bank_kept(), profile.place_weight).distance(queries)]))
+        return pack(torch.cat([own, MemoryBank(bank, bank_kept(), place_weight).distance(queries)]))
 
     distances_blob = stages.run("distances", [*base, features_blob.sha256, normals_blob.sha256], make_distances)
 
@@ -345,6 +371,7 @@ def _make(
             "distances": distances_blob,
             **({"kept": kept_blob} if kept_blob else {}),
         },
+        chosen_place_weight=place_weight if profile.place_weights else None,
         closer=resolution if resolution > profile.diffusion.resolution else None,
         reference_digests=list(distinct),
         created=datetime.now(UTC),

@@ -143,6 +143,9 @@ class Profile(_Settings):
         description="what it costs S_N to find a patch elsewhere: times the squared distance of the two places, in "
         "sides of the picture; 0: nothing, as in the paper",
     )
+    place_weights: tuple[Annotated[float, Field(ge=0, le=100)], ...] = _since(
+        (), description="others, to choose from for each category by what its references tell (`place.py`)"
+    )
     alpha: float = Field(ge=0, description="weight of S_N (eq. 7)")
     beta: float = Field(ge=0, description="weight of S_text (eq. 7)")
     branches: tuple[Branch, ...] = _since(
@@ -181,7 +184,7 @@ class Profile(_Settings):
     def differs_by(self, other: "Profile") -> list[str]:
         """The settings for which a version of one is scored otherwise than one of the other; how they are made may
         differ."""
-        made = {"name", "customisation", "pool", "seed"}
+        made = {"name", "customisation", "pool", "place_weights", "seed"}
         return [
             name for name in Profile.model_fields if name not in made and getattr(self, name) != getattr(other, name)
         ]
@@ -206,7 +209,8 @@ TINY = Profile(
     t=0.05,
     prompts=3,
     place_weight=3.0,
-    alpha=2.0,
+    place_weights=(0.0, 1.0, 10.0, 30.0),
+    alpha=3.0,
     beta=0.25,
     fusion="calibrated",
 )

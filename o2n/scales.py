@@ -30,6 +30,7 @@ def branch_scales(
     features: Tensor,
     origins: Sequence[int | None],
     kept: Tensor | None,
+    place_weight: float,
     text: Tensor,
     object_word: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -41,7 +42,7 @@ def branch_scales(
     Args:
         adapter: name of the category's adapter in the UNet.
         views: the references, uint8 (H, W, 3) of one size, then their moved views, as they are in the bank.
-        features, origins, kept: the bank, which begins with the views; as for `leave_one_out`.
+        features, origins, kept, place_weight: the bank, which begins with the views; as for `leave_one_out`.
         text: float32 (2, E), the category's text features.
 
     Returns: float32 (3, 2), a row of mean and deviation for each of S_P, S_N, S_text; float32 (2, L, G), `usual_at` of
@@ -50,7 +51,7 @@ def branch_scales(
     """
     profile, count = foundation.profile, len(views)
     noise = seeded_noise(profile.seed + 4, (count, *foundation.diffusion.latent_shape))
-    distances = leave_one_out(features, origins, count, kept, profile.place_weight)
+    distances = leave_one_out(features, origins, count, kept, place_weight)
     values = branch_values(foundation, adapter, views, noise, features[:count], distances, text, object_word)
     made_of = torch.tensor(origins[:count])
     references = list(dict.fromkeys(origins[:count]))

@@ -111,7 +111,7 @@ def test_every_calibration_score_is_what_onboarding_with_that_bank_would_have_ma
     local = torch.empty_like(distances)
     for row in range(len(distances)):
         others = [index for index, origin in enumerate(origins) if row not in places or origin != places[row]]
-        beside = MemoryBank(bank[others], place_weight=CALIBRATED.place_weight)
+        beside = MemoryBank(bank[others], place_weight=store.manifest(ref).place_weight)
         expected = beside.distance(normals[row : row + 1])[0]
         torch.testing.assert_close(distances[row], expected, atol=1e-6, rtol=0)
         local[row] = expected

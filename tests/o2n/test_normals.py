@@ -63,7 +63,7 @@ def test_a_calibration_is_of_the_scores_that_queries_get(profile: Profile, tmp_p
     origins, s_n = bank_origins(3, profile), blobs["distances"]
     for row in range(3):
         others = [other for other, origin in enumerate(origins) if origin != row]
-        bank = MemoryBank(blobs["features"][others], place_weight=profile.place_weight)
+        bank = MemoryBank(blobs["features"][others], place_weight=manifest.place_weight)
         distance = bank.distance(blobs["features"][row : row + 1])[0]
         torch.testing.assert_close(distance, s_n[row], atol=1e-5, rtol=0)
     of_pictures = unpack_calibration_scales(store.get_blob(manifest.blobs["scales"]), "scales", count=6)

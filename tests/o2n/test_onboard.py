@@ -49,7 +49,7 @@ def test_a_version_is_published_with_everything_a_scorer_needs(store: CategorySt
     assert manifest.ref == done.ref
     assert manifest.object_word == "metal nut"
     assert manifest.profile == QUICK
-    assert set(blobs(store, done.ref)) == {"references", *STAGES} - {"prior"}
+    assert set(blobs(store, done.ref)) == {"references", *STAGES} - {"prior", "place"}
     assert done.resumed == ()
     assert [stage for stage, share in stages if share == 1.0] == [*STAGES, "published"]
     shares = [share for stage, share in stages if stage.startswith("adapter")]

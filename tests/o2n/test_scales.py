@@ -106,7 +106,7 @@ def test_the_scale_of_s_n_leaves_a_references_own_pictures_out(tmp_path: Path) -
     found = []
     for row in range(views):
         others = [other for other, origin in enumerate(origins) if origin != origins[row]]
-        bank = MemoryBank(features[others], place_weight=CALIBRATED.place_weight)
+        bank = MemoryBank(features[others], place_weight=store.manifest(store.current("board")).place_weight)
         found.append(bank.distance(features[row : row + 1])[0])
     local, (mean, deviation) = torch.stack(found), blobs["scales"][1].tolist()
     usual = usual_at(local, len(REFERENCES))

@@ -1,0 +1,119 @@
+"""How much places count: the same distances as the bank's, and a choice that fits what a category is."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from o2n.bank import MemoryBank
+from o2n.branches import NormalBranch, scale_in, unpack
+from o2n.features import over_scales
+from o2n.foundation import load_foundation
+from o2n.images import Picture
+from o2n.normals import encode
+from o2n.onboard import onboard
+from o2n.place import choose_place_weight, distance_at, similarity_at
+from o2n.pool import warped
+from o2n.profiles import TINY, Profile
+from o2n.store import CategoryStore
+from tests.helpers import QUICK, checks, stripes
+
+WEIGHTS = TINY.place_weights
+
+
+def unit(*shape: int, seed: int) -> Tensor:
+    return torch.nn.functional.normalize(torch.randn(shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+@given(
+    n=st.integers(1, 4),
+    levels=st.integers(1, 3),
+    side=st.integers(1, 5),
+    weight=st.sampled_from([0.0, 0.5, 3.0, 30.0]),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=50, deadline=None)
+def test_distances_are_those_of_the_bank(n: int, levels: int, side: int, weight: float, seed: int) -> None:
+    bank, queries = unit(n, levels, side**2, 7, seed=seed), unit(3, levels, side**2, 7, seed=seed + 1)
+    found = distance_at(similarity_at(queries, bank), weight).clamp_min(0)
+    torch.testing.assert_close(found, MemoryBank(bank, place_weight=weight).distance(queries), atol=1e-5, rtol=0)
+
+
+def chosen(references: list[Picture], weights: tuple[float, ...] = WEIGHTS) -> float:
+    foundation = load_foundation(TINY)
+    views = references + warped(references, TINY.pool.warps)
+    origins = [row % len(references) for row in range(len(views))]
+    return choose_place_weight(foundation, views, encode(foundation, views), origins, weights)
+
+
+def board(seed: int) -> Picture:
+    """A part that always lies in the same place: twelve different components on a plain board, with noise."""
+    rng, layout = np.random.default_rng(seed), np.random.default_rng(0)
+    picture = np.full((64, 64, 3), 70.0)
+    for row in range(3):
+        for column in range(4):
+            height, width = layout.integers(8, 16), layout.integers(6, 12)
+            top, left = 4 + 20 * row, 2 + 15 * column
+            picture[top : top + height, left : left + width] = layout.integers(0, 255, 3)
+    return np.clip(picture + rng.normal(0, 6, picture.shape), 0, 255).astype(np.uint8)
+
+
+def cloth(seed: int) -> Picture:
+    """A piece of a large pattern of soft blots, every picture another piece."""
+    blots = np.random.default_rng(0).normal(size=(256, 256, 3))
+    smooth = np.fft.ifft2(np.fft.fft2(blots, axes=(0, 1)) * _low_pass(256)[..., None], axes=(0, 1)).real
+    smooth = 128 + 55 * smooth / smooth.std()
+    top, left = np.random.default_rng(seed).integers(0, 192, 2)
+    return np.clip(smooth[top : top + 64, left : left + 64], 0, 255).astype(np.uint8)
+
+
+def _low_pass(side: int) -> np.ndarray:
+    frequency = np.fft.fftfreq(side)
+    return np.exp(-((frequency[:, None] ** 2 + frequency[None] ** 2) / (2 * 0.04**2)))
+
+
+def test_a_part_in_its_place_wants_more_weight_than_a_piece_of_cloth() -> None:
+    assert chosen([board(seed) for seed in range(4)]) > chosen([cloth(seed) for seed in range(4)])
+
+
+def test_of_one_weight_there_is_no_choice_and_of_equals_the_first_is_taken() -> None:
+    references = [checks(0, 64), checks(1, 64)]
+    assert chosen(references, (7.0,)) == 7.0
+    assert chosen(references, (3.0, 3.0)) == 3.0
+
+
+def test_a_version_keeps_what_was_chosen_and_is_scored_with_it(tmp_path: Path) -> None:
+    profile: Profile = QUICK.model_copy(update={"fusion": "calibrated", "place_weights": (0.0, 30.0)})
+    store = CategoryStore(tmp_path.as_uri())
+    references = [board(0), board(1)]
+    manifest = store.manifest(onboard("board", references, profile, store).ref)
+    assert manifest.place_weight in (0.0, 30.0)
+    features = unpack(store.get_blob(manifest.blobs["features"]), "features")
+    foundation = load_foundation(profile)
+    queries = encode(foundation, [board(9), stripes(9, 64, 64)])
+    found = NormalBranch(foundation, store).distances(queries, [manifest.ref] * 2)
+    scale, levels = scale_in(store, manifest, row=1), len(profile.comparing.levels)
+    at = {
+        weight: scale.of(over_scales(MemoryBank(features, place_weight=weight).distance(queries), levels))
+        for weight in (0.0, 30.0)
+    }
+    torch.testing.assert_close(found, at[manifest.place_weight])
+    assert not torch.allclose(at[0.0], at[30.0])
+
+
+@pytest.mark.parametrize("update", [{"place_weights": ()}, {"place_weights": (), "place_weight": 1.0}])
+def test_where_a_profile_has_one_weight_that_one_counts(update: dict[str, object], tmp_path: Path) -> None:
+    profile: Profile = QUICK.model_copy(update=update)
+    store = CategoryStore(tmp_path.as_uri())
+    manifest = store.manifest(onboard("board", [board(0), board(1)], profile, store).ref)
+    assert manifest.place_weight == profile.place_weight
+    assert "place" not in manifest.model_dump_json(exclude={"profile", "seconds"})
+
+
+def test_versions_of_other_choices_are_scored_alike() -> None:
+    assert TINY.differs_by(TINY.model_copy(update={"place_weights": (1.0,)})) == []
+    assert TINY.differs_by(TINY.model_copy(update={"place_weight": 1.0})) == ["place_weight"]
