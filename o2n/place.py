@@ -21,10 +21,8 @@ from o2n.images import Picture
 from o2n.normals import BATCH, encode, image_scores
 from o2n.scales import usual_at
 
-# A weight is left for another that tells the defects this much better: less is chance, of so few pictures.
+# The profile's own weight is left for another that tells the defects this much better: less is chance.
 BETTER = 1.05
-# Defects that every view is given, one at a time.
-TIMES = 2
 # So many views say enough, and what they cost does not grow with the square of the references.
 MOST_VIEWS = 32
 
@@ -44,14 +42,10 @@ def choose_place_weight(
     """
     profile, seen, shown = foundation.profile, views[:MOST_VIEWS], list(origins[:MOST_VIEWS])
     levels, references = len(profile.comparing.levels), len(set(shown))
-    spoilt = [
-        picture
-        for time in range(TIMES)
-        for picture in spoil_photographs(np.stack(seen), profile.seed + 7 + time, TRAINING_DEFECTS)[0]
-    ]
+    spoilt = spoil_photographs(np.stack(seen), profile.seed + 7, TRAINING_DEFECTS)[0]
     candidates = [profile.place_weight, *weights]
     good = _distances_to_others(features[:MOST_VIEWS], shown, features, origins, candidates)
-    bad = _distances_to_others(encode(foundation, spoilt), shown * TIMES, features, origins, candidates)
+    bad = _distances_to_others(encode(foundation, list(spoilt)), shown, features, origins, candidates)
 
     def separation(row: int) -> float:
         normal, defective = (over_scales(distances[row], levels) for distances in (good, bad))

@@ -9,20 +9,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from o2n import place
 from o2n.bank import MemoryBank
 from o2n.branches import NormalBranch, scale_in, unpack
+from o2n.data.defects import Kind
+from o2n.data.procedural import spoil_photographs
 from o2n.features import over_scales
 from o2n.foundation import load_foundation
 from o2n.images import Picture
 from o2n.normals import encode
 from o2n.onboard import onboard
-from o2n.place import choose_place_weight, distance_at, similarity_at
+from o2n.place import MOST_VIEWS, choose_place_weight, distances_at
 from o2n.pool import warped
 from o2n.profiles import TINY, Profile
 from o2n.store import CategoryStore
 from tests.helpers import QUICK, checks, stripes
 
-WEIGHTS = TINY.place_weights
+OTHERS = TINY.place_weights
 
 
 def unit(*shape: int, seed: int) -> Tensor:
@@ -38,16 +41,18 @@ def unit(*shape: int, seed: int) -> Tensor:
 )
 @settings(max_examples=50, deadline=None)
 def test_distances_are_those_of_the_bank(n: int, levels: int, side: int, weight: float, seed: int) -> None:
-    bank, queries = unit(n, levels, side**2, 7, seed=seed), unit(3, levels, side**2, 7, seed=seed + 1)
-    found = distance_at(similarity_at(queries, bank), weight).clamp_min(0)
-    torch.testing.assert_close(found, MemoryBank(bank, place_weight=weight).distance(queries), atol=1e-5, rtol=0)
+    bank, queries = unit(n, levels, side**2, 7, seed=seed), unit(18, levels, side**2, 7, seed=seed + 1)
+    found = distances_at(queries, bank, [weight, 1.0])
+    for row, one in enumerate((weight, 1.0)):
+        expected = MemoryBank(bank, place_weight=one).distance(queries)
+        torch.testing.assert_close(found[row], expected, atol=1e-5, rtol=0)
 
 
-def chosen(references: list[Picture], weights: tuple[float, ...] = WEIGHTS) -> float:
-    foundation = load_foundation(TINY)
+def chosen(references: list[Picture], own: float = TINY.place_weight, others: tuple[float, ...] = OTHERS) -> float:
+    foundation = load_foundation(TINY.model_copy(update={"place_weight": own}))
     views = references + warped(references, TINY.pool.warps)
     origins = [row % len(references) for row in range(len(views))]
-    return choose_place_weight(foundation, views, encode(foundation, views), origins, weights)
+    return choose_place_weight(foundation, views, encode(foundation, views), origins, others)
 
 
 def board(seed: int) -> Picture:
@@ -80,14 +85,28 @@ def test_a_part_in_its_place_wants_more_weight_than_a_piece_of_cloth() -> None:
     assert chosen([board(seed) for seed in range(4)]) > chosen([cloth(seed) for seed in range(4)])
 
 
-def test_of_one_weight_there_is_no_choice_and_of_equals_the_first_is_taken() -> None:
+def test_what_is_no_better_does_not_take_the_place_of_the_profiles_own() -> None:
     references = [checks(0, 64), checks(1, 64)]
-    assert chosen(references, (7.0,)) == 7.0
-    assert chosen(references, (3.0, 3.0)) == 3.0
+    assert chosen(references, own=7.0, others=(7.0, 7.001)) == 7.0
+    boards = [board(seed) for seed in range(3)]
+    assert chosen(boards, own=0.0, others=(30.0,)) == 30.0
+    assert chosen(boards, own=30.0, others=(0.0,)) == 30.0
+
+
+def test_many_references_cost_no_more_views_than_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    spoilt: list[int] = []
+
+    def counted(pictures: np.ndarray, seed: int, kinds: dict[str, Kind]) -> tuple[np.ndarray, np.ndarray]:
+        spoilt.append(len(pictures))
+        return spoil_photographs(pictures, seed, kinds)
+
+    monkeypatch.setattr(place, "spoil_photographs", counted)
+    chosen([board(seed) for seed in range(MOST_VIEWS + 2)])
+    assert spoilt == [MOST_VIEWS]
 
 
 def test_a_version_keeps_what_was_chosen_and_is_scored_with_it(tmp_path: Path) -> None:
-    profile: Profile = QUICK.model_copy(update={"fusion": "calibrated", "place_weights": (0.0, 30.0)})
+    profile: Profile = QUICK.model_copy(update={"fusion": "calibrated", "place_weight": 0.0, "place_weights": (30.0,)})
     store = CategoryStore(tmp_path.as_uri())
     references = [board(0), board(1)]
     manifest = store.manifest(onboard("board", references, profile, store).ref)
