@@ -21,8 +21,8 @@ from o2n.images import Picture
 from o2n.normals import BATCH, encode, image_scores
 from o2n.scales import usual_at
 
-# The profile's own weight is left for another that tells the defects this much better: less is chance.
-BETTER = 1.05
+# The profile's own weight is left for another that tells the defects by this share better: less is chance.
+MARGIN = 0.05
 # So many views say enough, and what they cost does not grow with the square of the references.
 MOST_VIEWS = 32
 
@@ -31,7 +31,7 @@ def choose_place_weight(
     foundation: Foundation, views: list[Picture], features: Tensor, origins: Sequence[int], weights: Sequence[float]
 ) -> float:
     """The weight with which S_N is farthest, in its own spreads, from good views to the same views with a defect each;
-    the profile's own where none of the others is `BETTER`.
+    the profile's own where none of the others is better by `MARGIN`.
 
     Every view is compared with the views of the other references alone, as a query is with a bank that has not seen it.
 
@@ -55,7 +55,7 @@ def choose_place_weight(
 
     own, *others = map(separation, range(len(candidates)))
     found, weight = max(zip(others, weights, strict=True), key=itemgetter(0))
-    return weight if found > BETTER * own else profile.place_weight
+    return weight if found - own > MARGIN * abs(own) else profile.place_weight
 
 
 def distances_at(queries: Tensor, bank: Tensor, weights: Sequence[float]) -> Tensor:
