@@ -66,7 +66,8 @@ def distances_at(queries: Tensor, bank: Tensor, weights: Sequence[float]) -> Ten
     """
     side = math.isqrt(bank.shape[2])
     along = torch.arange(side, dtype=torch.float32) / side
-    apart = torch.cdist(*[torch.cartesian_prod(along, along)] * 2).square()
+    places = torch.cartesian_prod(along, along)
+    apart = torch.cdist(places, places).square()
     distances = torch.empty((len(weights), *queries.shape[:3]))
     for start in range(0, len(queries), BATCH):
         part = slice(start, start + BATCH)
