@@ -83,7 +83,7 @@ def test_more_normal_pictures_change_nothing_but_the_calibration(tmp_path: Path)
         "normals",
         "distances",
     }
-    assert set(done.resumed) == {"prior", "adapter", "pool", "features", "text_features", "scales"}
+    assert set(done.resumed) == {"prior", "adapter", "pool", "features", "place", "text_features", "scales"}
 
 
 def test_leaving_one_out_leaves_out_all_that_was_made_of_it() -> None:

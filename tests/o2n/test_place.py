@@ -101,7 +101,10 @@ def test_many_references_cost_no_more_views_than_few(monkeypatch: pytest.MonkeyP
         return spoil_photographs(pictures, seed, kinds)
 
     monkeypatch.setattr(place, "spoil_photographs", counted)
-    chosen([board(seed) for seed in range(MOST_VIEWS + 2)])
+    foundation, views = load_foundation(TINY), [board(seed) for seed in range(MOST_VIEWS + 2)]
+    some = encode(foundation, views[:2])
+    features = some.repeat(len(views) // 2, 1, 1, 1)
+    choose_place_weight(foundation, views, features, range(len(views)), (0.0,))
     assert spoilt == [MOST_VIEWS]
 
 
