@@ -126,7 +126,8 @@ def plain_attention() -> Iterator[None]:
 def half_products(device: torch.device) -> torch.autocast:
     """Within it products are of bfloat16 where the machine can multiply such numbers; a CPU that can only imitate them
     takes many times as long as with float32, which it keeps."""
-    able = device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    onednn = torch.backends.mkldnn.is_available()
+    able = device.type != "cpu" or (onednn and torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return torch.autocast(device.type, torch.bfloat16, enabled=able, cache_enabled=False)
 
 
