@@ -117,6 +117,7 @@ class Manifest(BaseModel):
     chosen_place_weight: float | None = Field(
         None,
         ge=0,
+        le=100,
         exclude_if=lambda weight: weight is None,
         description="the one of the profile's place weights that suits this category, where it has some to choose from",
     )
