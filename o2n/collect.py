@@ -93,7 +93,7 @@ def _served(store: CategoryStore, name: str, keep: int | None, dry_run: bool) ->
         if keep is not None and not dry_run:
             store.trim(name, keep)
         pointer = store.pointer(name)
-        history = pointer.history if keep is None else pointer.history[len(pointer.history) - keep :]
+        history = pointer.history if keep is None else pointer.history[max(0, len(pointer.history) - keep) :]
         yield from (VersionRef(name, version) for version in (pointer.version, *history))
 
 

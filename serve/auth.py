@@ -35,8 +35,8 @@ class Doorkeeper:
         """Args: insecure: everybody may do everything."""
         self._store, self._insecure = store, insecure
         self._tokens = TokenList()
-        self._tried_at = self._read_at = float("-inf")
-        self._reading = asyncio.Lock()
+        self._asked_at = self._read_at = float("-inf")
+        self._reading: asyncio.Task[None] | None = None
 
     async def identify(self, secret: str | None) -> Token:
         """The token that was shown.
@@ -57,20 +57,35 @@ class Doorkeeper:
         raise UnauthorizedError("the token is unknown or was revoked: make one with 'o2n tokens create'")
 
     async def _known(self, age: float) -> TokenList:
-        """The tokens as they were at most `age` seconds ago: however many ask, the store is read once in that time."""
-        async with self._reading:
-            now = time.monotonic()
-            if now - self._tried_at > age:
-                self._tried_at = now
-                try:
-                    async with asyncio.timeout(READ_SECONDS):
-                        self._tokens = await asyncio.to_thread(read_tokens, self._store)
-                    self._read_at = now
-                except (StoreError, TimeoutError) as error:
-                    logger.warning("the tokens could not be read, those known are used: %r", error)
-            if now - self._read_at > STALE_SECONDS:
-                raise StoreError(f"store {self._store.url} cannot be read, so no token is known: try again later")
-            return self._tokens
+        """The tokens as they were at most `age` seconds ago: however many ask, the store is read once in that time.
+
+        Where it does not answer, only one read waits for it, and who asks goes on with the tokens known before.
+        """
+        now = time.monotonic()
+        if self._read_at < now - age:
+            await self._answer()
+            if self._asked_at < now - age and (self._reading is None or self._reading.done()):
+                self._asked_at = time.monotonic()
+                self._reading = asyncio.create_task(self._read(self._asked_at))
+            await self._answer()
+        if self._read_at < now - STALE_SECONDS:
+            raise StoreError(f"store {self._store.url} cannot be read, so no token is known: try again later")
+        return self._tokens
+
+    async def _answer(self) -> None:
+        """Until the read under way is through, but no longer than `READ_SECONDS` after its beginning."""
+        if self._reading is not None:
+            left = self._asked_at + READ_SECONDS - time.monotonic()
+            done, _ = await asyncio.wait({self._reading}, timeout=max(0.0, left))
+            for read in done:
+                read.result()
+
+    async def _read(self, begun: float) -> None:
+        try:
+            self._tokens = await asyncio.to_thread(read_tokens, self._store)
+            self._read_at = begun
+        except StoreError as error:
+            logger.warning("the tokens could not be read, those known are used: %r", error)
 
 
 async def authorize(

@@ -101,6 +101,15 @@ def test_versions_beyond_those_to_keep_are_forgotten(store):
     serves_whole(store)
 
 
+@pytest.mark.parametrize("keep", [3, 4, 5, 9])
+def test_no_more_is_forgotten_than_there_is_beyond_those_to_keep(store, keep):
+    refs = [publish(store, flavour=flavour) for flavour in range(5)]
+    assert collect(store, WEEK, keep=keep, now=later()).versions == max(0, 4 - keep)
+    assert store.pointer("bottle").history == [ref.version for ref in refs[-1 - keep : -1]]
+    for ref in refs[-1 - keep :]:
+        store.manifest(ref)
+
+
 def test_what_is_recalled_for_a_new_version_is_young_again(store, monkeypatch):
     manifest = make(store)
     blob = manifest.blobs["adapter"]

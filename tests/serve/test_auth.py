@@ -121,16 +121,19 @@ def test_insecure_asks_nobody(published: CategoryStore) -> None:
 
 
 class Counting(CategoryStore):
-    """A real store that counts how often it is read, and can be made to fail."""
+    """A real store that counts how often it is read, and can be made to fail or to hang."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
         self.reads, self.broken, self._counting = 0, False, threading.Lock()
+        self.answers = threading.Event()
+        self.answers.set()
         get = self.objects.get
 
         def counted(key: str) -> tuple[bytes, str]:
             with self._counting:
                 self.reads += 1
+            self.answers.wait()
             if self.broken:
                 raise StoreError(f"store {self.url} is broken")
             return get(key)
@@ -176,3 +179,28 @@ def test_known_tokens_outlive_a_store_that_cannot_be_read(tmp_path, monkeypatch:
         assert (await doorkeeper.identify(secret)).name == "line-3"
 
     asyncio.run(outage())
+
+
+def test_known_tokens_do_not_queue_before_a_store_that_hangs(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Counting((tmp_path / "store").as_uri())
+    secret = create_token(store, "line-3", ["score"])
+    monkeypatch.setattr(auth, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(auth, "READ_SECONDS", 0.2)
+
+    async def outage() -> None:
+        doorkeeper = Doorkeeper(store)
+        await doorkeeper.identify(secret)
+        before = store.reads
+        store.answers.clear()
+        for _ in range(2):  # the second time without any wait, for the one read still hangs
+            found = await asyncio.gather(*(doorkeeper.identify(secret) for _ in range(20)))
+            assert {token.name for token in found} == {"line-3"}
+        assert store.reads - before == 1
+        store.answers.set()
+        newer = create_token(store, "line-4", ["score"])
+        assert (await doorkeeper.identify(newer)).name == "line-4"
+
+    try:
+        asyncio.run(outage())
+    finally:
+        store.answers.set()
