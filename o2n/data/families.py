@@ -69,12 +69,15 @@ def anew(x: Field, y: Field, picture: Generator, reach: float = 9.0) -> tuple[Fi
     return x + vary(picture, len(x), -reach, reach), y + vary(picture, len(x), -reach, reach)
 
 
-def table(x: Field, style: Generator, picture: Generator, low: float = 0.1, high: float = 0.9) -> Drawing:
-    """The ground that an object lies on: plain, a little uneven."""
+def table(
+    x: Field, style: Generator, picture: Generator, low: float = 0.1, high: float = 0.9
+) -> tuple[Drawing, Colour]:
+    """The ground that an object lies on: plain, a little uneven. Returns: the picture, and the ground's own colour."""
     size = x.shape[-1]
     uneven = 1 + style.uniform(0, 0.08) * noise(picture, len(x), size, 3)
     grain = grained(x, picture, style.uniform(0, 0.04))
-    return drawing(shaded(tint(style, low, high, 0.4), uneven * grain))
+    colour = tint(style, low, high, 0.4)
+    return drawing(shaded(colour, uneven * grain)), colour
 
 
 def plain(x: Field, colour: Colour) -> Colour:

@@ -33,8 +33,8 @@ from o2n.data.fields import (
 
 @family("hex nut", angle=180)
 def nut(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
-    scene = table(x, style, picture)
-    metal = contrast(style, scene.ground[0, 0, 0], 0.25)
+    scene, ground = table(x, style, picture)
+    metal = contrast(style, ground, 0.25)
     size = style.uniform(0.5, 0.75)
     sector = np.cos(3 * np.arctan2(y, x)) * 0.12
     scene.paint(polygon(x, y, size, 6), shaded(metal, 0.85 + sector), 1)
@@ -47,8 +47,8 @@ def nut(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
 
 @family("gear", angle=180)
 def gear(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
-    scene = table(x, style, picture)
-    metal = contrast(style, scene.ground[0, 0, 0], 0.25)
+    scene, ground = table(x, style, picture)
+    metal = contrast(style, ground, 0.25)
     count, root = int(style.integers(8, 18)), style.uniform(0.5, 0.65)
     phase = np.arctan2(y, x) * (count / (2 * np.pi))
     radius = np.hypot(x, y)
@@ -66,9 +66,9 @@ def gear(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
 
 @family("screw", angle=12)
 def screw(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
-    scene = table(x, style, picture)
+    scene, ground = table(x, style, picture)
     x, y = turn(x, y, style.uniform(0, 3))
-    metal = contrast(style, scene.ground[0, 0, 0], 0.25)
+    metal = contrast(style, ground, 0.25)
     width, pitch = style.uniform(0.13, 0.22), style.uniform(40, 70)
     round_ = 0.7 + 0.4 * np.cos(np.clip(x / width, -1, 1) * 1.4)
     thread = 0.03 * np.sin(y * pitch + x * 4)
@@ -86,8 +86,8 @@ def screw(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
 
 @family("washer", angle=180)
 def washer(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
-    scene = table(x, style, picture)
-    metal = contrast(style, scene.ground[0, 0, 0], 0.25)
+    scene, ground = table(x, style, picture)
+    metal = contrast(style, ground, 0.25)
     radius, width = style.uniform(0.4, 0.6), style.uniform(0.2, 0.4)
     sheen = 1 + 0.18 * np.cos(2 * np.arctan2(y, x) + style.uniform(0, 3))
     scene.paint(ring(x, y, radius, width), shaded(metal, sheen), 1)
@@ -97,11 +97,11 @@ def washer(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
 
 @family("capsule", angle=15)
 def capsule(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
-    scene = table(x, style, picture)
+    scene, ground = table(x, style, picture)
     x, y = turn(x, y, style.uniform(0, 3))
     width = style.uniform(0.25, 0.36)
     light = 0.7 + 0.4 * np.cos(y / width * 1.2) + 0.25 * np.exp(-(((y + width * 0.4) / 0.05) ** 2))
-    halves = [contrast(style, scene.ground[0, 0, 0], 0.15) for _ in range(2)]
+    halves = [contrast(style, ground, 0.15) for _ in range(2)]
     body = box(x, y, 0.78, width, width)
     split = style.uniform(-0.15, 0.15)
     scene.paint(np.maximum(body, x - split), shaded(halves[0], light), 1)
@@ -113,8 +113,8 @@ def capsule(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing
 
 @family("pill", angle=180)
 def pill(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
-    scene = table(x, style, picture)
-    body = contrast(style, scene.ground[0, 0, 0], 0.2)
+    scene, ground = table(x, style, picture)
+    body = contrast(style, ground, 0.2)
     radius, oval = style.uniform(0.5, 0.7), style.uniform(0.7, 1.0)
     d = disc(x, y / oval, radius)
     speckle = 1 + style.uniform(0, 0.12) * np.maximum(0, noise(picture, len(x), x.shape[-1], 40))
@@ -128,8 +128,8 @@ def pill(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
 
 @family("bottle cap", angle=180)
 def cap(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
-    scene = table(x, style, picture)
-    body = contrast(style, scene.ground[0, 0, 0], 0.2)
+    scene, ground = table(x, style, picture)
+    body = contrast(style, ground, 0.2)
     count = int(style.integers(14, 26))
     angle = np.arctan2(y, x)
     flute = 0.04 * np.cos(angle * count)
@@ -143,8 +143,8 @@ def cap(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
 
 @family("bottle", angle=180)
 def bottle(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
-    scene = table(x, style, picture)
-    glass = contrast(style, scene.ground[0, 0, 0], 0.15)
+    scene, ground = table(x, style, picture)
+    glass = contrast(style, ground, 0.15)
     angle = np.arctan2(y, x)
     for radius, width in ((0.72, 0.16), (0.55, 0.12), (0.4, 0.1)):
         light = style.uniform(0.5, 1.2) + 0.3 * np.cos(angle * int(style.integers(1, 4)) + style.uniform(0, 6))
@@ -155,9 +155,9 @@ def bottle(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
 
 @family("connector", angle=3)
 def connector(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
-    scene = table(x, style, picture)
+    scene, ground = table(x, style, picture)
     x, y = turn(x, y, float(style.integers(2)) * np.pi / 2)
-    housing = contrast(style, scene.ground[0, 0, 0], 0.2)
+    housing = contrast(style, ground, 0.2)
     pin = contrast(style, housing, 0.3)
     scene.paint(box(x, y, 0.82, 0.42, 0.06), shaded(housing, 1 + 0.1 * y), 1)
     scene.paint(box(x, y, 0.74, 0.32, 0.04), shaded(housing, 0.75 + 0 * x))
@@ -199,7 +199,7 @@ def board(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
 
 @family("microchip", angle=3)
 def chip(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
-    scene = table(x, style, picture, 0.3, 0.9)
+    scene, _ = table(x, style, picture, 0.3, 0.9)
     x, y = turn(x, y, float(style.integers(2)) * np.pi / 2)
     count, leg = int(style.integers(4, 8)), tint(style, 0.6, 0.95, 0.2)
     width = style.uniform(0.35, 0.5)
@@ -217,9 +217,10 @@ def chip(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
 @family("blister pack", angle=3)
 def blister(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
     foil = 1 + 0.06 * noise(picture, len(x), x.shape[-1], 14)
-    scene = drawing(shaded(tint(style, 0.5, 0.85, 0.2), foil))
+    ground = tint(style, 0.5, 0.85, 0.2)
+    scene = drawing(shaded(ground, foil))
     columns, rows = int(style.integers(2, 4)), int(style.integers(2, 5))
-    colour, radius = contrast(style, scene.ground[0, 0, 0], 0.2), style.uniform(0.3, 0.42)
+    colour, radius = contrast(style, ground, 0.2), style.uniform(0.3, 0.42)
     for row in range(rows):
         for column in range(columns):
             u = x - (column - (columns - 1) / 2) * 1.8 / columns
@@ -232,8 +233,8 @@ def blister(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing
 
 @family("cable", angle=180)
 def cable(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
-    scene = table(x, style, picture)
-    jacket = contrast(style, scene.ground[0, 0, 0], 0.2)
+    scene, ground = table(x, style, picture)
+    jacket = contrast(style, ground, 0.2)
     scene.paint(disc(x, y, 0.8), shaded(jacket, 0.9 + 0.2 * x), 1)
     count = int(style.integers(2, 5))
     copper = tint(style, 0.5, 0.75, 0.9)
@@ -248,8 +249,8 @@ def cable(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
 
 @family("toothbrush", angle=3)
 def brush(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
-    scene = table(x, style, picture)
-    handle = contrast(style, scene.ground[0, 0, 0], 0.2)
+    scene, ground = table(x, style, picture)
+    handle = contrast(style, ground, 0.2)
     scene.paint(box(x, y, 0.5, 0.85, 0.4), shaded(handle, 1 + 0.1 * x), 1)
     colours = [contrast(style, handle, 0.2) for _ in range(2)]
     rows, columns = int(style.integers(4, 7)), int(style.integers(2, 5))
@@ -269,8 +270,9 @@ def brush(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
 @family("zipper", angle=3)
 def zipper(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
     cloth = 1 + 0.06 * np.sin(x * 50) * np.sin(y * 50) + 0.03 * noise(picture, len(x), x.shape[-1], 50)
-    scene = drawing(shaded(tint(style, 0.1, 0.8, 0.6), cloth))
-    metal = contrast(style, scene.ground[0, 0, 0], 0.25)
+    ground = tint(style, 0.1, 0.8, 0.6)
+    scene = drawing(shaded(ground, cloth))
+    metal = contrast(style, ground, 0.25)
     y = y + vary(picture, len(x), -0.3, 0.3)
     period, width = style.uniform(0.2, 0.32), style.uniform(0.24, 0.36)
     for side in (-1, 1):
@@ -282,8 +284,8 @@ def zipper(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
 
 @family("coin", angle=180)
 def coin(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
-    scene = table(x, style, picture)
-    metal = contrast(style, scene.ground[0, 0, 0], 0.2)
+    scene, ground = table(x, style, picture)
+    metal = contrast(style, ground, 0.2)
     scene.paint(disc(x, y, 0.76), shaded(metal, 0.95 + 0.15 * x), 1)
     scene.paint(ring(x, y, 0.7, 0.06), shaded(metal, 1.15 - 0.1 * y))
     count = int(style.integers(16, 40))
@@ -295,8 +297,8 @@ def coin(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
 
 @family("button", angle=180)
 def button(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
-    scene = table(x, style, picture)
-    body = contrast(style, scene.ground[0, 0, 0], 0.2)
+    scene, ground = table(x, style, picture)
+    body = contrast(style, ground, 0.2)
     r = np.hypot(x, y)
     scene.paint(disc(x, y, 0.74), shaded(body, 0.85 + 0.25 * np.cos(r * style.uniform(5, 12)) + 0.1 * x), 1)
     count = int(style.integers(2, 5))
@@ -308,9 +310,9 @@ def button(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
 
 @family("key", angle=8)
 def key(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
-    scene = table(x, style, picture)
+    scene, ground = table(x, style, picture)
     x, y = turn(x, y, style.uniform(0, 3))
-    metal = contrast(style, scene.ground[0, 0, 0], 0.25)
+    metal = contrast(style, ground, 0.25)
     light = 1 + 0.15 * y
     scene.paint(box(x - 0.25, y, 0.6, 0.08), shaded(metal, light), 1)
     for number in range(int(style.integers(3, 6))):
@@ -324,8 +326,8 @@ def key(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
 
 @family("printed label", angle=3)
 def label(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
-    scene = table(x, style, picture, 0.5, 0.95)
-    ink = contrast(style, scene.ground[0, 0, 0], 0.4)
+    scene, ground = table(x, style, picture, 0.5, 0.95)
+    ink = contrast(style, ground, 0.4)
     rows = int(style.integers(1, 4))
     for row in range(rows):
         v = y - (row - (rows - 1) / 2) * 1.5 / rows
@@ -335,7 +337,7 @@ def label(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
 
 @family("barcode", angle=2)
 def barcode(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
-    scene = table(x, style, picture, 0.7, 0.95)
+    scene, _ = table(x, style, picture, 0.7, 0.95)
     i, _ = cells(x, style.uniform(0.05, 0.1))
     bar = (chance(i, 0 * i, new_salt(style)) < 0.5) & (np.abs(x) < 0.85)
     height = style.uniform(0.4, 0.7)
@@ -347,8 +349,8 @@ def barcode(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing
 
 @family("gauge", angle=3)
 def gauge(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
-    scene = table(x, style, picture)
-    face = contrast(style, scene.ground[0, 0, 0], 0.2)
+    scene, ground = table(x, style, picture)
+    face = contrast(style, ground, 0.2)
     ink = contrast(style, face, 0.4)
     scene.paint(disc(x, y, 0.85), ink * 0.8 + 0.1, 1)
     scene.paint(disc(x, y, 0.76), shaded(face, 1 + 0.05 * x))
@@ -367,7 +369,7 @@ def gauge(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
 
 @family("digital display", angle=2)
 def display(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
-    scene = table(x, style, picture, 0.03, 0.25)
+    scene, _ = table(x, style, picture, 0.03, 0.25)
     lit = tint(style, 0.5, 0.8, 1.0)
     count = int(style.integers(1, 4))
     number = 1
@@ -472,7 +474,7 @@ def retina(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
 
 @family("fuse", angle=4)
 def fuse(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
-    scene = table(x, style, picture, 0.4, 0.95)
+    scene, _ = table(x, style, picture, 0.4, 0.95)
     x, y = turn(x, y, style.uniform(0, 3))
     width = style.uniform(0.2, 0.3)
     gleam = 0.8 + 0.35 * np.cos(y / width * 1.3)
@@ -487,9 +489,9 @@ def fuse(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
 
 @family("spring", angle=5)
 def spring(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
-    scene = table(x, style, picture)
+    scene, ground = table(x, style, picture)
     x, y = turn(x, y, style.uniform(0, 3))
-    metal = contrast(style, scene.ground[0, 0, 0], 0.3)
+    metal = contrast(style, ground, 0.3)
     period, height = style.uniform(0.18, 0.3), style.uniform(0.25, 0.4)
     period_now = period * vary(picture, len(x), 0.97, 1.03)
     i, u = cells((x + y * style.uniform(0.1, 0.25)) / period_now, 1.0)
@@ -500,8 +502,8 @@ def spring(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
 
 @family("flange", angle=180)
 def flange(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
-    scene = table(x, style, picture)
-    metal = contrast(style, scene.ground[0, 0, 0], 0.25)
+    scene, ground = table(x, style, picture)
+    metal = contrast(style, ground, 0.25)
     rough = 1 + 0.05 * noise(picture, len(x), x.shape[-1], 30)
     scene.paint(disc(x, y, 0.82), shaded(metal, rough * (0.95 + 0.1 * x)), 1)
     count = int(style.integers(4, 9))
@@ -515,7 +517,7 @@ def flange(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
 
 @family("led panel", angle=2)
 def leds(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
-    scene = table(x, style, picture, 0.02, 0.2)
+    scene, _ = table(x, style, picture, 0.02, 0.2)
     count, colour = int(style.integers(3, 6)), tint(style, 0.5, 0.8, 1.0)
     period = 1.8 / count
     i, u = cells(x + 0.9, period)
@@ -530,8 +532,8 @@ def leds(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
 
 @family("candles", angle=3)
 def candles(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
-    scene = table(x, style, picture)
-    wax = contrast(style, scene.ground[0, 0, 0], 0.2)
+    scene, ground = table(x, style, picture)
+    wax = contrast(style, ground, 0.2)
     size = style.uniform(0.28, 0.38)
     for number in range(4):
         u = x - (number % 2 - 0.5) * 0.95 - vary(picture, len(x), -0.05, 0.05)
@@ -544,8 +546,8 @@ def candles(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing
 
 @family("pasta", angle=180)
 def pasta(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
-    scene = table(x, style, picture, 0.05, 0.5)
-    dough = contrast(style, scene.ground[0, 0, 0], 0.3)
+    scene, ground = table(x, style, picture, 0.05, 0.5)
+    dough = contrast(style, ground, 0.3)
     radius, width = style.uniform(0.45, 0.6), style.uniform(0.25, 0.4)
     bow = np.maximum(ring(x, y - 0.2, radius, width), y - 0.2 + style.uniform(-0.1, 0.2) * np.abs(x))
     across = (np.hypot(x, y - 0.2) - radius) / width
@@ -556,8 +558,8 @@ def pasta(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
 
 @family("ball bearing", angle=180)
 def bearing(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
-    scene = table(x, style, picture)
-    metal = contrast(style, scene.ground[0, 0, 0], 0.2)
+    scene, ground = table(x, style, picture)
+    metal = contrast(style, ground, 0.2)
     sheen = 1 + 0.15 * np.cos(2 * np.arctan2(y, x))
     scene.paint(disc(x, y, 0.84), shaded(metal, sheen), 1)
     scene.paint(disc(x, y, 0.68), metal * 0.3)
@@ -574,7 +576,7 @@ def bearing(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing
 
 @family("wheel", angle=180)
 def wheel(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
-    scene = table(x, style, picture)
+    scene, _ = table(x, style, picture)
     tyre = tint(style, 0.05, 0.2, 0.2)
     rim = contrast(style, tyre, 0.4)
     scene.paint(disc(x, y, 0.85), tyre, 1)
@@ -591,8 +593,8 @@ def wheel(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
 
 @family("knob", angle=10)
 def knob(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
-    scene = table(x, style, picture)
-    body = contrast(style, scene.ground[0, 0, 0], 0.2)
+    scene, ground = table(x, style, picture)
+    body = contrast(style, ground, 0.2)
     lobes, depth = int(style.integers(3, 9)), style.uniform(0.05, 0.14)
     r, angle = np.hypot(x, y), np.arctan2(y, x)
     scene.paint(r - 0.66 - depth * np.cos(angle * lobes), shaded(body, 0.8 + 0.2 * np.cos(angle * lobes)), 1)
@@ -623,8 +625,8 @@ def grille(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
 
 @family("power socket", angle=4)
 def socket(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
-    scene = table(x, style, picture, 0.3, 0.95)
-    body = contrast(style, scene.ground[0, 0, 0], 0.12)
+    scene, ground = table(x, style, picture, 0.3, 0.95)
+    body = contrast(style, ground, 0.12)
     scene.paint(box(x, y, 0.8, 0.8, 0.12), shaded(body, 1 + 0.06 * x), 1)
     scene.paint(disc(x, y, 0.6), shaded(body, 0.82 - 0.1 * y))
     count = int(style.integers(2, 4))
@@ -636,8 +638,8 @@ def socket(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
 
 @family("ruler", angle=3)
 def ruler(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
-    scene = table(x, style, picture)
-    body = contrast(style, scene.ground[0, 0, 0], 0.2)
+    scene, ground = table(x, style, picture)
+    body = contrast(style, ground, 0.2)
     ink = contrast(style, body, 0.4)
     scene.paint(box(x, y, 1.5, 0.5), body, 1)
     period = style.uniform(0.12, 0.2)
@@ -651,7 +653,7 @@ def ruler(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
 
 @family("cookie", angle=180)
 def cookie(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
-    scene = table(x, style, picture)
+    scene, _ = table(x, style, picture)
     size = x.shape[-1]
     dough = tint(style, 0.45, 0.75, 0.8)
     edge = 0.02 * noise(picture, len(x), size, 10)
@@ -665,8 +667,8 @@ def cookie(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
 
 @family("lens", angle=10)
 def lens(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
-    scene = table(x, style, picture)
-    mount = contrast(style, scene.ground[0, 0, 0], 0.2)
+    scene, ground = table(x, style, picture)
+    mount = contrast(style, ground, 0.2)
     scene.paint(disc(x, y, 0.84), mount, 1)
     glass = tint(style, 0.1, 0.4, 1.0)
     radius = 0.7

@@ -169,9 +169,9 @@ def hexagons(x: Field, y: Field, style: Generator, picture: Generator) -> Drawin
     i, u = cells(x + (j % 2) * np.float32(period / 2), period)
     _, v = cells(y, period * 0.866)
     tile = polygon(v * 0.866, u, 0.44, 6).astype(np.float32) * period
-    joint = plain(x, tint(style, 0.1, 0.9))
-    surface = drawing(joint)
-    body = contrast(style, joint[0, 0, 0], 0.2)
+    joint = tint(style, 0.1, 0.9)
+    surface = drawing(plain(x, joint))
+    body = contrast(style, joint, 0.2)
     light = 1 + style.uniform(0, 0.2) * (chance(i, j, new_salt(picture)) - 0.5)
     surface.paint(tile, shaded(body, light * grained(x, picture, 0.02)), (1 + (i * 7 + j * 13) % 97).astype(np.int16))
     return surface
@@ -204,7 +204,7 @@ def corrugated(x: Field, y: Field, style: Generator, picture: Generator) -> Draw
 def mesh(x: Field, y: Field, style: Generator, picture: Generator) -> Drawing:
     x, y = turn(x, y, style.choice([0.0, np.pi / 4]))
     period = style.uniform(0.22, 0.45)
-    surface = table(x, style, picture, 0.02, 0.4)
+    surface, _ = table(x, style, picture, 0.02, 0.4)
     wire = tint(style, 0.55, 0.95, 0.3)
     width = style.uniform(0.12, 0.25)
     for along, across in ((x, y), (y, x)):
@@ -317,8 +317,9 @@ def _masonry(
 ) -> Drawing:
     """Rows of rectangular stones in mortar, every other row pushed by `offset` of a stone."""
     size = x.shape[-1]
-    surface = drawing(shaded(tint(style, 0.2, 0.85, 0.2), grained(x, picture, 0.05)))
-    body = contrast(style, surface.ground[0, 0, 0], 0.15)
+    mortar = tint(style, 0.2, 0.85, 0.2)
+    surface = drawing(shaded(mortar, grained(x, picture, 0.05)))
+    body = contrast(style, mortar, 0.15)
     rough = style.uniform(0.0, 0.08) * fbm(picture, len(x), size, 8)
     j, v = cells(y, height)
     i, u = cells(x + (j % 2) * np.float32(offset * width), width)

@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from o2n.data.defects import TRAINING_DEFECTS, UNSEEN_DEFECTS
-from o2n.data.families import FAMILIES  # filled by the import below
+from o2n.data.families import FAMILIES, pose  # families are filled in by the import below
 from o2n.data.procedural import (
     EVALUATION,
     TRAINING,
@@ -63,6 +63,20 @@ def test_pictures_of_a_category_are_alike_and_yet_differ() -> None:
         other = draw(Category(family, 2), 8, 0, 2).pictures.astype(float)
         assert np.abs(own[0] - own[1]).mean() > 2
         assert np.abs(own.mean(axis=(0, 1, 2)) - other.mean(axis=(0, 1, 2))).max() > 3
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_makes_a_category_owes_nothing_to_its_single_pictures(family: str) -> None:
+    """Else references and queries that are drawn apart could show two different products."""
+    kind = FAMILIES[family]
+    for category in range(20):
+        ends = set()
+        for picture in (0, 1):
+            style, own = np.random.default_rng([3, category]), np.random.default_rng([4, category, picture])
+            x, y = pose(kind, 1, 16, np.random.default_rng(5), own)
+            kind.draw(x, y, style, own)
+            ends.add(style.uniform())
+        assert len(ends) == 1
 
 
 @pytest.mark.parametrize("kind", [*TRAINING_DEFECTS, *UNSEEN_DEFECTS])
