@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
+from o2n.errors import O2NError
 from o2n.options import OneLineErrorsCommand, print_json, profile_option
 from o2n.profiles import Profile
 
@@ -33,6 +34,8 @@ def main(folder: Path, trained_on: str, output: Path, steps: int, batch: int, se
     from o2n.text_map import write_map
     from o2n.text_training import read_auxiliary, train_text_map
 
+    if output.is_dir() or not output.parent.is_dir():
+        raise O2NError(f"--output {output} cannot be written: give a file in a folder that exists")
     samples = read_auxiliary(folder)
     begun = time.perf_counter()
     with tqdm(total=steps, unit="step", disable=None) as bar:

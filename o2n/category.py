@@ -23,6 +23,8 @@ BlobName = Literal[
     "distances",  # float32 (c, L, G), to the nearest patch of the bank without the picture itself
 ]
 
+MAX_WORD = 64  # characters of what prompts call a part
+
 _PROVENANCE = {"created", "libraries", "warnings", "machine", "seconds"}
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -103,7 +105,7 @@ class Manifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     category: CategoryName
-    object_word: str = Field(min_length=1, max_length=64)
+    object_word: str = Field(min_length=1, max_length=MAX_WORD)
     profile: Profile
     foundation: str = Field(description="identity of the models: their names and the digest of their weights")
     blobs: dict[BlobName, BlobRef]
@@ -123,6 +125,11 @@ class Manifest(BaseModel):
     )
     reference_digests: list[Digest] = Field(description="SHA-256 of every reference's decoded pixels")
     parent: VersionId | None = Field(None, description="the version that the last feedback was added to")
+    onboarded: VersionId | None = Field(
+        None,
+        exclude_if=lambda version: version is None,
+        description="of a version made by feedback: the one that the first of it was added to",
+    )
     feedback: list[Feedback] = Field([], description="pictures that were said to be normal since, oldest first")
     created: AwareDatetime
     libraries: dict[str, str] = Field(description="versions of the libraries that made the blobs")

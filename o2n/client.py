@@ -81,6 +81,7 @@ class Category(BaseModel):
     object_word: str
     profile: str
     history: list[str]
+    refused: str | None = None
 
 
 class Version(BaseModel):
@@ -193,7 +194,9 @@ class Client:
             else:
                 if answer.is_success:
                     return _json(answer)
-                if last or answer.status_code not in (429, 503):
+                # What was refused has done nothing; of what failed midway nobody knows.
+                again = answer.status_code == 429 or (answer.status_code == 503 and repeatable)
+                if last or not again:
                     raise _error(answer)
                 pause = max(pause, min(_retry_after(answer), MAX_PAUSE_SECONDS))
             time.sleep(pause)

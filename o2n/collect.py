@@ -71,6 +71,8 @@ def collect(
     stages = [stage for stage in _old(store.objects.entries("stages/"), limit) if _made(store, stage) in (None, *lost)]
     gone = [*versions, *verdicts, *stages, *blobs]
     on_progress(f"deleting {len(gone)} objects")
+    if not dry_run:
+        store.objects.sweep(limit)
     for entry in gone if not dry_run else ():
         with suppress(NotFoundError):
             if store.objects.entry(entry.key).modified < limit:  # and was not written anew meanwhile

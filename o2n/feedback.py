@@ -77,6 +77,7 @@ def accept_normal(
             update={
                 "blobs": {**base.blobs, **blobs},
                 "parent": base.version,
+                "onboarded": base.onboarded or base.version,
                 "feedback": [*base.feedback, feedback],
                 "created": feedback.at,
             }

@@ -147,13 +147,14 @@ def _load_clip(settings: EncoderSettings, device: torch.device, weights: Path | 
         _per_channel(preprocess.get("mean", open_clip.OPENAI_DATASET_MEAN), device),
         _per_channel(preprocess.get("std", open_clip.OPENAI_DATASET_STD), device),
         tokenize,
+        weights_digest([model]),
         _frozen(maps, device) if maps else None,
     )
 
 
 def _with_map(clip: ClipModel, file: Path, settings: EncoderSettings) -> tuple[ClipModel, MapCard]:
     maps, card = read_map(file)
-    if (card.encoder, card.levels) != (weights_digest([clip.model]), settings.levels):
+    if (card.encoder, card.levels) != (clip.digest, settings.levels):
         raise FoundationError(
             f"text map {file} was trained for another encoder or for other levels {card.levels}: train one with "
             "jobs/train_text_map.py and this profile"

@@ -129,8 +129,9 @@ def encode_png(picture: Picture) -> bytes:
 def _check_header(image: Image.Image, name: str) -> None:
     """Refuse by what the header says, before any pixel is decoded."""
     check_size(*image.size, name)
-    # A phone's MPO holds the same view again, for depth or a preview.
-    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+    # A phone's MPO holds the same view again, for depth or a preview. Not `n_frames`: of a TIFF that reads all pages,
+    # in a time that grows with their square.
+    if image.format != "MPO" and getattr(image, "is_animated", False):
         raise PictureError(f"{name}: is an animation or has several pages: send one still picture")
 
 

@@ -91,9 +91,14 @@ class VisionModel:
 
 @dataclass(frozen=True, eq=False)
 class ClipModel(VisionModel):
-    """The same of an open_clip model, which also reads. `maps` are the trained linear maps of its levels, if any."""
+    """The same of an open_clip model, which also reads.
+
+    digest: of its weights as they come, whatever this device computes in. maps: the trained linear maps of its levels,
+    if any.
+    """
 
     tokenize: Tokenizer
+    digest: str
     maps: LinearMaps | None = None
 
     @property

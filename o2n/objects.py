@@ -21,6 +21,7 @@ from o2n.settings import get_settings
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 _S3_URL = re.compile(r"s3://([A-Za-z0-9][A-Za-z0-9._-]{2,62})(?:/(.*))?")
 _PROBE = "probe"
+_HALF_WRITTEN = re.compile(r"\.[0-9a-f]{32}\.tmp")
 
 
 class Entry(NamedTuple):
@@ -63,6 +64,9 @@ class Objects(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove `key`; one that is not there is no error."""
+
+    def sweep(self, before: datetime) -> None:
+        """Remove what writers that were killed before then left half written, where the place itself does not."""
 
     def check(self) -> None:
         """Write, read and remove one small object."""
@@ -141,6 +145,14 @@ class LocalObjects:
         with self._explained():
             self._check_parent()
             self._path(key).unlink(missing_ok=True)
+
+    def sweep(self, before: datetime) -> None:
+        with self._explained():
+            for directory, _, names in os.walk(self.root, onerror=_raise_unless_missing):
+                for path in (Path(directory) / name for name in names if _HALF_WRITTEN.fullmatch(name)):
+                    with suppress(FileNotFoundError):  # whole by now, or swept by somebody else
+                        if datetime.fromtimestamp(path.stat().st_mtime, UTC) < before:
+                            path.unlink()
 
     def check(self) -> None:
         _check(self)
@@ -294,6 +306,9 @@ class S3Objects:
     def delete(self, key: str) -> None:
         with self._explained(key):
             self._client.delete_object(Bucket=self._bucket, Key=self._key(key))
+
+    def sweep(self, before: datetime) -> None:
+        """S3 shows no object before it is whole."""
 
     def check(self) -> None:
         _check(self)

@@ -175,15 +175,11 @@ def describe_machine(device: torch.device) -> str:
 def _serving(store: CategoryStore, ref: VersionRef) -> VersionRef | None:
     """The version that serves now, if it is `ref` or came of it by feedback alone."""
     try:
-        ancestor = serving = store.current(ref.category)
-        while ancestor != ref:
-            parent = store.manifest(ancestor).parent
-            if parent is None:
-                return None
-            ancestor = VersionRef(ref.category, parent)
+        serving = store.current(ref.category)
+        onboarded = store.manifest(serving).onboarded
     except (NotFoundError, IntegrityError):  # none yet, or one that publishing replaces
         return None
-    return serving
+    return serving if ref.version in (serving.version, onboarded) else None
 
 
 def _make(

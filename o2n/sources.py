@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from o2n import images, places
-from o2n.category import CategoryName
+from o2n.category import MAX_WORD, CategoryName
 from o2n.errors import CategoryError, FoundationError
 from o2n.profiles import Profile, get_profile
 
@@ -32,8 +32,16 @@ class Source:
 
 
 def class_word(name: str, object_word: str | None) -> str:
-    """What prompts call the part: `object_word`, or the category's name, its signs turned into spaces."""
-    return object_word or name.replace("-", " ").replace("_", " ").lower()
+    """What prompts call the part: `object_word`, or the category's name, its signs turned into spaces.
+
+    Raises: CategoryError: over `MAX_WORD` characters.
+    """
+    word = object_word or name.replace("-", " ").replace("_", " ").lower()
+    if len(word) > MAX_WORD:
+        raise CategoryError(
+            f"category {name}: its object word has {len(word)} characters, at most {MAX_WORD} are taken"
+        )
+    return word
 
 
 def good_pictures(place: str) -> list[str] | None:
@@ -69,7 +77,7 @@ class _Entry(BaseModel):
 
     name: CategoryName
     references: str = Field(min_length=1)
-    object: str | None = Field(None, min_length=1, max_length=64)
+    object: str | None = Field(None, min_length=1, max_length=MAX_WORD)
     more_normal: str | None = Field(None, min_length=1)
     profile: str | None = Field(None, min_length=1)
 

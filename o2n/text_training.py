@@ -17,7 +17,7 @@ from torch import Tensor
 from o2n import images
 from o2n.errors import PictureError
 from o2n.features import patch_features
-from o2n.models import ClipModel, LinearMaps, weights_digest
+from o2n.models import ClipModel, LinearMaps
 from o2n.text import text_features, text_logits
 from o2n.text_map import MapCard
 
@@ -122,7 +122,7 @@ def train_text_map(
     card = MapCard(
         trained_on=name,
         pictures=tuple(digests),
-        encoder=weights_digest([clip.model]),
+        encoder=clip.digest,
         levels=levels,
         resolution=side,
         steps=steps,

@@ -84,6 +84,11 @@ class Catalog:
             raise entry.why or NotFoundError(f"category {name} is not in store {self.store.url}")
         return entry.serving
 
+    def instead_of(self, published: VersionRef) -> VersionRef:
+        """What serves here while the pointer names `published`: as far as is known by now, without loading anything."""
+        entry = self._entries.get(published.category)
+        return entry.serving if entry and entry.serving and entry.refused == published else published
+
     def refused(self, name: str) -> str | None:
         """Why the version that the pointer names does not serve here, if it does not."""
         entry = self._entries.get(name)

@@ -5,6 +5,7 @@ Outputs: pred_score FP64 [N], pred_label BOOL [N] (true is anomalous), p_value F
 In JSON, elements of BYTES are base64; with the protocol's binary extension they are the bytes themselves.
 """
 
+import asyncio
 import base64
 import binascii
 import math
@@ -290,8 +291,14 @@ async def infer(
     ref = await _pinned(service, name, version)
     body = await request.body()
     length = len(body) if header_length is None else header_length
-    asked = InferRequest.model_validate_json(body[:length])
-    scored = await service.score(ref, _uploads(asked.inputs[0], body[length:]), asked.parameters.false_positive_rate)
+
+    def read() -> tuple[InferRequest, list[Upload]]:
+        asked = InferRequest.model_validate_json(body[:length])
+        return asked, _uploads(asked.inputs[0], body[length:])
+
+    # Millions of pixels as numbers take a while to read, in which others want to be answered.
+    asked, uploads = await asyncio.to_thread(read)
+    scored = await service.score(ref, uploads, asked.parameters.false_positive_rate)
     note_scored(request, ref, len(scored))
     return _answer(ref, asked, scored)
 
@@ -332,17 +339,18 @@ def _files(tensor: InputTensor, raw: list[Any] | bytes) -> list[bytes]:
         raise RequestError(
             f"input {tensor.name}: BYTES has one file a picture, so its shape is [N], not {tensor.shape}"
         )
-    files = _elements(tensor, raw) if isinstance(raw, bytes) else [_decoded(tensor, text) for text in _flat(raw)]
+    files = _elements(tensor, raw) if isinstance(raw, bytes) else _flat(raw)
     if len(files) != tensor.shape[0]:
-        raise RequestError(f"input {tensor.name}: its shape {tensor.shape} announces other than {len(files)} files")
-    return files
+        raise RequestError(f"input {tensor.name}: its data are not {tensor.shape[0]} files, as its shape announces")
+    return files if isinstance(raw, bytes) else [_decoded(tensor, text) for text in files]
 
 
 def _elements(tensor: InputTensor, raw: bytes) -> list[bytes]:
-    """BYTES in the binary extension: each element's length in 4 bytes, little-endian, then the element."""
+    """BYTES in the binary extension: each element's length in 4 bytes, little-endian, then the element. At most one
+    more than its shape announces."""
     elements: list[bytes] = []
     start = 0
-    while start < len(raw):
+    while start < len(raw) and len(elements) <= tensor.shape[0]:
         end = start + 4 + int.from_bytes(raw[start : start + 4], "little")
         if start + 4 > len(raw) or end > len(raw):
             raise RequestError(f"input {tensor.name}: its binary data end within element {len(elements)}")
@@ -370,7 +378,7 @@ def _pixels(tensor: InputTensor, raw: list[Any] | bytes) -> list[Picture]:
     if len(tensor.shape) != 4 or tensor.shape[3] != 3:
         raise RequestError(f"input {tensor.name}: UINT8 has shape [N, H, W, 3], not {tensor.shape}")
     try:
-        values = np.frombuffer(raw, np.uint8) if isinstance(raw, bytes) else _bytes(raw)
+        values = np.frombuffer(raw, np.uint8) if isinstance(raw, bytes) else _bytes(raw, math.prod(tensor.shape))
         pixels = values.reshape(tensor.shape)
     except (ValueError, TypeError, OverflowError):
         raise RequestError(
@@ -381,7 +389,10 @@ def _pixels(tensor: InputTensor, raw: list[Any] | bytes) -> list[Picture]:
     return list(pixels)
 
 
-def _bytes(values: list[Any]) -> Picture:
+def _bytes(values: list[Any], count: int) -> Picture:
+    """`count` of them, flat or nested."""
+    if not any(isinstance(value, list) for value in values[:1]) and len(values) != count:
+        raise ValueError
     found = np.asarray(values)
     if found.dtype.kind not in "iu" or found.min() < 0 or found.max() > 255:
         raise ValueError

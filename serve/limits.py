@@ -1,7 +1,8 @@
 """What a request may be: how large, how slow, under which id. Pure ASGI: the application uses it, and Serve's proxy.
 
-It asks at least `MIN_BYTES_PER_SECOND` on average of a sender, after `GRACE_SECONDS` in which anything goes: a fixed
-time would either cut off large pictures on a thin line or let a sender that drips bytes hold on for minutes.
+It asks at least `MIN_BYTES_PER_SECOND` of a sender, and forgives `GRACE_SECONDS` of silence: a fixed time would either
+cut off large pictures on a thin line or let a sender that drips bytes hold on for minutes. Who was quick at first earns
+no more silence than that.
 """
 
 import asyncio
@@ -64,25 +65,26 @@ def limited(scope: Scope, receive: Receive) -> Receive:
     """
     clock = asyncio.get_running_loop().time
     declared = Headers(scope=scope).get("content-length", "")
-    size, waited, complete = 0, 0.0, False
+    size, patience, complete = 0, GRACE_SECONDS, False
 
     async def receive_limited() -> Message:
-        nonlocal size, waited, complete
+        nonlocal size, patience, complete
         if complete:  # what comes now is the client going away
             return await receive()
         if declared.isdecimal() and int(declared) > MAX_BODY_BYTES:
             raise too_large()
         begun = clock()
         try:
-            async with asyncio.timeout(seconds_allowed(size) - waited):
+            async with asyncio.timeout(patience):
                 message = await receive()
         except TimeoutError:
             raise TooSlowError(
-                f"the body arrives too slowly ({size} bytes in {GRACE_SECONDS:.0f} s or more): send at least "
-                f"{MIN_BYTES_PER_SECOND >> 10} KiB a second"
+                f"the body arrives too slowly ({size} bytes, then {GRACE_SECONDS:.0f} s of almost nothing): send "
+                f"at least {MIN_BYTES_PER_SECOND >> 10} KiB a second"
             ) from None
-        waited += clock() - begun
-        size += len(message.get("body", b""))
+        came = len(message.get("body", b""))
+        size += came
+        patience = patience_after(patience - (clock() - begun), came)
         complete = not message.get("more_body", False)
         if size > MAX_BODY_BYTES:
             raise too_large()
@@ -91,9 +93,9 @@ def limited(scope: Scope, receive: Receive) -> Receive:
     return receive_limited
 
 
-def seconds_allowed(size: int) -> float:
-    """How long a sender may take for this many bytes."""
-    return GRACE_SECONDS + size / MIN_BYTES_PER_SECOND
+def patience_after(left: float, came: int) -> float:
+    """For how many seconds a sender may be silent, of which there were `left` before `came` bytes came."""
+    return min(GRACE_SECONDS, left + came / MIN_BYTES_PER_SECOND)
 
 
 def too_large() -> TooLargeError:

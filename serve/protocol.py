@@ -169,6 +169,9 @@ class CategoryAnswer(BaseModel):
     object_word: str
     profile: str
     history: list[str] = Field(description="versions that served before, oldest first")
+    refused: str | None = Field(
+        None, description="why the version that was published last does not serve, if it cannot"
+    )
 
 
 class VersionEntry(BaseModel):
@@ -215,7 +218,7 @@ _MESSAGES = {
     401: ("unauthorized", "the token is unknown or was revoked: make one with 'o2n tokens create'"),
     403: ("forbidden", "token line-3 has no scope 'feedback': make one that has it"),
     404: ("not_found", "category bolts is not in store s3://plant: see 'o2n categories list', or onboard it"),
-    408: ("too_slow", "the body arrives too slowly (12 bytes in 8 s or more): send at least 64 KiB a second"),
+    408: ("too_slow", "the body arrives too slowly (12 bytes, then 8 s of almost nothing): send 64 KiB a second"),
     409: ("conflict", "category bolts serves version 0b6f1f5de0f1a2c3 by now: try again"),
     413: ("too_large", "the body is over 64 MiB: send fewer or smaller pictures"),
     422: ("invalid_request", "query.false_positive_rate: Input should be less than 1"),

@@ -19,8 +19,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from o2n.errors import O2NError, OverloadedError
+from serve import limits
 from serve.errors import answer_to, error_answer
-from serve.limits import ID_HEADER, limited, request_id, seconds_allowed
+from serve.limits import ID_HEADER, limited, patience_after, request_id
 
 # All bodies that a proxy holds at once: what it may cost in memory, however many send.
 MAX_HELD_BYTES = 1 << 30
@@ -71,7 +72,9 @@ class Intake:
                 held = len(body)
                 if more and self._held > MAX_HELD_BYTES:
                     raise OverloadedError("the service is taking in as much as it can hold: try again later")
-            await self._hand_on(scope, bytes(body), receive, send)
+            whole = bytes(body)
+            del body  # else both would be held until the answer
+            await self._hand_on(scope, whole, receive, send)
         except O2NError as error:
             await _with_id(scope, answer_to(scope, error))(scope, receive, send)
         finally:
@@ -175,7 +178,7 @@ class DeadlineProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._begun, self._received = 0.0, 0
+        self._due = 0.0
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -183,8 +186,12 @@ class DeadlineProtocol(HttpToolsProtocol):
         self._expect_request()
 
     def data_received(self, data: bytes) -> None:
-        self._received += len(data)
+        now = self.loop.time()
+        self._due = now + patience_after(self._due - now, len(data))
         super().data_received(data)
+        # A line break between two requests begins none, and yet ends uvicorn's own waiting for the next.
+        if self._deadline is None and (self.cycle is None or self.cycle.response_complete):
+            self._expect_request()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -200,7 +207,7 @@ class DeadlineProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def _expect_request(self) -> None:
-        self._begun, self._received = self.loop.time(), 0
+        self._due = self.loop.time() + limits.GRACE_SECONDS
         self._check_deadline()
 
     def _expect_nothing(self) -> None:
@@ -209,7 +216,7 @@ class DeadlineProtocol(HttpToolsProtocol):
             self._deadline = None
 
     def _check_deadline(self) -> None:
-        due = self._begun + seconds_allowed(self._received) + EXTRA_SECONDS
+        due = self._due + EXTRA_SECONDS
         if self.loop.time() < due:
             self._deadline = self.loop.call_at(due, self._check_deadline)
         else:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from o2n import images
 from o2n.calibration import Decision, decide
-from o2n.category import Feedback, VersionRef
+from o2n.category import Feedback, Manifest, Pointer, VersionRef
 from o2n.errors import ConflictError, O2NError
 from o2n.feedback import keep_anomalous
 from o2n.fusion import Score
@@ -16,6 +16,7 @@ from o2n.images import Picture
 from o2n.profiles import Profile
 from o2n.settings import get_settings
 from o2n.store import CategoryStore
+from o2n.tokens import read_tokens
 from serve import metrics
 from serve.catalog import Catalog
 from serve.protocol import CategoryAnswer, CategoryDetails, FeedbackEntry, Verdict, VersionEntry
@@ -25,6 +26,8 @@ OVERLAY_SIDE = 1024
 # Pictures decoded at once by a replica: a few kilobytes can become 50 million pixels, and a request may have 64 such.
 DECODERS = 2
 FEEDBACK_ATTEMPTS = 3
+# Categories looked up at once for a list of them.
+READERS = 8
 # Each is a small file to read, and who goes back further knows the version by name.
 SHOWN_VERSIONS = 20
 
@@ -58,7 +61,7 @@ class Service:
         self.catalog = Catalog(store, branches.check_loads, branches.warm)
         self._branches = branches
         self._deadline_seconds = deadline_seconds
-        self._decoders = asyncio.Semaphore(DECODERS)
+        self._decoders, self._keepers = asyncio.Semaphore(DECODERS), asyncio.Semaphore(DECODERS)
         self._rate = get_settings().false_positive_rate
 
     async def score(
@@ -101,15 +104,15 @@ class Service:
         Raises:
             ConflictError: others change the category all the time. Else as `score`.
         """
-        picture = await self._decode(upload)
         ref = await self.catalog.current(name)
         if verdict == "anomalous":
-            await asyncio.to_thread(keep_anomalous, self.store, ref, picture, by, note)
+            async with self._keepers:
+                await asyncio.to_thread(lambda: keep_anomalous(self.store, ref, _decoded(upload), by, note))
             return ref
         deadline = time.monotonic() + self._deadline_seconds
         with self._branches.admitted(1):
             for attempt in range(FEEDBACK_ATTEMPTS):
-                query = images.resize(picture, (await self.catalog.manifest_of(ref)).resolution)
+                query, _ = await self._prepare(upload, (await self.catalog.manifest_of(ref)).resolution)
                 score = await self._branches.score(query, ref, deadline)
                 try:
                     ref = await self._branches.accept_normal(query, ref, score, by, note, deadline)
@@ -127,24 +130,41 @@ class Service:
 
     async def rollback(self, name: str, version: str | None) -> VersionRef:
         """Let an earlier version serve again; see `CategoryStore.rollback`."""
+        earlier = (await asyncio.to_thread(self.store.pointer, name)).history
+        wanted = version or (earlier[-1] if earlier else None)
+        if wanted in earlier:  # else the store says what is wrong
+            await self._branches.check_loads(VersionRef(name, wanted))
         ref = await asyncio.to_thread(self.store.rollback, name, version)
         self.catalog.forget(name)
         return ref
 
     async def categories(self) -> list[CategoryAnswer]:
-        """Every category and the version that serves for it; one that is not whole is left out and logged."""
-        found = []
-        for name in await asyncio.to_thread(self.store.categories):
-            try:
-                found.append(await self.category(name))
-            except O2NError as error:
-                logger.warning("category %s is left out of the list: %s", name, error)
-        return found
+        """Every category and the version that serves for it; one that is not whole is left out and logged.
+
+        None of them is loaded for that: a version that no one has asked for yet may turn out to be one that cannot be.
+        """
+        readers = asyncio.Semaphore(READERS)
+
+        async def found(name: str) -> CategoryAnswer | None:
+            async with readers:
+                try:
+                    pointer = await asyncio.to_thread(self.store.pointer, name)
+                    ref = self.catalog.instead_of(VersionRef(name, pointer.version))
+                    return self._summary(await self.catalog.manifest_of(ref), pointer)
+                except O2NError as error:
+                    logger.warning("category %s is left out of the list: %s", name, error)
+                    return None
+
+        names = await asyncio.to_thread(self.store.categories)
+        return [answer for answer in await asyncio.gather(*map(found, names)) if answer]
 
     async def category(self, name: str) -> CategoryAnswer:
         """One category and the version that serves for it."""
         manifest = await self.catalog.manifest(name)
-        pointer = await asyncio.to_thread(self.store.pointer, name)
+        return self._summary(manifest, await asyncio.to_thread(self.store.pointer, name))
+
+    def _summary(self, manifest: Manifest, pointer: Pointer) -> CategoryAnswer:
+        name = manifest.category
         return CategoryAnswer(
             category=name,
             version=manifest.version,
@@ -152,7 +172,8 @@ class Service:
             references=len(manifest.reference_digests),
             object_word=manifest.object_word,
             profile=manifest.profile.name,
-            history=pointer.history,
+            history=[version for version in pointer.history if version != manifest.version],
+            refused=self.catalog.refused(name),
         )
 
     async def category_details(self, name: str) -> CategoryDetails:
@@ -188,7 +209,7 @@ class Service:
         """Which of the branches and the store can do their part."""
         ready = await self._branches.ready()
         try:
-            await asyncio.to_thread(self.store.categories)
+            await asyncio.to_thread(read_tokens, self.store)
             ready["store"] = True
         except O2NError as error:
             logger.warning("not ready: %s", error)
@@ -204,10 +225,6 @@ class Service:
 
         async with self._decoders:
             return await asyncio.to_thread(run)
-
-    async def _decode(self, upload: Upload) -> Picture:
-        async with self._decoders:
-            return await asyncio.to_thread(_decoded, upload)
 
 
 def _decoded(upload: Upload) -> Picture:

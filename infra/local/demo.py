@@ -42,6 +42,7 @@ from o2n.triplet import TripletScorer
 
 ROOT = Path(__file__).parents[2]
 PROFILE = "tiny"
+MARK = ".o2n-demo"  # says that a folder is a demo's own
 READY_SECONDS = 420.0
 AGREEMENT = 1e-5  # in the branches' own units
 MIN_AUROC = 0.8  # of the demo's own photographs; guessing is 0.5
@@ -85,13 +86,11 @@ def run(data: Path | None, output: Path, keep: bool) -> None:
         O2NError: a step that failed; everything it started is stopped.
     """
     begun = time.monotonic()
-    output.mkdir(parents=True, exist_ok=True)
-    # The demo's own store and scores are made anew, so that what it shows is what it did.
-    for name in ("store", "scores", "pictures"):
-        shutil.rmtree(output / name, ignore_errors=True)
+    clear(output)
     own_photographs = data is None
     if data is None:
         data = output / "pictures"
+        shutil.rmtree(data, ignore_errors=True)
         write_photographs(data)
     data = data.resolve()
     queries = find_queries(data)
@@ -152,6 +151,21 @@ def run(data: Path | None, output: Path, keep: bool) -> None:
             click.echo("serving until Ctrl-C")
             with contextlib.suppress(KeyboardInterrupt):
                 threading.Event().wait()
+
+
+def clear(output: Path) -> None:
+    """Make the folder, or take away the store and the scores of a demo before, so that what this one shows is what it
+    did.
+
+    Raises: DemoError: there are files in it that no demo made.
+    """
+    mark = output / MARK
+    if output.exists() and not mark.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise DemoError(f"--output {output} holds other things than a demo's: give a new folder, or an empty one")
+    output.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+    for name in ("store", "scores"):
+        shutil.rmtree(output / name, ignore_errors=True)
 
 
 def step(what: str) -> None:

@@ -105,6 +105,8 @@ function showCategory() {
     fact("calibrated on", `${category.calibration.length} good pictures`),
     fact("profile", category.profile),
   );
+  $("refused").hidden = !category.refused;
+  $("refused").textContent = `The version published last does not serve: ${category.refused}`;
   $("history").replaceChildren(...category.versions.map(showVersion));
   showRate();
 }

@@ -20,6 +20,7 @@ from o2n.errors import (
     PictureError,
     RequestError,
     StoreError,
+    UnavailableError,
 )
 from tests.helpers import listening
 
@@ -195,6 +196,16 @@ def test_feedback_is_repeated_and_a_blind_rollback_is_not() -> None:
         "POST /v1/categories/bolts/rollback",
     ]
     assert b"a shadow" in service.asked[0][1]
+
+
+def test_a_blind_rollback_that_may_have_been_done_is_not_done_again() -> None:
+    """A second one would undo it."""
+    failed = (503, {}, {"error": {"code": "unavailable", "message": "lost"}})
+    busy = (429, {}, {"error": {"code": "overloaded", "message": "busy"}})
+    service = Scripted(busy, failed)
+    with listening(service) as url, Client(url) as client, pytest.raises(UnavailableError):
+        client.rollback("bolts")
+    assert len(service.asked) == 2
 
 
 def test_a_store_that_is_down_is_a_store_error(monkeypatch: pytest.MonkeyPatch) -> None:

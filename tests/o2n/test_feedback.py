@@ -78,7 +78,7 @@ def test_a_normal_picture_is_in_the_bank_and_in_the_calibration_of_a_new_version
     assert np.array_equal(tensor(store, after, "references")[-1].numpy(), query)
     assert len(tensor(store, after, "features")) == len(tensor(store, before, "features")) + 1
     assert len(bank_origins(2, CALIBRATED, 1)) == len(tensor(store, after, "features"))
-    assert new.parent == before.version
+    assert new.parent == new.onboarded == before.version
     (said,) = new.feedback
     assert (said.verdict, said.by, said.note, said.version) == ("normal", "ada", "the new glaze", before.version)
     assert said.picture == images.digest(query)
@@ -163,6 +163,7 @@ def test_of_feedbacks_at_once_none_is_lost(store: CategoryStore) -> None:
     with ThreadPoolExecutor(len(pictures)) as threads:
         list(threads.map(judge, range(len(pictures))))
     last = store.manifest(store.current("board"))
+    assert last.onboarded == before.version
     assert sorted(said.by for said in last.feedback) == [f"inspector {index}" for index in range(len(pictures))]
     assert len(store.calibration(last.ref).scores) == 6 + len(pictures)
     assert len(tensor(store, last.ref, "features")) == len(bank_origins(2, CALIBRATED, len(pictures)))

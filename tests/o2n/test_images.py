@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, TiffImagePlugin
 
 from o2n.errors import PictureError
 from o2n.images import FORMATS, MAX_BYTES, MIN_SIDE, decode, digest, encode_png, find, fit, read, resize
@@ -177,6 +177,18 @@ def test_animations_and_several_pages_are_refused(kind):
     with Image.open(io.BytesIO(data)) as image:
         assert image.n_frames == 3
     assert "animation or has several pages" in refusal(data)
+
+
+def test_pages_are_not_counted(monkeypatch):
+    """A few megabytes can hold a hundred thousand, and keep a decoder busy for an hour."""
+    page = Image.fromarray(noise())
+    data, read = encoded(page, "TIFF", save_all=True, append_images=[page] * 20), []
+    load = TiffImagePlugin.ImageFileDirectory_v2.load
+    monkeypatch.setattr(
+        TiffImagePlugin.ImageFileDirectory_v2, "load", lambda self, file: (read.append(1), load(self, file))
+    )
+    assert "several pages" in refusal(data)
+    assert len(read) < 5
 
 
 def test_a_gif_of_one_picture_is_accepted():

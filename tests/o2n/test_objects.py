@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
@@ -277,6 +278,20 @@ def test_urls_name_the_same_place_however_they_are_written(tmp_path, monkeypatch
     assert {open_objects(url).url for url in spellings} == {spellings[-1]}
     assert {open_objects(url).url for url in ("s3://bucket/a/b", "s3://bucket/a/b/")} == {"s3://bucket/a/b"}
     assert {open_objects(url).url for url in ("s3://bucket", "s3://bucket/")} == {"s3://bucket"}
+
+
+def test_what_a_killed_writer_left_is_swept_once_it_is_old(tmp_path):
+    objects = open_objects(str(tmp_path / "store"))
+    code = "import sys, os\nfrom o2n import objects\nos.fsync = lambda _: os.kill(os.getpid(), 9)\n"
+    code += f"objects.open_objects({str(tmp_path / 'store')!r}).put('blobs/one', b'half')"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -9
+    objects.put("blobs/two", b"whole")
+    assert objects.keys("") == ["blobs/two"]
+    now = datetime.now(UTC)
+    for before, left in ((now - timedelta(hours=1), 2), (now + timedelta(hours=1), 1)):
+        objects.sweep(before)
+        assert len(list((tmp_path / "store" / "blobs").iterdir())) == left
+    assert objects.get("blobs/two")[0] == b"whole"
 
 
 def test_opening_touches_nothing(tmp_path):

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,9 @@ from PIL import Image
 
 from o2n.branches import unpack
 from o2n.category import Feedback, VersionRef
+from o2n.collect import LEAST_AGE, collect
 from o2n.customize import SAVE_EVERY
-from o2n.errors import CategoryError, PictureError
+from o2n.errors import CategoryError, NotFoundError, PictureError
 from o2n.images import Picture
 from o2n.onboard import STAGES, Onboarded, Preview, onboard, preview, read_more_normal, read_references
 from o2n.store import CategoryStore
@@ -280,7 +281,13 @@ def test_the_same_pictures_again_leave_what_was_fed_back(store: CategoryStore) -
     assert not first.unchanged
     manifest = store.manifest(first.ref)
     said = Feedback(verdict="normal", by="ada", at=manifest.created, picture="0" * 64, version=first.ref.version)
-    fed = store.publish(manifest.model_copy(update={"parent": first.ref.version, "feedback": [said]}))
+    fed = first.ref
+    for count in range(1, 5):
+        more = {"parent": fed.version, "onboarded": first.ref.version, "feedback": [said] * count}
+        fed = store.publish(manifest.model_copy(update=more))
+    collect(store, LEAST_AGE, keep=1, now=datetime.now(UTC) + 2 * LEAST_AGE)
+    with pytest.raises(NotFoundError):
+        store.manifest(first.ref)
     again = run(store)
     assert again.unchanged
     assert again.ref == store.current("board") == fed
@@ -288,6 +295,12 @@ def test_the_same_pictures_again_leave_what_was_fed_back(store: CategoryStore) -
     assert not other.unchanged
     assert store.current("board") == other.ref
     assert run(store).ref == store.current("board") == first.ref
+
+
+def test_a_word_too_long_for_a_manifest_is_refused_before_anything_is_made(store: CategoryStore) -> None:
+    with pytest.raises(CategoryError, match="65 characters"):
+        onboard("board", references(), QUICK, store, "x" * 65)
+    assert store.objects.keys("") == []
 
 
 def test_what_it_took_is_recorded_and_makes_no_other_version(store: CategoryStore) -> None:

@@ -1,6 +1,8 @@
 """The linear maps of the text branch: trained on an auxiliary set, refused on that very set."""
 
+import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +90,28 @@ def test_the_same_arguments_give_the_same_maps(auxiliary: Path) -> None:
         return write_map(*train_text_map(clip, (2, 4), samples, "boards", steps=3, batch=4, seed=seed))
 
     assert trained(0) == trained(0) != trained(1)
+
+
+def test_a_map_fits_its_encoder_whatever_precision_it_was_trained_in(auxiliary: Path, tmp_path: Path) -> None:
+    """As on a GPU, where the encoder is cast once it is loaded."""
+    clip = load_foundation(QUICK).clip
+    cast = replace(clip, model=copy.deepcopy(clip.model))
+    cast.seeing.to(torch.bfloat16)
+    file = tmp_path / "map.safetensors"
+    levels = QUICK.encoder.levels
+    file.write_bytes(
+        write_map(*train_text_map(cast, levels, read_auxiliary(auxiliary), "boards", steps=1, batch=2, seed=0))
+    )
+    assert load_foundation(QUICK.model_copy(update={"text_map": str(file)})).text_map is not None
+
+
+def test_nothing_is_trained_for_a_file_that_cannot_be_written(auxiliary: Path, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for output in (tmp_path / "folder", tmp_path / "missing" / "map.safetensors"):
+        options = ["--trained-on", "boards", "--output", str(output), "--steps", str(1 << 40)]
+        done = CliRunner().invoke(main, [str(auxiliary), *options])
+        assert done.exit_code != 0
+        assert str(output) in done.output
 
 
 def test_evaluating_on_what_a_map_was_trained_on_is_refused(profile: Profile, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import time
 from pathlib import Path
 
 import httpx
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from starlette.testclient import TestClient
 
 from o2n.calibration import decide
 from o2n.cli import main
@@ -17,9 +19,14 @@ from o2n.client import Client
 from o2n.errors import ForbiddenError, NotFoundError, PictureError, UnauthorizedError
 from o2n.images import Picture, decode, encode_png
 from o2n.onboard import onboard
+from o2n.store import CategoryStore
 from o2n.triplet import TripletScorer
+from serve.auth import Doorkeeper
+from serve.catalog import FRESH_SECONDS
+from serve.gateway import create_app
+from serve.service import Service
 from tests.helpers import QUICK, checks, listening, stripes, write
-from tests.serve.conftest import Local, application
+from tests.serve.conftest import InProcess, Local, application
 
 SCORE = "/v1/categories/checks/score"
 
@@ -293,6 +300,41 @@ def test_a_damaged_version_is_the_services_fault_and_says_so(local: Local) -> No
     answer = local.client.post("/v1/categories/damaged/score", headers=local.allowed("score"), files=files(checks(1)))
     assert is_error(answer, 500, "integrity", "altered")
     local.store.delete("damaged")
+
+
+def test_a_list_of_categories_loads_none(published: CategoryStore) -> None:
+    """There may be hundreds, and what a list loads drives out what is being scored with."""
+    branches, asked = InProcess(published), []
+    branches.check_loads = asked.append
+    app = create_app(Service(QUICK, published, branches, 60.0), Doorkeeper(published, insecure=True))
+    with TestClient(app) as client:
+        found = client.get("/v1/categories").json()
+    assert {"checks", "stripes"} <= {category["category"] for category in found}
+    assert asked == []
+
+
+def test_a_version_that_cannot_be_loaded_is_told(local: Local) -> None:
+    ref = onboard("refusing", [checks(8), checks(9)], QUICK, local.store).ref
+    path, headers = "/v1/categories/refusing", local.allowed("score")
+    assert local.client.get(path, headers=headers).json()["refused"] is None
+    foreign = local.store.manifest(ref).model_copy(update={"foundation": "another model"})
+    refused = local.store.publish(foreign)
+    time.sleep(2 * FRESH_SECONDS)
+    for answer in (
+        local.client.get(path, headers=headers).json(),
+        *(c for c in local.client.get("/v1/categories", headers=headers).json() if c["category"] == "refusing"),
+    ):
+        assert (answer["version"], answer["history"]) == (ref.version, [])
+        assert "another model" in answer["refused"]
+    assert [one["version"] for one in local.client.get(path, headers=headers).json()["versions"]] == [ref.version]
+
+    # Neither does a rollback make it serve: the pointer stays where it is.
+    local.store.rollback("refusing", ref.version)
+    query = {"version": refused.version}
+    answer = local.client.post(f"{path}/rollback", params=query, headers=local.allowed("admin"))
+    assert is_error(answer, 409, "foundation", "another model")
+    assert local.store.current("refusing") == ref
+    local.store.delete("refusing")
 
 
 def test_the_client_speaks_with_it(local: Local, learning: str, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from tritonclient.utils import InferenceServerException
 from o2n.calibration import decide
 from o2n.images import encode_png
 from o2n.triplet import TripletScorer
+from serve import kserve
 from tests.helpers import QUICK, checks, listening, stripes
 from tests.serve.conftest import Local, application
 
@@ -138,6 +139,7 @@ PNG = base64.b64encode(encode_png(checks(30))).decode()
         ({"data": [1]}, "base64"),
         ({"data": None}, "binary_data_size"),
         ({"data": []}, "announces"),
+        ({"data": ["%%%"] * 3}, "announces"),
         ({"parameters": {"binary_data_size": 3}}, "either"),
         ({"data": None, "parameters": {"binary_data_size": 3}}, "3 bytes"),
         ({"datatype": "UINT8"}, "[N, H, W, 3]"),
@@ -155,6 +157,11 @@ def test_tensors_that_do_not_fit_together(local: Local, change: dict, said: str)
     assert answer.status_code in (400, 422), answer.text
     assert set(answer.json()) == {"error"}
     assert said in answer.json()["error"]
+
+
+def test_a_body_full_of_empty_files_is_not_read_to_its_end() -> None:
+    tensor = kserve.InputTensor(name="picture", shape=[1], datatype="BYTES")
+    assert len(kserve._elements(tensor, bytes(4_000_000))) == 2
 
 
 @pytest.mark.parametrize(

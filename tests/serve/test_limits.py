@@ -103,6 +103,17 @@ def test_who_says_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     assert post(endless(b"x", pause=60.0))[0] == 408
 
 
+def test_who_was_quick_at_first_earns_no_long_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "GRACE_SECONDS", 0.2)
+
+    async def burst_then_nothing() -> AsyncIterator[bytes]:
+        yield b"x" * (1 << 20)  # 16 s worth
+        await asyncio.sleep(8)
+
+    status, _, body, taken = post(burst_then_nothing())
+    assert (status, taken) == (408, 1 << 20), body
+
+
 def test_a_large_body_on_a_thin_line_may_take_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "GRACE_SECONDS", 0.5)
     monkeypatch.setattr(limits, "MIN_BYTES_PER_SECOND", 1000)

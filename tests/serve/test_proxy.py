@@ -53,6 +53,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proxy, "EXTRA_SECONDS", 0.5)
 
 
+GOOD = b"POST /v1/categories/bolts/score HTTP/1.1\r\nhost: o2n\r\ncontent-length: 1\r\n\r\nx"
+
+
 def connect(client: httpx.Client) -> socket.socket:
     return socket.create_connection((client.base_url.host, client.base_url.port), timeout=20)
 
@@ -109,10 +112,27 @@ def test_who_drips_a_body_is_told_and_cut_off(quick: None) -> None:
 
 
 def test_who_drips_after_a_good_request_is_cut_off_too(quick: None) -> None:
-    good = b"POST /v1/categories/bolts/score HTTP/1.1\r\nhost: o2n\r\ncontent-length: 1\r\n\r\nx"
     with behind_intake(echo) as client, connect(client) as connection:
-        said = drip(connection, good + b"POST /", time.monotonic() + 15)
+        said = drip(connection, GOOD + b"POST /", time.monotonic() + 15)
     assert said.startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_line_break_after_an_answer_holds_no_connection(quick: None) -> None:
+    with behind_intake(echo) as client, connect(client) as connection:
+        connection.sendall(GOOD)
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200 ")
+        connection.sendall(b"\r\n")
+        connection.settimeout(20)
+        with suppress(ConnectionError):
+            assert connection.recv(4096) == b""
+
+
+def test_who_sends_half_a_body_at_once_is_not_waited_for_longer(quick: None) -> None:
+    start = b"POST /v1/categories/bolts/score HTTP/1.1\r\nhost: o2n\r\ncontent-length: 20000000\r\n\r\n"
+    with behind_intake(echo) as client, connect(client) as connection:
+        connection.sendall(start + b"x" * 10_000_000)  # at 64 KiB a second two and a half minutes
+        connection.settimeout(20)
+        assert connection.recv(4096).startswith(b"HTTP/1.1 408 ")
 
 
 def test_two_hundred_slow_senders_keep_nobody_else_waiting(quick: None) -> None:
