@@ -16,6 +16,8 @@ STYLE = 2026  # the category judged in each family
 NORMALS = 64
 EACH = 30  # queries of each sort
 _NORMAL_SEED, _QUERY_SEED = 1 << 22, 1 << 20
+# Raised when families are drawn otherwise: outcomes are kept under the names of the pictures they were made on.
+_DRAWN = 2
 
 
 def _load(_: Path) -> list[LabelledCategory]:
@@ -23,7 +25,7 @@ def _load(_: Path) -> list[LabelledCategory]:
         LabelledCategory(
             family,
             Category(family, STYLE).word,
-            tuple(Sample(f"normal#{row}", GOOD, partial(_normal, family, row)) for row in range(NORMALS)),
+            tuple(Sample(f"normal#{row}@{_DRAWN}", GOOD, partial(_normal, family, row)) for row in range(NORMALS)),
             tuple(_query(family, row, kind) for row, kind in enumerate(_queries(family).kinds)),
         )
         for family in EVALUATION
@@ -32,7 +34,7 @@ def _load(_: Path) -> list[LabelledCategory]:
 
 def _query(family: str, row: int, kind: str) -> Sample:
     return Sample(
-        f"query#{row}",
+        f"query#{row}@{_DRAWN}",
         kind or GOOD,
         partial(_query_picture, family, row),
         partial(_mask, family, row) if kind else None,
