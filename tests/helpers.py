@@ -18,11 +18,11 @@ from o2n.profiles import TINY, Profile
 QUICK: Profile = TINY.model_copy(
     update={
         "name": "quick",
-        "diffusion": TINY.diffusion.model_copy(update={"steps": 8}),
+        "diffusion": TINY.diffusion.model_copy(update={"steps": 4}),
         "customisation": TINY.customisation.model_copy(
-            update={"steps": 3, "batch": 2, "augmentations": 2, "prior_pictures": 2}
+            update={"steps": 2, "batch": 2, "augmentations": 2, "prior_pictures": 2}
         ),
-        "pool": TINY.pool.model_copy(update={"pictures": 6}),
+        "pool": TINY.pool.model_copy(update={"pictures": 4, "warps": 2}),
         "t": 0.25,
         # Branches in their own units, in which scores are compared to 1e-5; `test_scales.py` has the calibrated ones.
         "fusion": "sum",
