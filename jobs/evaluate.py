@@ -32,7 +32,14 @@ from o2n.evaluation.plan import Run, Settings, complete, missing, plan
 from o2n.evaluation.protocol import ALL_METHODS, OURS, Outcome
 from o2n.evaluation.results import Report, Sheet, write
 from o2n.evaluation.times import Times, times_table
-from o2n.options import OneLineErrorsCommand, connect_ray, print_json, profile_option
+from o2n.options import (
+    OneLineErrorsCommand,
+    connect_ray,
+    gpus_of_a_worker,
+    gpus_option,
+    print_json,
+    profile_option,
+)
 from o2n.profiles import Profile
 
 LIBRARIES = ("o2n", "torch", "diffusers", "open_clip_torch", "peft", "scikit-learn", "numpy", "ray")
@@ -77,7 +84,7 @@ def _numbers(context: click.Context, parameter: click.Parameter, text: str) -> t
 )
 @click.option("--output", type=click.Path(path_type=Path), default=Path("o2n-results"), show_default=True)
 @click.option("--cpus", type=click.IntRange(1), help="Units at a time. Default: the cluster's cores.")
-@click.option("--gpus", default=0.0, show_default=True, help="GPUs of each unit; a fraction lets several share one.")
+@gpus_option
 @click.option("--tables-only", is_flag=True, help="Run nothing; write what is known so far.")
 def main(
     data: Path,
@@ -93,7 +100,7 @@ def main(
     cache: Path,
     output: Path,
     cpus: int | None,
-    gpus: float,
+    gpus: float | None,
     tables_only: bool,
 ) -> None:
     """Write the paper's tables, with its own figures beside ours."""
@@ -106,6 +113,7 @@ def main(
     settings = Settings(shots, draws, queries, pixels, pool, prompts)
     loaded = load(data.absolute(), datasets.split(",") if datasets else [])
     connect_ray()
+    gpus = gpus_of_a_worker(gpus)
     identity, revisions, trained, left_out = ray.get(
         ray.remote(num_cpus=1, num_gpus=gpus)(_survey).remote(profile, wanted)
     )

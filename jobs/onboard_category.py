@@ -16,13 +16,14 @@ from collections import Counter
 from typing import Any, TextIO
 
 import click
-import ray
 
 from o2n import sources
 from o2n.fanout import Outcome, fan_out, room
 from o2n.options import (
     OneLineErrorsCommand,
     connect_ray,
+    gpus_of_a_worker,
+    gpus_option,
     more_normal_option,
     object_option,
     print_json,
@@ -35,7 +36,6 @@ from o2n.progress import ProgressLog, clock
 from o2n.sources import Source
 from o2n.store import CategoryStore
 
-DEFAULT_GPUS = 0.5
 # Ray's log reader breaks off at a line of 4 MiB.
 MAX_LISTED = 2000
 
@@ -59,11 +59,7 @@ MAX_LISTED = 2000
 @profile_option
 @store_option
 @click.option("--cpus", type=click.FloatRange(0, min_open=True), default=1.0, show_default=True, help="Cores a worker.")
-@click.option(
-    "--gpus",
-    type=click.FloatRange(0),
-    help=f"GPUs a worker; a fraction lets several share one. Default: {DEFAULT_GPUS} on a cluster with GPUs, else 0.",
-)
+@gpus_option
 @click.option(
     "--workers", type=click.IntRange(1), help="Categories side by side. Default: as many as the nodes have room for."
 )
@@ -96,8 +92,7 @@ def main(
     else:
         wanted = [Source(str(name), str(references), profile, object_word, more_normal)]
     connect_ray()
-    if gpus is None:
-        gpus = DEFAULT_GPUS if ray.cluster_resources().get("GPU") else 0.0
+    gpus = gpus_of_a_worker(gpus)
     begun = time.perf_counter()
     outcomes = fan_out(
         "preview" if dry_run else "onboard",

@@ -20,7 +20,16 @@ from o2n.calibration import shortfall
 from o2n.category import VersionRef
 from o2n.errors import O2NError
 from o2n.inputs import Inputs
-from o2n.options import OneLineErrorsCommand, connect_ray, print_json, profile_option, rate_option, store_option
+from o2n.options import (
+    OneLineErrorsCommand,
+    connect_ray,
+    gpus_of_a_worker,
+    gpus_option,
+    print_json,
+    profile_option,
+    rate_option,
+    store_option,
+)
 from o2n.profiles import Profile
 from o2n.run import Request, open_run
 from o2n.store import CategoryStore
@@ -50,7 +59,7 @@ PLACE = "folder or s3:// prefix"
 @click.option(
     "--workers", default=1, show_default=True, type=click.IntRange(1), help="Scoring actors, each with its models."
 )
-@click.option("--gpus", default=0.0, show_default=True, help="GPUs per worker.")
+@gpus_option
 @rate_option
 @profile_option
 @store_option
@@ -65,7 +74,7 @@ def main(
     maps: str | None,
     counterparts: str | None,
     workers: int,
-    gpus: float,
+    gpus: float | None,
     rate: float,
     profile: Profile,
     store: CategoryStore,
@@ -84,7 +93,7 @@ def main(
         from o2n.offline import score_run
 
         with tqdm(total=run.plan.pictures, initial=before, unit="picture", mininterval=5, desc="scored") as bar:
-            for kept in score_run(run, store, workers=workers, gpus_per_worker=gpus):
+            for kept in score_run(run, store, workers=workers, gpus_per_worker=gpus_of_a_worker(gpus)):
                 bar.update(kept)
     seconds = time.perf_counter() - begun
     tallies = tally(run.scores())

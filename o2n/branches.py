@@ -291,7 +291,9 @@ class _Slots:
             IntegrityError: not an adapter file, or one made for another UNet.
         """
         metadata, weights = read_adapter(data)
-        form = (metadata, {key: tensor.shape for key, tensor in weights.items()})
+        # What else is in it is the text encoder's, whose changes are in a version's prompts.
+        of_unet = {name: value for name, value in metadata.items() if name.startswith("unet.")}
+        form = (of_unet, {key: tensor.shape for key, tensor in weights.items()})
         with self._lock:
             if not self._template:
                 self._open(data, digest)

@@ -161,7 +161,7 @@ def _score_here(
     rate: float,
     store: CategoryStore,
 ) -> int:
-    from o2n.report import Scored, write_report
+    from o2n.report import THUMBNAIL, Scored, write_report
     from o2n.triplet import TripletScorer
 
     ref = store.current(name) if version is None else VersionRef(name, version)
@@ -177,7 +177,7 @@ def _score_here(
             picture, found = outcome
             decision = decide(found.score, calibration, rate)
             if report is not None:
-                shown.append(Scored(name, str(path), None, picture, found, decision))
+                shown.append(Scored(name, str(path), None, images.fit(picture, THUMBNAIL), found, decision))
             scores = {"score": found.score, "s_p": found.s_p, "s_n": found.s_n, "s_text": found.s_text}
             yield path, {**scores, **decision.values(), "version": ref.version, "note": decision.note}
 

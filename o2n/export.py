@@ -56,7 +56,7 @@ def draw_normal(
             resized = [images.resize(picture, manifest.resolution) for picture in drawn]
             everything = torch.cat([known, encode(foundation, resized)])
             new = [place for place in acceptable(shown, everything) if place >= len(known)]
-            found += [drawn[place - len(known)] for place in new]
+            found += [resized[place - len(known)] for place in new]
             known = torch.cat([known, everything[new]])
             useless = 0 if new else useless + 1
             if useless == PATIENCE:

@@ -53,6 +53,22 @@ more_normal_option = click.option(
 )
 
 
+DEFAULT_GPUS = 0.5
+gpus_option = click.option(
+    "--gpus",
+    type=click.FloatRange(0),
+    help=f"GPUs a worker; a fraction lets several share one. Default: {DEFAULT_GPUS} on a cluster with GPUs, else 0.",
+)
+
+
+def gpus_of_a_worker(asked: float | None) -> float:
+    """What `--gpus` comes to on the cluster that is connected. A worker that asks Ray for none still sees them all, and
+    would take the first one's memory beside every other such worker."""
+    import ray
+
+    return asked if asked is not None else DEFAULT_GPUS if ray.cluster_resources().get("GPU") else 0.0
+
+
 def _rate(context: click.Context, parameter: click.Parameter, rate: float | None) -> float:
     return get_settings().false_positive_rate if rate is None else rate
 

@@ -1,5 +1,6 @@
 """Profiles: the one dial. A profile is data that names the models and every setting of the method."""
 
+from operator import attrgetter
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -113,6 +114,9 @@ class PoolSettings(_Settings):
     )
 
 
+_FORM = ("customisation.rank", "customisation.lora_alpha")  # of an adapter
+
+
 class Profile(_Settings):
     """All of the method's settings; stored whole in every version's manifest."""
 
@@ -182,12 +186,11 @@ class Profile(_Settings):
         return "the encoder's own projection, no trained maps"
 
     def differs_by(self, other: "Profile") -> list[str]:
-        """The settings for which a version of one is scored otherwise than one of the other; how they are made may
-        differ."""
+        """The settings for which a version of one is scored otherwise than one of the other, or cannot be scored beside
+        it: adapters of one form share a UNet. How versions are made may differ in all else."""
         made = {"name", "customisation", "pool", "place_weights", "seed"}
-        return [
-            name for name in Profile.model_fields if name not in made and getattr(self, name) != getattr(other, name)
-        ]
+        names = [*(name for name in Profile.model_fields if name not in made), *_FORM]
+        return [name for name in names if attrgetter(name)(self) != attrgetter(name)(other)]
 
 
 TINY = Profile(

@@ -13,6 +13,7 @@ import io
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from o2n import inputs
 from o2n.category import VersionId, VersionRef
-from o2n.errors import ConflictError, NotFoundError, O2NError, PictureError
+from o2n.errors import CategoryError, ConflictError, IntegrityError, NotFoundError, O2NError, PictureError
 from o2n.inputs import Inputs
 from o2n.objects import LocalObjects, Objects, open_objects
 from o2n.profiles import Profile
@@ -262,11 +263,13 @@ def _planned(request: Request, store: CategoryStore, workers: int) -> tuple[Plan
     rows = listed.num_rows + sum(sum(source.rows) for source in sources)
     if not rows:
         raise PictureError(f"no pictures in {request.inputs}: give folders that have some")
+    versions = {name: store.current(name).version for name in sorted(names)}
+    _check_profile(request.profile, store, versions)
     shard = min(max(rows // (TURNS * workers), LEAST), MOST)
     listing = b"" if sources else _batches(listed, shard)
     plan = Plan(
         request=request,
-        versions={name: store.current(name).version for name in sorted(names)},
+        versions=versions,
         shard=shard,
         listed=listed.num_rows,
         # Its name says what is in it: of two runs that begin at once, neither reads the other's.
@@ -274,6 +277,28 @@ def _planned(request: Request, store: CategoryStore, workers: int) -> tuple[Plan
         sources=sources,
     )
     return plan, listing
+
+
+def _check_profile(profile: Profile, store: CategoryStore, versions: dict[str, VersionId]) -> None:
+    """Refuse a run of which every row would be an error.
+
+    Raises: CategoryError: all versions were made with another profile.
+    """
+
+    def differing(name: str) -> list[str]:
+        with suppress(NotFoundError, IntegrityError):  # its rows will say so
+            return store.manifest(VersionRef(name, versions[name])).profile.differs_by(profile)
+        return []
+
+    with ThreadPoolExecutor(inputs.READERS) as threads:
+        found = list(threads.map(differing, versions))
+    if found and all(found):
+        name = next(iter(versions))
+        made = store.manifest(VersionRef(name, versions[name])).profile.name
+        raise CategoryError(
+            f"no category was made with profile {profile.name!r} as it is given here: {name} was with {made!r}, which "
+            f"differs by {', '.join(found[0])}; give its --profile"
+        )
 
 
 def _sources(wanted: Inputs) -> tuple[tuple[Source, ...], set[str]]:

@@ -45,6 +45,16 @@ def test_more_pictures_than_one_batch_of_them(published: tuple[CategoryStore, Ve
     assert "already" in again.output
 
 
+def test_all_pictures_have_the_size_of_the_versions_own(tmp_path: Path) -> None:
+    """Also where it looks closer than the diffusion model draws: others stack them, and would learn the difference."""
+    store = CategoryStore(tmp_path.as_uri())
+    smooth = [images.resize(checks(seed, 32, 32), 128) for seed in (0, 1)]
+    ref = onboard("board", smooth, QUICK, store).ref
+    assert store.manifest(ref).resolution == 128
+    references, drawn = draw_normal(store, ref, 2)
+    assert {picture.shape for picture in (*references, *drawn)} == {(128, 128, 3)}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

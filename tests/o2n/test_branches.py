@@ -81,12 +81,18 @@ def test_an_adapter_of_another_form_is_refused(published: CategoryStore, refs: l
     prefixed = {f"unet.{key}": tensor for key, tensor in weights.items()}
     louder = metadata | {"unet.lora_alpha": 64}
     fewer = dict(list(prefixed.items())[2:])
-    for tensors, said in ((prefixed, louder), (fewer, metadata)):
+
+    def counterparts(tensors: dict[str, torch.Tensor], said: dict[str, object]) -> torch.Tensor:
         data = safetensors.torch.save(tensors, {LORA_ADAPTER_METADATA_KEY: json.dumps(said)})
         blobs = base.blobs | {"adapter": published.put_blob(data)}
         ref = published.publish(base.model_copy(update={"category": "misfit", "blobs": blobs}))
+        return branch.counterparts([picture], [ref])
+
+    for tensors, said in ((prefixed, louder), (fewer, metadata)):
         with pytest.raises(IntegrityError, match="does not fit"):
-            branch.counterparts([picture], [ref])
+            counterparts(tensors, said)
+    # What was trained of the text encoder is in the prompts, and takes no place in the UNet.
+    assert len(counterparts(prefixed, metadata | {"text_encoder.r": 4})) == 1
     published.delete("misfit")
 
 

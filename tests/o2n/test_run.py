@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from o2n.category import Manifest, VersionRef
-from o2n.errors import NotFoundError, O2NError, PictureError
+from o2n.errors import CategoryError, NotFoundError, O2NError, PictureError
 from o2n.inputs import Inputs
 from o2n.objects import open_objects
 from o2n.run import SCHEMA, SHARD, Request, Run, open_run
@@ -170,6 +170,17 @@ def test_nothing_begins_without_pictures_or_with_an_unknown_category(
     with pytest.raises(NotFoundError, match="nuts"):
         open_run(output, request_for(store, folders=[folder], category="nuts"), store, workers=1)
     assert open_objects(output).keys("") == []
+
+
+def test_a_run_of_which_every_row_would_be_an_error_does_not_begin(
+    store: CategoryStore, output: str, tmp_path: Path
+) -> None:
+    write(tmp_path / "in", [checks(0)])
+    wanted = request_for(store, folders=(str(tmp_path / "in"),), category="checks")
+    other = wanted.model_copy(update={"profile": QUICK.model_copy(update={"name": "other", "t": 0.5})})
+    with pytest.raises(CategoryError, match="checks was with 'quick', which differs by t; give its --profile"):
+        open_run(output, other, store, 1)
+    assert open_run(output, wanted, store, 1).plan.pictures == 1
 
 
 def test_rows_of_parquet_with_bytes_are_read_where_they_lie(store: CategoryStore, output: str, tmp_path: Path) -> None:
