@@ -243,6 +243,7 @@ def about(loaded: Loaded, settings: Settings, profile: Profile, identity: str) -
             for dataset, categories in loaded
         ),
         ("profile", profile.model_dump_json()),
+        ("S_text reads with", profile.reads_by),
         ("weights", f"sha256 {identity}…, of all models of the profile"),
         (
             "machine",

@@ -30,6 +30,7 @@ from o2n.options import OneLineErrorsCommand, profile_option
 from o2n.profiles import Profile
 from o2n.store import CategoryStore
 
+FOLDERS = {"mnist": "mnist-t10k", "magnetic": "magnetic-tile"}
 GROUPS = ("evaluation", "validation", "textures", "digits", "mnist", "magnetic")
 COLUMNS = (
     "fused",
@@ -76,6 +77,13 @@ def main(
     chosen = groups.split(",")
     if unknown := set(chosen) - set(GROUPS):
         raise click.BadParameter(f"{', '.join(sorted(unknown))} unknown: choose from {', '.join(GROUPS)}")
+    for group in [group for group in chosen if group in FOLDERS and not (data / FOLDERS[group]).is_dir()]:
+        chosen.remove(group)
+        click.echo(
+            f"{group} is left out: {data / FOLDERS[group]} is not there; give the folder that it is in as --data"
+        )
+    if not chosen:
+        return
     work = list(_work(chosen, draws, seeds, data, profile))
     found: list[Judgement] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -135,8 +143,8 @@ def _work(
         "validation": partial(tasks.families, "validation"),
         "textures": tasks.textures,
         "digits": tasks.digits,
-        "mnist": partial(tasks.mnist, data / "mnist-t10k"),
-        "magnetic": partial(tasks.magnetic_tile, data / "magnetic-tile"),
+        "mnist": partial(tasks.mnist, data / FOLDERS["mnist"]),
+        "magnetic": partial(tasks.magnetic_tile, data / FOLDERS["magnetic"]),
     }
     for draw in range(draws):
         for group in groups:

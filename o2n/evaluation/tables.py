@@ -1,7 +1,9 @@
 """Outcomes -> the paper's tables. Every figure is a mean over draws, each draw's being the mean over its categories."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import combinations
 
 import numpy as np
@@ -72,15 +74,36 @@ class Outcomes:
         return next((one.title for one in self.known if one.method == method), method)
 
     def figure(self, dataset: str, shots: int, method: str, value: Value, pool: bool = False) -> Figure | None:
-        """Mean and deviation of `value` in percent; None without a whole draw, or where some category has no value."""
+        """Mean and deviation of `value` in percent; None without a whole draw, or where some category has no value.
+
+        Of draws that some method has not been through yet none counts, as long as there is one that all have: figures
+        that stand side by side are of the same references.
+        """
         draws: dict[int, list[float]] = {}
         for one in self.known:
             if (one.dataset, one.shots, one.method, bool(one.pool)) == (dataset, shots, method, pool):
                 found = value(one)
                 draws.setdefault(one.draw, []).extend([] if found is None else [found])
+        shared = self._shared(dataset, shots)
+        draws = {draw: values for draw, values in draws.items() if draw in shared or not shared}
         means = [np.mean(values) for values in draws.values() if len(values) == self.sizes[dataset]]
         deviation = 100 * float(np.std(means)) if len(means) > 1 else None
         return Figure(100 * float(np.mean(means)), deviation, len(means)) if means else None
+
+    def _shared(self, dataset: str, shots: int) -> set[int]:
+        """The draws that every method, alone and with the pool, has been through whole: those that have one at all."""
+        whole = [draws for (name, count, *_), draws in self._whole.items() if (name, count) == (dataset, shots)]
+        return set[int]().union(*whole).intersection(*whole)
+
+    @cached_property
+    def _whole(self) -> dict[tuple[str, int, str, bool], set[int]]:
+        """Of each data set, number of shots and method, alone or with the pool, the draws with all categories."""
+        seen = Counter((one.dataset, one.shots, one.method, bool(one.pool), one.draw) for one in self.known)
+        found: dict[tuple[str, int, str, bool], set[int]] = {}
+        for (dataset, shots, method, pool, draw), count in seen.items():
+            if count == self.sizes[dataset]:
+                found.setdefault((dataset, shots, method, pool), set()).add(draw)
+        return found
 
 
 def all_tables(outcomes: Outcomes, datasets: Sequence[DataSet], profile: Profile) -> list[Table]:
@@ -126,6 +149,8 @@ def comparison(
     heads = ("data set", "shots", first, *(["over the best other"] if led else []), *others)
     loose = [dataset.title for dataset in datasets if dataset.name in SAME_AS]
     note = f"“{loose[0]}” is held against the paper's MNIST, whose shots are training pictures." if loose else ""
+    if metric == "AUPRC":
+        note = f"Guessing gets the share of queries that are anomalous, which --queries changes. {note}".strip()
     level = "of pictures" if metric in ("AUROC", "AUPRC") else "of pixels"
     return Table(
         f"table-{number}-{metric.replace(' ', '-')}".lower(),

@@ -1,5 +1,7 @@
 """The table of the evaluation: means over tasks, deviations between draws, and the best branch beside the fusion."""
 
+from pathlib import Path
+
 from click.testing import CliRunner
 
 from jobs.evaluate_tiny import COLUMNS, main, speed_table, table
@@ -43,3 +45,10 @@ def test_an_unknown_group_is_refused_before_any_work() -> None:
     done = CliRunner().invoke(main, ["--groups", "evaluation,nothing"])
     assert done.exit_code == 2
     assert "nothing unknown: choose from evaluation" in done.output
+
+
+def test_groups_whose_pictures_are_not_there_are_left_out(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["--groups", "mnist,magnetic", "--data", str(tmp_path)], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert done.output.count("is left out") == 2
+    assert str(tmp_path / "magnetic-tile") in done.output

@@ -54,6 +54,16 @@ def test_a_draw_that_lacks_a_category_does_not_count() -> None:
     assert not tables(known, size=15)
 
 
+def test_what_stands_side_by_side_is_of_the_same_draws() -> None:
+    known = [outcome("a", 0, 0.7), outcome("a", 0, 0.6, "patchcore"), outcome("a", 1, 0.9, "patchcore")]
+    table = tables(known, 1)["table-1-auroc"]
+    found = figure(table, "PatchCore")
+    assert (found.mean, found.draws) == (pytest.approx(60), 1)
+    assert table.rows[0].cells[1] == "+10.0"
+    alone = figure(tables(known[1:], 1)["table-1-auroc"], "PatchCore")
+    assert (alone.mean, alone.draws) == (pytest.approx(75), 2)
+
+
 def test_the_papers_figure_and_the_difference() -> None:
     known = [outcome("a", 0, 0.9), outcome("a", 0, 0.95, "patchcore")]
     table = tables(known, 1)["table-1-auroc"]
