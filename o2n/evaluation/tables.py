@@ -234,7 +234,8 @@ def pooled(outcomes: Outcomes, datasets: Sequence[DataSet], shots: Sequence[int]
     return Table(
         "figure-4",
         f"Figure 4. Other methods with {size} pictures of One-to-Normal's pool: AUROC of pictures",
-        "The pool is drawn from the same references and added to them.",
+        "The pool is drawn from the same references and added to them as it comes: not screened, as the pictures of "
+        "`jobs/export_pool.py` are.",
         ("data set", "shots", *(outcomes.title(method) for method in methods)),
         tuple(rows),
         against="without",
