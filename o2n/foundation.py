@@ -132,7 +132,7 @@ def _load_clip(settings: EncoderSettings, device: torch.device, weights: Path | 
             tokenize = open_clip.get_tokenizer(name)
         else:
             name, _, tag = source.partition("@")
-            folder = pulled(source)
+            folder = pulled(source, settings.revision)
             weights_of = str(folder / "open_clip_model.safetensors") if folder else tag
             model = open_clip.create_model(name, pretrained=weights_of, force_image_size=settings.resolution)
             if folder:  # then open_clip does not know whose weights they are
@@ -168,7 +168,7 @@ def _load_vision(settings: EncoderSettings, device: torch.device) -> VisionModel
     if not source.startswith(TIMM) and not (Path(source) / "config.json").is_file():
         return _load_clip(settings, device, EMBEDDED)
     try:
-        folder = pulled(source) or (None if source.startswith(TIMM) else Path(source))
+        folder = pulled(source, settings.revision) or (None if source.startswith(TIMM) else Path(source))
         if folder and not (folder / "model.safetensors").is_file():
             raise FoundationError("it has no model.safetensors")
         name = f"local-dir:{folder.resolve()}" if folder else source.removeprefix(TIMM)
@@ -194,7 +194,7 @@ def _load_diffusion(settings: DiffusionSettings, device: torch.device, weights: 
     source = settings.source
     vae = None
     try:
-        source = str(pulled(source) or source)
+        source = str(pulled(source, settings.revision) or source)
         if source == "embedded":
             root = EMBEDDED / "diffusion"
             unet_config = UNet2DConditionModel.load_config(root / "unet")

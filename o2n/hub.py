@@ -7,6 +7,7 @@ what was taken from which commit, under which licence, and the digest of every f
 import fnmatch
 import hashlib
 import os
+import re
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
@@ -53,6 +54,7 @@ def _inside(name: str) -> str:
 
 # Of a repository or of a file in one; joined to a folder, it cannot leave it.
 InsideName = Annotated[str, AfterValidator(_inside)]
+_COMMIT = re.compile(r"[0-9a-f]{7,40}")  # and no branch or tag
 
 
 class RecordedFile(BaseModel):
@@ -106,11 +108,11 @@ def wanted(profile: Profile) -> list[Wanted]:
     return [one for one in found if one]
 
 
-def pulled(source: str) -> Path | None:
+def pulled(source: str, revision: str | None = None) -> Path | None:
     """The folder of a repository, or of the weights of an encoder, in `O2N_MODELS`, if they were pulled there.
 
     Raises:
-        FoundationError: a file of it is missing or has another size than it had.
+        FoundationError: a file of it is missing or has another size than it had, or it is not of the commit `revision`.
     """
     root = get_settings().models
     if root is None or not _is_remote(source):
@@ -119,11 +121,20 @@ def pulled(source: str) -> Path | None:
     kept = read_record(root).repositories.get(name)
     if kept is None:
         return None
+    _check_commit(name, kept, revision)
     folder = _folder(root, name)
     for file, told in kept.files.items():
         if not (folder / file).is_file() or (folder / file).stat().st_size != told.size:
             raise FoundationError(f"{folder / file} is not whole: 'o2n models pull' fetches it again")
     return folder
+
+
+def _check_commit(repository: str, kept: RecordedRepository, revision: str | None) -> None:
+    if revision and _COMMIT.fullmatch(revision) and not kept.revision.startswith(revision):
+        raise FoundationError(
+            f"{repository} was pulled at commit {kept.revision}, and the profile wants {revision}: "
+            "'o2n models pull' fetches it"
+        )
 
 
 def pull(profile: Profile, root: Path, on_file: Callable[[str], None] = lambda name: None) -> Record:
@@ -146,13 +157,14 @@ def verify(profile: Profile, root: Path) -> dict[str, RecordedRepository]:
     """Every file of `profile` in `root` read, and its digest compared with what was noted down.
 
     Raises:
-        FoundationError: something was never pulled, is missing or was altered.
+        FoundationError: something was never pulled, is missing, was altered, or is of another commit.
     """
     record, found = read_record(root), {}
     for want in wanted(profile):
         kept = record.repositories.get(want.repository)
         if kept is None:
             raise FoundationError(f"{want.repository} is not in {root}: 'o2n models pull' fetches it")
+        _check_commit(want.repository, kept, want.revision)
         for name, told in kept.files.items():
             _check(_folder(root, want.repository) / name, told)
         found[want.repository] = kept

@@ -233,6 +233,23 @@ def test_what_changed_since_it_was_pulled_is_refused(
         pull(profile, models)
 
 
+def test_another_commit_than_the_profile_pins_is_refused(
+    hub: Hub, profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = tmp_path / "models"
+    pull(profile, models)
+    monkeypatch.setenv("O2N_MODELS", str(models))
+
+    def pinned(revision: str) -> Profile:
+        return profile.model_copy(update={"diffusion": profile.diffusion.model_copy(update={"revision": revision})})
+
+    for use in (load_foundation, lambda wanted: verify(wanted, models)):
+        with pytest.raises(FoundationError, match=f"was pulled at commit {COMMIT}, and the profile wants {'b' * 40}"):
+            use(pinned("b" * 40))
+        for same in (COMMIT, COMMIT[:7], "main"):
+            use(pinned(same))
+
+
 def test_a_tar_that_was_altered_is_refused(hub: Hub, profile: Profile, tmp_path: Path) -> None:
     models, tar = tmp_path / "models", tmp_path / "models.tar"
     pull(profile, models)

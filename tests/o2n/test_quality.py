@@ -14,7 +14,7 @@ from o2n.evaluation.judge import judge
 from o2n.profiles import TINY
 from o2n.store import CategoryStore
 
-CHOSEN = EVALUATION[::4]
+CHOSEN = EVALUATION[::5]
 
 
 @pytest.fixture(scope="module")
