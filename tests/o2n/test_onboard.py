@@ -13,7 +13,6 @@ from PIL import Image
 from o2n.branches import unpack
 from o2n.category import Feedback, VersionRef
 from o2n.collect import LEAST_AGE, collect
-from o2n.customize import SAVE_EVERY
 from o2n.errors import CategoryError, NotFoundError, PictureError
 from o2n.images import Picture
 from o2n.onboard import STAGES, Onboarded, Preview, onboard, preview, read_more_normal, read_references
@@ -310,13 +309,17 @@ def test_what_it_took_is_recorded_and_makes_no_other_version(store: CategoryStor
     assert manifest.model_copy(update={"seconds": {}, "machine": ""}).ref == manifest.ref
 
 
-def test_a_training_that_was_killed_goes_on_within_it(store: CategoryStore, tmp_path: Path) -> None:
-    settings = QUICK.customisation.model_copy(update={"steps": SAVE_EVERY + 3, "batch": 1, "prior_weight": 0.0})
+def test_a_training_that_was_killed_goes_on_within_it(
+    store: CategoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = 5
+    monkeypatch.setattr("o2n.customize.SAVE_EVERY", every)
+    settings = QUICK.customisation.model_copy(update={"steps": every + 3, "batch": 1, "prior_weight": 0.0})
     profile = QUICK.model_copy(update={"customisation": settings})
     steps: list[float] = []
 
     def killed(stage: str, done: float) -> None:
-        if stage.startswith("adapter") and SAVE_EVERY + 2 <= round(done * (settings.steps + 1)) < settings.steps:
+        if stage.startswith("adapter") and every + 2 <= round(done * (settings.steps + 1)) < settings.steps:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -329,7 +332,7 @@ def test_a_training_that_was_killed_goes_on_within_it(store: CategoryStore, tmp_
         store,
         on_progress=lambda stage, done: steps.append(done) if "loss" in stage else None,
     )
-    assert len([done for done in steps if 0 < done < 1]) == settings.steps - SAVE_EVERY
+    assert len([done for done in steps if 0 < done < 1]) == settings.steps - every
     assert not [key for key in store.objects.keys("stages/") if key.endswith(".partial")]
     whole = onboard("board", references(), profile, CategoryStore((tmp_path / "other").as_uri()))
     assert again.ref == whole.ref

@@ -14,7 +14,7 @@ from o2n.evaluation.judge import judge
 from o2n.profiles import TINY
 from o2n.store import CategoryStore
 
-CHOSEN = EVALUATION[::5]
+CHOSEN = EVALUATION[::7]
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_counterparts_lose_the_defect_and_keep_the_rest(mean: dict[str, float]) 
 
 
 def test_defects_of_a_photograph_are_found(tmp_path: Path) -> None:
-    (brick,) = (task for task in tasks.textures(0, each=12) if task.name == "brick")
+    (brick,) = (task for task in tasks.textures(0, each=8) if task.name == "brick")
     figures = judge(brick, 0, TINY, CategoryStore(tmp_path.as_uri())).figures
     assert figures["fused"] >= 0.9
     assert figures["fused"] >= figures["raw patches"] + 0.02

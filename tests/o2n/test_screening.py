@@ -19,7 +19,7 @@ from o2n.triplet import TripletScorer
 from tests.helpers import QUICK, checks
 
 SCREENED: Profile = QUICK.model_copy(
-    update={"pool": QUICK.pool.model_copy(update={"screened": True}), "fusion": "calibrated"}
+    update={"pool": QUICK.pool.model_copy(update={"screened": True, "pictures": 6}), "fusion": "calibrated"}
 )
 
 

@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 
-from o2n.customize import SAVE_EVERY, customize, load_adapter, read_text_lora, unload_adapter
+from o2n.customize import customize, load_adapter, read_text_lora, unload_adapter
 from o2n.errors import IntegrityError
 from o2n.foundation import Foundation
 from o2n.onboard import onboard
@@ -44,8 +44,11 @@ def test_where_it_is_not_asked_for_nothing_of_it_is_in_the_file(foundation: Foun
     assert read_text_lora(foundation.diffusion, data) == {}
 
 
-def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(foundation: Foundation) -> None:
-    settings = SETTINGS.model_copy(update={"steps": SAVE_EVERY + 2, "batch": 1})
+def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
+    foundation: Foundation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("o2n.customize.SAVE_EVERY", 4)
+    settings = SETTINGS.model_copy(update={"steps": 6, "batch": 1})
     saved: list[bytes] = []
     arguments = (foundation.diffusion, [checks(0), checks(1)], [], "board", settings, 0)
     whole = customize(*arguments, save=saved.append)
