@@ -448,6 +448,22 @@ def test_feedback_makes_a_version_and_a_rollback_takes_it_back(page: Page, publi
     assert published.current("inspected") == first
 
 
+def test_a_version_that_cannot_serve_is_told_with_the_reason(page: Page, published: CategoryStore) -> None:
+    ref = onboard("declined", [checks(0), checks(1)], QUICK, published).ref
+    page.reload()
+    choose(page, "declined", upload(checks(2), "part.png"))
+    shown_score(row(page, "part.png"))
+    expect(page.locator("#refused")).to_be_hidden()
+    published.publish(published.manifest(ref).model_copy(update={"foundation": "another model"}))
+    time.sleep(2)  # a gateway looks at a pointer once a second
+    page.reload()
+    choose(page, "declined", upload(checks(2), "part.png"))
+    shown_score(row(page, "part.png"))
+    expect(page.locator("#refused")).to_contain_text("another model")
+    expect(page.locator("#history li")).to_have_count(1)
+    published.delete("declined")
+
+
 # ------------------------------------------------------------------------------------------------------ hostile, usable
 
 HOSTILE = [
