@@ -7,6 +7,7 @@ Needs no cluster. Name the file in a profile's `text_map`. It says what it was t
 refused: use VisA for MVTec AD, and MVTec AD for everything else. The last line printed is a JSON summary.
 """
 
+import os
 import time
 from pathlib import Path
 
@@ -34,8 +35,8 @@ def main(folder: Path, trained_on: str, output: Path, steps: int, batch: int, se
     from o2n.text_map import write_map
     from o2n.text_training import read_auxiliary, train_text_map
 
-    if output.is_dir() or not output.parent.is_dir():
-        raise O2NError(f"--output {output} cannot be written: give a file in a folder that exists")
+    if output.is_dir() or not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
+        raise O2NError(f"--output {output} cannot be written: give a file in a folder of yours that exists")
     samples = read_auxiliary(folder)
     begun = time.perf_counter()
     with tqdm(total=steps, unit="step", disable=None) as bar:

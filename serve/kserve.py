@@ -391,7 +391,8 @@ def _pixels(tensor: InputTensor, raw: list[Any] | bytes) -> list[Picture]:
 
 def _bytes(values: list[Any], count: int) -> Picture:
     """`count` of them, flat or nested."""
-    if not any(isinstance(value, list) for value in values[:1]) and len(values) != count:
+    nested = bool(values) and isinstance(values[0], list)
+    if not nested and len(values) != count:
         raise ValueError
     found = np.asarray(values)
     if found.dtype.kind not in "iu" or found.min() < 0 or found.max() > 255:

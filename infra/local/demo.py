@@ -161,7 +161,10 @@ def clear(output: Path) -> None:
     """
     mark = output / MARK
     if output.exists() and not mark.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise DemoError(f"--output {output} holds other things than a demo's: give a new folder, or an empty one")
+        raise DemoError(
+            f"--output {output} holds other things than a demo's: give a new folder, or an empty one "
+            "('make clean' removes o2n-demo)"
+        )
     output.mkdir(parents=True, exist_ok=True)
     mark.touch()
     for name in ("store", "scores"):
