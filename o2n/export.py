@@ -1,7 +1,9 @@
 """A published category -> any number of normal pictures that were never taken, for other methods to train on (the
 paper's figure 4)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import closing
+from itertools import islice
 
 import torch
 
@@ -36,18 +38,35 @@ def draw_normal(
         CategoryError: of `PATIENCE` batches nothing has passed.
         NotFoundError, IntegrityError, FoundationError, StoreError: a version that cannot be used.
     """
+    found: list[Picture] = []
+    with closing(normal_pictures(store, ref)) as passing:
+        for picture in islice(passing, count):
+            found.append(picture)
+            on_picture(len(found))
+    if len(found) < count:
+        raise CategoryError(
+            f"{ref.category} version {ref.version}: {len(found)} generated pictures pass for normal, and none of the "
+            f"last {PATIENCE * BATCH}: ask for no more, or onboard it with more references or more training"
+        )
+    manifest = store.manifest(ref)
+    references = unpack(store.get_blob(manifest.blobs["references"]), f"the references of {ref.category}")
+    return list(references.numpy()), found
+
+
+def normal_pictures(store: CategoryStore, ref: VersionRef) -> Generator[Picture]:
+    """Pictures that pass `acceptable` beside the references and all before them, uint8 (R, R, 3), one by one, until of
+    `PATIENCE` batches none does. Raises as `draw_normal`, but that too few pass."""
     foundation = load_foundation(store.manifest(ref).profile)
     manifest = checked_manifest(store, ref, foundation)
     profile = manifest.profile
     blobs = {name: store.get_blob(manifest.blobs[name]) for name in ("adapter", "references")}
     references = list(unpack(blobs["references"], f"the references of {ref.category}").numpy())
     shown = encode(foundation, references)
-    found: list[Picture] = []
     known = shown[:0]
     load_adapter(foundation.diffusion, _ADAPTER, blobs["adapter"])
     try:
         batch = useless = 0
-        while len(found) < count:
+        while useless < PATIENCE:
             batch += 1
             # The pool itself has the seeds next to the profile's own.
             pool = profile.pool.model_copy(update={"pictures": len(references) + BATCH})
@@ -56,16 +75,8 @@ def draw_normal(
             resized = [images.resize(picture, manifest.resolution) for picture in drawn]
             everything = torch.cat([known, encode(foundation, resized)])
             new = [place for place in acceptable(shown, everything) if place >= len(known)]
-            found += [resized[place - len(known)] for place in new]
+            yield from (resized[place - len(known)] for place in new)
             known = torch.cat([known, everything[new]])
             useless = 0 if new else useless + 1
-            if useless == PATIENCE:
-                raise CategoryError(
-                    f"{ref.category} version {ref.version}: of {batch * BATCH} generated pictures {len(found)} pass "
-                    f"for normal, and none of the last {PATIENCE * BATCH}: ask for no more, or onboard it with more "
-                    "references or more training"
-                )
-            on_picture(min(len(found), count))
     finally:
         unload_adapter(foundation.diffusion, _ADAPTER)
-    return references, found[:count]

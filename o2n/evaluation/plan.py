@@ -89,7 +89,8 @@ def plan(
                         settings.prompts if most and method == OURS else (),
                         settings.shown if most and number == 0 and not (pool and method != OURS) else 0,
                     )
-                    file = cache / "outcomes" / f"{digest(unit, profile, identity, methods[method])}.json"
+                    written = methods[method] if method == OURS or not pool else f"{methods[method]} {methods[OURS]}"
+                    file = cache / "outcomes" / f"{digest(unit, profile, identity, written)}.json"
                     runs.append(
                         Run(unit, file, pool_file(cache, unit, profile, identity, methods[OURS]) if pool else None)
                     )

@@ -84,7 +84,8 @@ class Outcome(BaseModel):
     """What one unit came to.
 
     figures: "AUROC", "AUPRC" and, where every defect has a mask and the method makes maps, "pixel AUROC" and "AUPRO",
-    all in [0, 1]. parts: named parts of the scores. title: how tables call the method.
+    all in [0, 1]. parts: named parts of the scores. title: how tables call the method. pool: as in `Unit`, but 0 for
+    One-to-Normal; added: how many pictures of it were good enough to be added.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -96,6 +97,7 @@ class Outcome(BaseModel):
     method: str
     title: str
     pool: int
+    added: int = 0
     labels: list[bool]
     scores: list[float]
     parts: dict[str, list[float]]
@@ -105,7 +107,7 @@ class Outcome(BaseModel):
 
 def digest(unit: Unit, profile: Profile, identity: str, revision: str) -> str:
     """Under which the outcome of `unit` is kept: of all names of pictures and settings, of the weights (`identity`,
-    `Foundation.identity`), and of how the method is written (`revision`)."""
+    `Foundation.identity`), and of how the method, and the pool if it is given one, is written (`revision`)."""
     seen = None if unit.method == OURS or unit.pool else SEEN_BY_OTHERS
     settings = {
         "category": [unit.dataset, unit.category, unit.object_word],
@@ -137,8 +139,8 @@ def run(unit: Unit, profile: Profile, pool: Path | None) -> Outcome:
     refuse_trained_on(load_foundation(profile).text_map, unit.dataset, asked)
     references = [sample.read() for sample in unit.references]
     method = build(unit.method, profile)
-    if unit.method != OURS and pool:
-        references += _read_pool(pool)
+    added = _read_pool(pool) if unit.method != OURS and pool else []
+    references += added
     fitted = method.fit(references, unit.object_word)
     starts = range(0, len(unit.queries), BATCH)
     batches = [unit.queries[start : start + BATCH] for start in starts]
@@ -159,6 +161,7 @@ def run(unit: Unit, profile: Profile, pool: Path | None) -> Outcome:
         method=unit.method,
         title=method.name,
         pool=0 if unit.method == OURS else unit.pool,
+        added=len(added),
         labels=labels.tolist(),
         scores=found.scores.tolist(),
         parts={name: values.tolist() for name, values in parts.items()},

@@ -230,13 +230,18 @@ def pooled(outcomes: Outcomes, datasets: Sequence[DataSet], shots: Sequence[int]
                 alone = outcomes.figure(dataset.name, count, method, lambda one: one.figures["AUROC"])
                 cells.append(_beside(found, alone.mean, alone.deviation) if found and alone else None)
             if any(cells):
-                rows.append(Row((dataset.title, str(count)), tuple(cells)))
+                given = [
+                    one for one in outcomes.known if one.pool and (one.dataset, one.shots) == (dataset.name, count)
+                ]
+                added = np.mean([one.added for one in given])
+                rows.append(Row((dataset.title, str(count), f"{added:.1f}"), tuple(cells)))
     return Table(
         "figure-4",
-        f"Figure 4. Other methods with {size} pictures of One-to-Normal's pool: AUROC of pictures",
-        "The pool is drawn from the same references and added to them as it comes: not screened, as the pictures of "
-        "`jobs/export_pool.py` are.",
-        ("data set", "shots", *(outcomes.title(method) for method in methods)),
+        f"Figure 4. Other methods with up to {size} pictures of One-to-Normal's pool: AUROC of pictures",
+        "The pool is drawn from the same references, and what of it passes for normal beside them is added to them, as "
+        f"`jobs/export_pool.py` does. “added”: how many pictures that is on the mean, fewer than {size} where too few "
+        "pass.",
+        ("data set", "shots", "added", *(outcomes.title(method) for method in methods)),
         tuple(rows),
         against="without",
         best=False,

@@ -1,7 +1,9 @@
 """One-to-Normal itself as one of the methods: onboarded into a store that lasts as long as it is fitted."""
 
 import tempfile
+from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,24 +11,22 @@ from numpy.typing import NDArray
 from o2n import images
 from o2n.branches import PersonalBranch
 from o2n.category import VersionRef
-from o2n.customize import load_adapter, unload_adapter
 from o2n.evaluation.methods.interface import Scored
+from o2n.export import normal_pictures
 from o2n.features import counterpart_features, features_to_compare
 from o2n.foundation import load_foundation
 from o2n.fusion import Score, image_score
 from o2n.images import Picture
 from o2n.onboard import onboard
-from o2n.pool import draw_pool
 from o2n.profiles import Profile
 from o2n.store import CategoryStore
 from o2n.triplet import BATCH, TripletScorer
 
 BRANCHES = ("S_P", "S_N", "S_text")
 
-# Outcomes are kept for as long as this stays the same: raise it when what is computed changes.
-REVISION = 1
-
-_ADAPTER = "o2n_evaluation"
+# Outcomes, and those of others with its pool, are kept for as long as this stays the same: raise it when what is
+# computed changes.
+REVISION = 2
 
 
 class OneToNormal:
@@ -41,19 +41,16 @@ class OneToNormal:
         folder = tempfile.TemporaryDirectory(prefix="o2n-evaluation-")
         store = CategoryStore(folder.name)
         ref = onboard("category", references, self._profile, store, object_word).ref
-        small = [images.resize(picture, store.manifest(ref).resolution) for picture in references]
-        return OneToNormalFitted(self._profile, store, ref, small, object_word, folder)
+        return OneToNormalFitted(self._profile, store, ref, folder)
 
 
 @dataclass(frozen=True)
 class OneToNormalFitted:
-    """A category version in a store of its own. references: uint8 (R, R, 3). folder: keeps the store on disk."""
+    """A category version in a store of its own. folder: keeps the store on disk."""
 
     profile: Profile
     store: CategoryStore
     ref: VersionRef
-    references: list[Picture]
-    object_word: str
     folder: "tempfile.TemporaryDirectory[str]"
 
     def score(self, pictures: list[Picture]) -> Scored:
@@ -89,12 +86,7 @@ class OneToNormalFitted:
         return np.array(found)
 
     def pool(self, count: int) -> list[Picture]:
-        """`count` generated good pictures, uint8 (R, R, 3), for other methods to use (the paper's section 3.4)."""
-        model = load_foundation(self.profile).diffusion
-        settings = self.profile.pool.model_copy(update={"pictures": len(self.references) + count})
-        profile = self.profile.model_copy(update={"pool": settings})
-        load_adapter(model, _ADAPTER, self.store.get_blob(self.store.manifest(self.ref).blobs["adapter"]))
-        try:
-            return draw_pool(model, _ADAPTER, self.references, self.object_word, profile)
-        finally:
-            unload_adapter(model, _ADAPTER)
+        """`count` generated pictures that pass for good, uint8 (R, R, 3), for other methods to use (the paper's section
+        3.4); fewer, or none, where fewer pass. They are those of `jobs/export_pool.py`."""
+        with closing(normal_pictures(self.store, self.ref)) as passing:
+            return list(islice(passing, count))

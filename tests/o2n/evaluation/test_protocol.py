@@ -9,14 +9,21 @@ import pytest
 
 from o2n.data.datasets import DATASETS
 from o2n.errors import DataSetError
+from o2n.evaluation.methods.one_to_normal import OneToNormal
 from o2n.evaluation.metrics import auroc
 from o2n.evaluation.plan import Run, Settings, missing, plan
 from o2n.evaluation.protocol import OURS, Outcome, _write_pool, build, digest, revision, run
 from o2n.images import decode
-from tests.helpers import QUICK
+from tests.helpers import QUICK, checks
 
 FAMILIES = DATASETS["families"]
 REVISIONS = {OURS: "1", "patchcore": "2"}
+
+
+def planned(cache: Path, revisions: dict[str, str]) -> list[Run]:
+    category = FAMILIES.load(Path("nowhere"))[0]
+    settings = Settings(shots=(2,), draws=1, queries=8, pixels=64, pool=3, prompts=(0, QUICK.prompts))
+    return plan([(FAMILIES, [category])], revisions, settings, QUICK, "weights", cache)
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +34,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def runs(cache: Path) -> dict[str, Run]:
     """One-to-Normal, PatchCore, and PatchCore with the pool, on one category and the same two shots."""
-    category = FAMILIES.load(Path("nowhere"))[0]
-    settings = Settings(shots=(2,), draws=1, queries=8, pixels=64, pool=3, prompts=(0, QUICK.prompts))
-    found = plan([(FAMILIES, [category])], REVISIONS, settings, QUICK, "weights", cache)
+    found = planned(cache, REVISIONS)
     assert [(one.unit.method, one.unit.pool) for one in found] == [(OURS, 3), ("patchcore", 0), ("patchcore", 3)]
     return dict(zip(("ours", "alone", "pooled"), found, strict=True))
 
@@ -70,7 +75,7 @@ def test_the_pool_is_added_to_the_references(ours: Outcome, runs: dict[str, Run]
     with np.load(pool) as kept:
         assert kept["pictures"].shape == (3, 64, 64, 3)
     alone, pooled = (run(runs[name].unit, QUICK, runs[name].pool) for name in ("alone", "pooled"))
-    assert (alone.pool, pooled.pool) == (0, 3)
+    assert (alone.pool, pooled.pool, pooled.added) == (0, 3, 3)
     assert alone.scores != pooled.scores
     assert alone.labels == ours.labels
 
@@ -83,7 +88,22 @@ def test_without_the_pool_the_unit_says_what_to_run(runs: dict[str, Run], tmp_pa
 def test_a_pool_may_be_of_no_pictures(runs: dict[str, Run], tmp_path: Path) -> None:
     alone = run(runs["alone"].unit, QUICK, None)
     _write_pool(tmp_path / "none.npz", [])
-    assert run(runs["pooled"].unit, QUICK, tmp_path / "none.npz").scores == alone.scores
+    pooled = run(runs["pooled"].unit, QUICK, tmp_path / "none.npz")
+    assert (pooled.scores, pooled.added) == (alone.scores, 0)
+
+
+def test_the_pool_has_no_pictures_where_none_passes_for_good() -> None:
+    """References so much alike that nothing drawn comes as near to them as they are to each other."""
+    other = checks(0).copy()
+    other[0, 0] ^= 1
+    fitted = OneToNormal(QUICK).fit([checks(0), other], "board")
+    assert fitted.pool(3) == []
+
+
+def test_an_outcome_with_the_pool_hangs_on_how_the_pool_is_made(runs: dict[str, Run], cache: Path) -> None:
+    found = planned(cache, {**REVISIONS, OURS: "3"})
+    same = [one.file == before.file for one, before in zip(found, runs.values(), strict=True)]
+    assert same == [False, True, False]
 
 
 def test_what_is_known_is_run_again_only_for_a_pool_that_is_gone_and_needed(

@@ -102,8 +102,13 @@ def test_prompts_change_one_branch_of_the_sum() -> None:
 
 
 def test_the_pool_is_held_against_the_method_without_it() -> None:
-    known = [outcome("a", 0, 0.5), outcome("a", 0, 0.8, "patchcore"), outcome("a", 0, 0.9, "patchcore", pool=20)]
+    known = [
+        outcome("a", 0, 0.5),
+        outcome("a", 0, 0.8, "patchcore"),
+        outcome("a", 0, 0.9, "patchcore", pool=20, added=7),
+    ]
     made = tables(known, 1)
+    assert made["figure-4"].rows[0].labels[-1] == "7.0"
     found = figure(made["figure-4"], "PatchCore")
     assert (found.mean, found.against, found.difference) == (90, 80, pytest.approx(10))
     assert made["figure-4"].against == "without"
