@@ -5,7 +5,6 @@ stopped, and running it again with the same inputs does nothing but name the sam
 before its last stage, the move of the pointer.
 """
 
-import json
 import platform
 import time
 from collections.abc import Iterator, Sequence
@@ -27,8 +26,8 @@ from o2n.errors import CategoryError, IntegrityError, NotFoundError
 from o2n.foundation import load_foundation
 from o2n.images import Picture
 from o2n.normals import calibrate, encode, leave_one_out, odd_reference
-from o2n.place import choose_place_weight
-from o2n.pool import bank_origins, draw_pool, draw_prior, warped
+from o2n.place import Place, choose_place
+from o2n.pool import bank_origins, draw_pool, draw_prior, turned, warped
 from o2n.profiles import Profile
 from o2n.scales import UNSCALED, branch_scales
 from o2n.screening import acceptable
@@ -241,36 +240,42 @@ def _make(
     pool_blob = stages.run("pool", [*base, references_blob.sha256, adapter_blob.sha256], make_pool)
 
     views = resized + warped(resized, profile.pool.warps)
+    turns = turned(resized, profile.pool.turns)
 
     def make_features() -> bytes:
         drawn = [images.resize(one, resolution) for one in _unpack_pictures(store, pool_blob, "pool pictures")]
-        return pack(encode(foundation, views + drawn))
+        return pack(encode(foundation, views + turns + drawn))
 
     features_blob = stages.run("features", [*base, references_blob.sha256, pool_blob.sha256], make_features)
-    origins = bank_origins(len(resized), profile)
 
-    def choose_place() -> bytes:
-        if not profile.place_weights:
-            return json.dumps(profile.place_weight).encode()
-        known = unpack(store.get_blob(features_blob), "features")[: len(views)]
-        of_views = [origin for origin in origins[: len(views)] if origin is not None]
-        return json.dumps(choose_place_weight(foundation, views, known, of_views, profile.place_weights)).encode()
+    def make_place() -> bytes:
+        if not profile.place_weights and not turns:
+            return Place(weight=profile.place_weight, turned=False).model_dump_json().encode()
+        known = unpack(store.get_blob(features_blob), "features")[: len(views + turns)]
+        of_known = [number % len(resized) for number in range(len(known))]
+        return choose_place(foundation, views, known, of_known, profile.place_weights).model_dump_json().encode()
 
-    place_blob = stages.run("place", [*base, features_blob.sha256], choose_place)
-    place_weight = json.loads(store.get_blob(place_blob))
+    # The words tell it from what was made before, a weight alone.
+    place_blob = stages.run("place", [*base, features_blob.sha256, "weight and turns"], make_place)
+    place = Place.model_validate_json(store.get_blob(place_blob))
 
+    origins = bank_origins(len(resized), profile, turned=True)
+    rows = list(range(len(origins)))
+    if not place.turned:
+        del rows[len(views) : len(views + turns)]
     if profile.pool.screened:
         features = unpack(store.get_blob(features_blob), "features")
-        found = acceptable(features[: len(resized)], features[len(views) :])
-        rows = [*range(len(views)), *(len(views) + place for place in found)]
+        found = acceptable(features[: len(resized)], features[len(views + turns) :])
+        rows = [row for row in rows if row < len(views + turns) or row - len(views + turns) in found]
         drawn = _unpack_pictures(store, pool_blob, "pool pictures")
-        pool_blob = stages.keep(_pack_pictures([drawn[place] for place in found]))
-        features_blob = stages.keep(pack(features[rows]))
+        pool_blob = stages.keep(_pack_pictures([drawn[number] for number in found]))
+    if len(rows) < len(origins):
+        features_blob = stages.keep(pack(unpack(store.get_blob(features_blob), "features")[rows]))
         origins = [origins[row] for row in rows]
     kept_blob, warnings = None, []
     if profile.pool.budget is not None:
         features = unpack(store.get_blob(features_blob), "features")
-        places, farthest = coreset(features, profile.pool.budget, place_weight)
+        places, farthest = coreset(features, profile.pool.budget, place.weight)
         kept_blob = stages.keep(pack(places))
         if (whole := features.shape[0] * features.shape[2]) > places.shape[1]:
             warnings.append(
@@ -290,7 +295,7 @@ def _make(
         text = unpack(store.get_blob(text_blob), "text features")
         with adapter_loaded() as adapter:
             rows, usual, without = branch_scales(
-                foundation, adapter, views, features, origins, bank_kept(), place_weight, text, word
+                foundation, adapter, views, features, origins, bank_kept(), place.weight, text, word
             )
         return pack(rows, usual=usual, usual_without=without)
 
@@ -311,10 +316,10 @@ def _make(
     def make_distances() -> bytes:
         bank = unpack(store.get_blob(features_blob), "features")
         queries = unpack(store.get_blob(normals_blob), "normals")[len(resized) :]
-        own = leave_one_out(bank, origins, len(resized), bank_kept(), place_weight)
+        own = leave_one_out(bank, origins, len(resized), bank_kept(), place.weight)
         if not extras:
             return pack(own)
-        return pack(torch.cat([own, MemoryBank(bank, bank_kept(), place_weight).distance(queries)]))
+        return pack(torch.cat([own, MemoryBank(bank, bank_kept(), place.weight).distance(queries)]))
 
     distances_blob = stages.run("distances", [*base, features_blob.sha256, normals_blob.sha256], make_distances)
 
@@ -367,7 +372,8 @@ def _make(
             "distances": distances_blob,
             **({"kept": kept_blob} if kept_blob else {}),
         },
-        chosen_place_weight=place_weight if profile.place_weights else None,
+        chosen_place_weight=place.weight if profile.place_weights else None,
+        turned=place.turned,
         closer=resolution if resolution > profile.diffusion.resolution else None,
         reference_digests=list(distinct),
         created=datetime.now(UTC),

@@ -3,13 +3,13 @@
 import math
 
 import torch
-import torch.nn.functional as F
 
 from o2n import prompts
 from o2n.images import Picture
 from o2n.mixture import BASE
-from o2n.models import DiffusionModel, to_pictures, to_unit
+from o2n.models import DiffusionModel, to_pictures
 from o2n.personalize import MAX_BATCH, personalize, redraw, seeded_noise
+from o2n.poses import moved, pose_of
 from o2n.profiles import Profile
 
 # Degrees, scale, and shift as a fraction of half a side.
@@ -61,17 +61,17 @@ def draw_pool(
     return drawn + to_pictures(redrawn)
 
 
-def bank_origins(references: int, profile: Profile, fed_back: int = 0) -> list[int | None]:
-    """For each picture of the bank the reference it shows: the references come first, then their moved views, then the
-    pool, of which half shows none of them in particular, and last what was fed back, each a reference of its own.
+def bank_origins(references: int, profile: Profile, turned: bool = False) -> list[int | None]:
+    """For each picture of the bank as it is onboarded the reference it shows: the references come first, then their
+    moved views, then, where the bank has them, the turned ones, and last the pool, of which half shows none of them in
+    particular. What is fed back since comes after these, each a reference of its own.
 
-    Args: references: how many the category was onboarded with; fed_back: how many came since (`Manifest.feedback`).
     Returns: places in the version's `references` blob, or None.
     """
     drawn, redrawn = _counts(references, profile)
-    own = [index % references for index in range(references * (1 + profile.pool.warps))]
-    since = range(references, references + fed_back)
-    return [*own, *[None] * drawn, *(index % references for index in range(redrawn)), *since]
+    views = 1 + profile.pool.warps + (profile.pool.turns if turned else 0)
+    own = [index % references for index in range(references * views)]
+    return [*own, *[None] * drawn, *(index % references for index in range(redrawn))]
 
 
 def _counts(references: int, profile: Profile) -> tuple[int, int]:
@@ -83,14 +83,15 @@ def _counts(references: int, profile: Profile) -> tuple[int, int]:
 def warped(references: list[Picture], count: int) -> list[Picture]:
     """`count` (0-6) views of each reference, slightly turned, scaled or shifted: what a patch encoder that was not
     trained on millions of photographs does not know to be the same. uint8 (R, R, 3)."""
-    views = []
-    for degrees, scale, dx, dy in _VIEWS[:count]:
-        c, s = math.cos(math.radians(degrees)) * scale, math.sin(math.radians(degrees)) * scale
-        theta = torch.tensor([[c, -s, dx], [s, c, dy]])
-        x = to_unit(references, torch.device("cpu"))
-        grid = F.affine_grid(theta.expand(len(x), -1, -1), list(x.shape), align_corners=False)
-        views += to_pictures(F.grid_sample(x, grid, padding_mode="reflection", align_corners=False))
-    return views
+    return moved(
+        references, [pose_of(math.radians(degrees), dx, dy, scale=scale) for degrees, scale, dx, dy in _VIEWS[:count]]
+    )
+
+
+def turned(references: list[Picture], count: int) -> list[Picture]:
+    """`count` views of each reference, turned by equal parts of a whole circle: of parts that lie any way round (as in
+    Damm et al., AnomalyDINO, WACV 2025). uint8 (R, R, 3)."""
+    return moved(references, [pose_of(2 * math.pi * turn / (count + 1)) for turn in range(1, count + 1)])
 
 
 def draw_prior(model: DiffusionModel, object_word: str, profile: Profile) -> list[Picture]:

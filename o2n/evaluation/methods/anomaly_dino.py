@@ -13,9 +13,9 @@ from o2n import images
 from o2n.bank import MemoryBank
 from o2n.evaluation.methods.encoding import as_grid, patches, scored
 from o2n.evaluation.methods.interface import Scored
-from o2n.evaluation.methods.poses import moved, pose_of
 from o2n.images import Picture
 from o2n.models import VisionModel
+from o2n.poses import moved, pose_of
 
 LARGEST = 0.01  # share of the patches whose mean distance is the score
 TURNS = 8  # of each reference, in a whole circle

@@ -20,9 +20,9 @@ from o2n.evaluation.methods.auxiliary import PROCEDURAL, Auxiliary, kept
 from o2n.evaluation.methods.encoding import as_grid, patches, scored, side_by_side
 from o2n.evaluation.methods.gaussians import PlaceGaussians, chosen_dimensions
 from o2n.evaluation.methods.interface import Scored
-from o2n.evaluation.methods.poses import inverse, moved, pose_of, warp
 from o2n.foundation import Foundation, load_foundation
 from o2n.images import Picture
+from o2n.poses import inverse, moved, pose_of, warp
 from o2n.profiles import Profile
 
 # The most that a picture is turned (radians) and moved (of half a side).

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from o2n.data.procedural import Category, draw
-from o2n.evaluation.methods.poses import inverse, moved, pose_of, warp
 from o2n.evaluation.methods.regad import Network, RegAD, grids, look, train
 from o2n.foundation import Foundation
+from o2n.poses import inverse, moved, pose_of, warp
 from tests.helpers import QUICK
 from tests.o2n.evaluation.methods.conftest import FEW
 

@@ -1,4 +1,4 @@
-"""Pictures and feature maps turned and moved."""
+"""Pictures and feature maps turned, scaled and moved."""
 
 import math
 
@@ -10,9 +10,9 @@ from o2n.images import Picture
 from o2n.models import to_pictures, to_unit
 
 
-def pose_of(angle: float, x: float = 0.0, y: float = 0.0, mirrored: bool = False) -> Tensor:
-    """Turned by `angle` (radians) and moved by x and y (of half a side): float32 (2, 3)."""
-    cos, sin, sign = math.cos(angle), math.sin(angle), -1 if mirrored else 1
+def pose_of(angle: float, x: float = 0.0, y: float = 0.0, mirrored: bool = False, scale: float = 1.0) -> Tensor:
+    """Turned by `angle` (radians), moved by x and y (of half a side), and so many times as small: float32 (2, 3)."""
+    cos, sin, sign = math.cos(angle) * scale, math.sin(angle) * scale, -1 if mirrored else 1
     return torch.tensor([[sign * cos, -sin, x], [sign * sin, cos, y]], dtype=torch.float32)
 
 
