@@ -44,6 +44,7 @@ class Doorkeeper:
         Raises:
             UnauthorizedError: none was, or nobody knows it.
             StoreError: the tokens cannot be read, and have not been for a while.
+            IntegrityError: their list is none.
         """
         if self._insecure:
             return ANYBODY
@@ -67,7 +68,9 @@ class Doorkeeper:
             if self._asked_at < now - age and (self._reading is None or self._reading.done()):
                 self._asked_at = time.monotonic()
                 self._reading = asyncio.create_task(self._read(self._asked_at))
-            await self._answer()
+                await self._answer()
+            if self._reading is not None and self._reading.done():
+                self._reading.result()  # a list that is bad is told to whoever asks, until a later read finds it good
         if self._read_at < now - STALE_SECONDS:
             raise StoreError(f"store {self._store.url} cannot be read, so no token is known: try again later")
         return self._tokens
@@ -76,9 +79,7 @@ class Doorkeeper:
         """Until the read under way is through, but no longer than `READ_SECONDS` after its beginning."""
         if self._reading is not None:
             left = self._asked_at + READ_SECONDS - time.monotonic()
-            done, _ = await asyncio.wait({self._reading}, timeout=max(0.0, left))
-            for read in done:
-                read.result()
+            await asyncio.wait({self._reading}, timeout=max(0.0, left))
 
     async def _read(self, begun: float) -> None:
         try:
@@ -96,7 +97,7 @@ async def authorize(
     """The token of whoever asks, if it has the scopes that the route wants; `needs` makes it a route's dependency.
 
     Raises:
-        UnauthorizedError, StoreError: see `Doorkeeper.identify`.
+        UnauthorizedError, StoreError, IntegrityError: see `Doorkeeper.identify`.
         ForbiddenError: the token lacks a scope.
     """
     doorkeeper: Doorkeeper = request.app.state.doorkeeper

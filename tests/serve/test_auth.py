@@ -9,9 +9,9 @@ import pytest
 from fastapi.routing import APIRoute
 from starlette.testclient import TestClient
 
-from o2n.errors import StoreError, UnauthorizedError
+from o2n.errors import IntegrityError, StoreError, UnauthorizedError
 from o2n.store import CategoryStore
-from o2n.tokens import SCOPES, create_token, revoke_token
+from o2n.tokens import KEY, SCOPES, create_token, revoke_token
 from serve import auth
 from serve.auth import Doorkeeper
 from serve.gateway import create_app
@@ -179,6 +179,24 @@ def test_known_tokens_outlive_a_store_that_cannot_be_read(tmp_path, monkeypatch:
         assert (await doorkeeper.identify(secret)).name == "line-3"
 
     asyncio.run(outage())
+
+
+def test_a_list_that_was_put_right_is_read_again(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = CategoryStore((tmp_path / "store").as_uri())
+    secret = create_token(store, "line-3", ["score"])
+    good, _ = store.objects.get(KEY)
+    monkeypatch.setattr(auth, "FRESH_SECONDS", 0.0)
+
+    async def repair() -> None:
+        doorkeeper = Doorkeeper(store)
+        store.objects.put(KEY, b'{"unknown": 1}')
+        for _ in range(3):
+            with pytest.raises(IntegrityError, match="altered"):
+                await doorkeeper.identify(secret)
+        store.objects.put(KEY, good)
+        assert (await doorkeeper.identify(secret)).name == "line-3"
+
+    asyncio.run(repair())
 
 
 def test_known_tokens_do_not_queue_before_a_store_that_hangs(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
