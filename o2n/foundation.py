@@ -128,13 +128,15 @@ def _load_clip(settings: EncoderSettings, device: torch.device, weights: Path | 
             tokenize = open_clip.get_tokenizer("ViT-B-32", context_length=config["text_cfg"]["context_length"])
         elif Path(source).is_dir():
             name = f"local-dir:{Path(source).resolve()}"
-            model = open_clip.create_model(name, force_image_size=settings.resolution)
+            model = open_clip.create_model(name, require_pretrained=True, force_image_size=settings.resolution)
             tokenize = open_clip.get_tokenizer(name)
         else:
             name, _, tag = source.partition("@")
             folder = pulled(source, settings.revision)
             weights_of = str(folder / "open_clip_model.safetensors") if folder else tag
-            model = open_clip.create_model(name, pretrained=weights_of, force_image_size=settings.resolution)
+            model = open_clip.create_model(
+                name, pretrained=weights_of, require_pretrained=True, force_image_size=settings.resolution
+            )
             if folder:  # then open_clip does not know whose weights they are
                 model.visual.preprocess_cfg = open_clip.get_pretrained_cfg(name, tag)
             tokenize = open_clip.get_tokenizer(name)
@@ -172,9 +174,10 @@ def _load_vision(settings: EncoderSettings, device: torch.device) -> VisionModel
         if folder and not (folder / "model.safetensors").is_file():
             raise FoundationError("it has no model.safetensors")
         name = f"local-dir:{folder.resolve()}" if folder else source.removeprefix(TIMM)
-        model: Any = timm.create_model(name, pretrained=True, num_classes=0, img_size=settings.resolution)
+        model: Any = timm.create_model(name, pretrained=True, img_size=settings.resolution)
         if not hasattr(model, "blocks"):
             raise FoundationError(f"it is a {type(model).__name__} and no vision transformer")
+        model.reset_classifier(0)  # made without one, timm would let any other weight be missing too
     except Exception as error:  # timm, the hub and safetensors each raise their own kinds
         raise _cannot_load("patch encoder", source, error) from error
     seen = timm.data.resolve_model_data_config(model)
@@ -236,14 +239,22 @@ def _load_diffusion(settings: DiffusionSettings, device: torch.device, weights: 
 
 def _small_vae(source: str) -> Any:
     """An autoencoder distilled into a few layers, which knows the latents of the large one."""
-    return AutoencoderTiny.from_pretrained(str(pulled(source) or source), use_safetensors=True)
+    return _whole(AutoencoderTiny, str(pulled(source) or source), "small_vae")
 
 
 def _from_pretrained(source: str, revision: str | None, kind: Any, folder: str) -> Any:
-    options: dict[str, Any] = {} if Path(source).is_dir() else {"revision": revision}
+    options: dict[str, Any] = {"subfolder": folder} | ({} if Path(source).is_dir() else {"revision": revision})
     if issubclass(kind, nn.Module):
-        options["use_safetensors"] = True
-    return kind.from_pretrained(source, subfolder=folder, **options)
+        return _whole(kind, source, folder, **options)
+    return kind.from_pretrained(source, **options)
+
+
+def _whole(kind: Any, source: str, part: str, **options: Any) -> Any:
+    """A model with all of its weights: diffusers and transformers draw at random what a file does not have."""
+    model, told = kind.from_pretrained(source, use_safetensors=True, output_loading_info=True, **options)
+    if missing := sorted(told["missing_keys"]):  # tied weights are not among them
+        raise FoundationError(f"the weights of its {part} lack {missing[0]}")
+    return model
 
 
 def _hub_tokenizer(tokenizer: Any) -> Tokenizer:
@@ -259,9 +270,9 @@ def _hub_tokenizer(tokenizer: Any) -> Tokenizer:
 
 
 def _cannot_load(what: str, source: str, error: Exception) -> FoundationError:
-    cause = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    cause = " ".join(str(error).split()) or type(error).__name__  # torch names what is missing in its second line
     return FoundationError(
-        f"the {what} {source!r} cannot be loaded ({cause.strip()[:200]}): give a directory in the hub's layout, "
+        f"the {what} {source!r} cannot be loaded ({cause[:200]}): give a directory in the hub's layout, "
         "or a name that the hub can be reached for"
     )
 

@@ -1,18 +1,22 @@
 """Models from every kind of source. Directories are small models saved in the hub's own file layout."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.torch
+import timm
 import torch
+from diffusers import AutoencoderTiny
+from timm.models import save_for_hf
 
 from o2n.errors import FoundationError
-from o2n.foundation import EMBEDDED, load_foundation, load_from, pick_device
+from o2n.foundation import EMBEDDED, Foundation, load_foundation, load_from, pick_device
 from o2n.mixture import BASE
 from o2n.models import to_pictures
 from o2n.personalize import redraw, seeded_noise
-from o2n.profiles import TINY, Profile
+from o2n.profiles import TINY, EncoderSettings, Profile
 from o2n.tiny.weights import FILES
 from tests.helpers import checks
 
@@ -108,6 +112,73 @@ def test_a_damaged_weight_file_is_refused(clip_folder: Path, tmp_path: Path) -> 
     (tmp_path / "open_clip_model.safetensors").write_bytes(weights[: len(weights) // 2])
     with pytest.raises(FoundationError, match="encoder"):
         load_foundation(profile(clip=tmp_path))
+
+
+def test_a_clip_without_weights_is_refused(clip_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "open_clip_config.json").write_bytes((clip_folder / "open_clip_config.json").read_bytes())
+    for source in (tmp_path, "ViT-B-32"):
+        with pytest.raises(FoundationError, match=rf"the encoder '{source}' cannot be loaded \(Required pretrained"):
+            load_foundation(profile(clip=source))
+
+
+def without(source: Path, folder: Path, part: str, lost: str, **renamed: str) -> Path:
+    """A copy of a model in `folder` whose file of `part` lacks the weight `lost`, its other weights renamed."""
+    shutil.copytree(source, folder)
+    (file,) = (folder / part).glob("*.safetensors")
+    weights = safetensors.torch.load_file(file)
+    weights.pop(lost, None)
+    for old, new in renamed.items():
+        weights = {name.replace(old, new): tensor for name, tensor in weights.items()}
+    safetensors.torch.save_file(weights, file, {"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("part", "lost"),
+    [("unet", "conv_in.weight"), ("text_encoder", "final_layer_norm.bias"), ("vae", "decoder.conv_out.bias")],
+)
+def test_a_part_that_lacks_a_weight_is_refused(diffusion_folder: Path, tmp_path: Path, part: str, lost: str) -> None:
+    (file,) = (diffusion_folder / part).glob("*.safetensors")
+    (name,) = (name for name in safetensors.torch.load_file(file) if name.endswith(lost))
+    broken = without(diffusion_folder, tmp_path / "model", part, name)
+    with pytest.raises(FoundationError, match=rf"the weights of its {part} lack \S*{lost}\)") as refused:
+        load_foundation(profile(diffusion=broken))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_small_autoencoder_that_lacks_a_weight_is_refused(diffusion_folder: Path, tmp_path: Path) -> None:
+    AutoencoderTiny().save_pretrained(tmp_path / "small")
+    broken = without(tmp_path / "small", tmp_path / "broken", "", "decoder.layers.0.weight")
+    with pytest.raises(FoundationError, match=r"small_vae lack decoder\.layers\.0\.weight"):
+        load_foundation(with_small_vae(profile(diffusion=diffusion_folder), broken))
+
+
+def with_small_vae(of: Profile, folder: Path) -> Profile:
+    return of.model_copy(update={"diffusion": of.diffusion.model_copy(update={"small_vae": str(folder)})})
+
+
+def test_an_autoencoder_with_the_names_of_before_is_whole(diffusion_folder: Path, tmp_path: Path) -> None:
+    """As Stable Diffusion 1.5 has them."""
+    old = {"to_q.": "query.", "to_k.": "key.", "to_v.": "value.", "to_out.0.": "proj_attn."}
+    renamed = without(diffusion_folder, tmp_path / "model", "vae", "", **old)
+    ours, theirs = (load_foundation(profile(diffusion=folder)) for folder in (renamed, diffusion_folder))
+    assert ours.identity == theirs.identity
+
+
+def test_a_vision_transformer_that_lacks_a_weight_is_refused(tmp_path: Path) -> None:
+    """Also one that knows classes, which nobody asks it for here."""
+    small = {"img_size": 28, "embed_dim": 24, "depth": 2, "num_heads": 2}
+    model = timm.create_model("vit_small_patch14_dinov2", num_classes=10, **small)
+    save_for_hf(model, tmp_path / "whole", model_args=small, safe_serialization=True)
+    broken = without(tmp_path / "whole", tmp_path / "broken", "", "blocks.1.attn.qkv.weight")
+
+    def load(folder: Path) -> Foundation:
+        encoder = EncoderSettings(source=str(folder), resolution=28, levels=(1, 2))
+        return load_foundation(TINY.model_copy(update={"patch_encoder": encoder}))
+
+    assert load(tmp_path / "whole").comparing.model.num_classes == 0
+    with pytest.raises(FoundationError, match=r"blocks\.1\.attn\.qkv\.weight"):
+        load(broken)
 
 
 def test_pickled_weights_are_never_opened(diffusion_folder: Path, tmp_path: Path) -> None:
