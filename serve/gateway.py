@@ -80,9 +80,7 @@ class Gateway:
         insecure: bool,
     ) -> None:
         self._branches = Branches(profile, encoder, personalizer, normal, text, deadline_seconds)
-        self._app = create_app(
-            Service(profile, store, self._branches, deadline_seconds), Doorkeeper(store, insecure=insecure)
-        )
+        self._app = create_app(Service(store, self._branches), Doorkeeper(store, insecure=insecure))
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return self._app

@@ -11,9 +11,8 @@ from o2n.calibration import Decision, decide
 from o2n.category import Feedback, Manifest, Pointer, VersionRef
 from o2n.errors import ConflictError, O2NError
 from o2n.feedback import keep_anomalous
-from o2n.fusion import Score
+from o2n.fusion import Score, fuse_with
 from o2n.images import Picture
-from o2n.profiles import Profile
 from o2n.settings import get_settings
 from o2n.store import CategoryStore
 from o2n.tokens import read_tokens
@@ -56,11 +55,10 @@ class Scored:
 class Service:
     """One service for every category of a store."""
 
-    def __init__(self, profile: Profile, store: CategoryStore, branches: Branches, deadline_seconds: float) -> None:
-        self.profile, self.store = profile, store
+    def __init__(self, store: CategoryStore, branches: Branches) -> None:
+        self.store = store
         self.catalog = Catalog(store, branches.check_loads, branches.warm)
         self._branches = branches
-        self._deadline_seconds = deadline_seconds
         self._decoders, self._keepers = asyncio.Semaphore(DECODERS), asyncio.Semaphore(DECODERS)
         self._rate = get_settings().false_positive_rate
 
@@ -76,7 +74,7 @@ class Service:
         Raises:
             PictureError, NotFoundError, IntegrityError, FoundationError, StoreError, OverloadedError, DeadlineError
         """
-        deadline = time.monotonic() + self._deadline_seconds
+        deadline = time.monotonic() + self._branches.deadline_seconds
         calibration = await self.catalog.calibration(ref)
         side = (await self.catalog.manifest_of(ref)).resolution
         with self._branches.admitted(len(uploads)):
@@ -109,7 +107,7 @@ class Service:
             async with self._keepers:
                 await asyncio.to_thread(lambda: keep_anomalous(self.store, ref, _decoded(upload), by, note))
             return ref
-        deadline = time.monotonic() + self._deadline_seconds
+        deadline = time.monotonic() + self._branches.deadline_seconds
         with self._branches.admitted(1):
             for attempt in range(FEEDBACK_ATTEMPTS):
                 query, _ = await self._prepare(upload, (await self.catalog.manifest_of(ref)).resolution)
@@ -181,7 +179,11 @@ class Service:
         answer = await self.category(name)
         ref = VersionRef(name, answer.version)
         manifest = await asyncio.to_thread(self.store.manifest, ref)
-        weights = {"s_p": 1.0, "s_n": manifest.profile.alpha, "s_text": manifest.profile.beta}
+        weights = {  # what eq. (7) makes of each branch alone
+            "s_p": fuse_with(manifest.profile, 1.0, 0.0, 0.0),
+            "s_n": fuse_with(manifest.profile, 0.0, 1.0, 0.0),
+            "s_text": fuse_with(manifest.profile, 0.0, 0.0, 1.0),
+        }
         calibration = await self.catalog.calibration(ref)
         latest = [answer.version, *reversed(answer.history)][:SHOWN_VERSIONS]
         versions = await asyncio.gather(*(asyncio.to_thread(self._version, VersionRef(name, one)) for one in latest))

@@ -15,6 +15,7 @@ from o2n.features import features_to_compare
 from o2n.feedback import accept_normal
 from o2n.fusion import Score
 from o2n.images import Picture
+from o2n.profiles import Profile
 from o2n.references import References
 from o2n.store import CategoryStore
 from o2n.tokens import SCOPES, create_token
@@ -28,8 +29,10 @@ from tests.helpers import QUICK
 class InProcess:
     """What `serve.scoring.Branches` does with four deployments, done by the library's scorer in this process."""
 
-    def __init__(self, store: CategoryStore) -> None:
-        self._store, self._scorer = store, TripletScorer(QUICK, store)
+    deadline_seconds = 60.0
+
+    def __init__(self, store: CategoryStore, profile: Profile = QUICK) -> None:
+        self._store, self._scorer = store, TripletScorer(profile, store)
         self._references = References(self._scorer.foundation, store)
 
     async def score(self, query: Picture, ref: VersionRef, deadline: float) -> Score:
@@ -64,7 +67,7 @@ class InProcess:
 
 def application(store: CategoryStore) -> FastAPI:
     """A new application: its locks belong to the event loop that it first runs in."""
-    return create_app(Service(QUICK, store, InProcess(store), 60.0), Doorkeeper(store))
+    return create_app(Service(store, InProcess(store)), Doorkeeper(store))
 
 
 @dataclass(frozen=True)

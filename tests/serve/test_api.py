@@ -306,11 +306,22 @@ def test_a_list_of_categories_loads_none(published: CategoryStore) -> None:
     """There may be hundreds, and what a list loads drives out what is being scored with."""
     branches, asked = InProcess(published), []
     branches.check_loads = asked.append
-    app = create_app(Service(QUICK, published, branches, 60.0), Doorkeeper(published, insecure=True))
+    app = create_app(Service(published, branches), Doorkeeper(published, insecure=True))
     with TestClient(app) as client:
         found = client.get("/v1/categories").json()
     assert {"checks", "stripes"} <= {category["category"] for category in found}
     assert asked == []
+
+
+def test_weights_make_up_the_score(tmp_path: Path) -> None:
+    store, profile = CategoryStore(tmp_path.as_uri()), QUICK.model_copy(update={"branches": ("S_P", "S_text")})
+    onboard("checks", [checks(0), checks(1)], profile, store)
+    app = create_app(Service(store, InProcess(store, profile)), Doorkeeper(store, insecure=True))
+    with TestClient(app) as client:
+        (found,) = client.post(SCORE, files=files(checks(30))).json()["pictures"]
+        weights = client.get("/v1/categories/checks").json()["weights"]
+    assert weights == {"s_p": 1.0, "s_n": 0.0, "s_text": profile.beta}
+    assert sum(weight * found[branch] for branch, weight in weights.items()) == pytest.approx(found["score"], abs=1e-5)
 
 
 def test_a_version_that_cannot_be_loaded_is_told(local: Local) -> None:
@@ -387,9 +398,3 @@ def test_scoring_by_url_prints_the_same_lines(local: Local, tmp_path: Path, monk
     here = CliRunner().invoke(main, ["score", "checks", str(folder)]).stdout.splitlines()
     assert table[0] == here[0]
     assert [line.split()[-1] for line in table] == [line.split()[-1] for line in here]
-
-
-def test_answers_are_plain_json(local: Local) -> None:
-    answer = local.client.post(SCORE, headers=local.allowed("score"), files=files(checks(0)))
-    assert answer.headers["content-type"] == "application/json"
-    assert json.loads(answer.text) == answer.json()

@@ -16,7 +16,6 @@ from serve import auth
 from serve.auth import Doorkeeper
 from serve.gateway import create_app
 from serve.service import Service
-from tests.helpers import QUICK
 from tests.serve.conftest import InProcess, Local
 
 OPEN = {"/", "/page/{name}", "/healthz", "/readyz", "/openapi.json", "/docs", "/redoc", "/docs/oauth2-redirect"}
@@ -111,10 +110,7 @@ def test_a_new_token_opens_at_once_and_a_revoked_one_closes_within_seconds(local
 
 
 def test_insecure_asks_nobody(published: CategoryStore) -> None:
-    app = create_app(
-        Service(QUICK, published, InProcess(published), 60.0),
-        Doorkeeper(published, insecure=True),
-    )
+    app = create_app(Service(published, InProcess(published)), Doorkeeper(published, insecure=True))
     client = TestClient(app)
     assert client.get("/v1/categories").status_code == 200
     assert client.get("/v1/categories", headers={"Authorization": "Bearer whatever"}).status_code == 200

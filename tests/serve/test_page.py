@@ -147,7 +147,7 @@ def page(browser: Browser, service: str) -> Iterator[Page]:
 @pytest.fixture(scope="module")
 def guarded(published: CategoryStore) -> Iterator[str]:
     """The URL of an application that does ask for tokens, in this process."""
-    app = create_app(Service(QUICK, published, InProcess(published), 60.0), Doorkeeper(published))
+    app = create_app(Service(published, InProcess(published)), Doorkeeper(published))
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=free_port(), log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()
