@@ -112,11 +112,11 @@ class Encoder(_Replica):
         self._read = Batcher(self._encode_to_read, MAX_BATCH)
 
     async def encode(self, picture: Picture) -> Features:
-        """A query, uint8 (R, R, 3) -> float32 (L, G, D) for S_P and S_N; where CLIP is the only encoder, for all."""
+        """A query, uint8 (R, R, 3) -> float32 (S·L, G, D) for S_P and S_N; where CLIP is the only encoder, for all."""
         return await self._features(picture)
 
     async def encode_to_read(self, picture: Picture) -> Features:
-        """A query, uint8 (R, R, 3) -> float32 (L, G, D) of CLIP, for S_text."""
+        """A query, uint8 (R, R, 3) -> float32 (S·L, G, D) of CLIP, for S_text."""
         return await self._read(picture)
 
     async def _encode(self, pictures: list[Picture]) -> list[Features]:
