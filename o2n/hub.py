@@ -6,6 +6,7 @@ what was taken from which commit, under which licence, and the digest of every f
 
 import fnmatch
 import hashlib
+import json
 import os
 import re
 import tarfile
@@ -257,7 +258,7 @@ def _pull(want: Wanted, root: Path, record: Record, on_file: Callable[[str], Non
         info = HfApi(endpoint=endpoint).model_info(want.repository, revision=revision, files_metadata=True)
         offered = {file.rfilename: file for file in info.siblings or []}
         files = {}
-        for name in _chosen(want, list(offered)):
+        for name in _chosen(want, list(offered), folder):
             told = before.files.get(name) if before and before.revision == info.sha else None
             if told is None or not _is(folder / name, told):
                 on_file(f"{want.repository} {name}")
@@ -280,12 +281,18 @@ def _pull(want: Wanted, root: Path, record: Record, on_file: Callable[[str], Non
     return RecordedRepository(revision=info.sha or "", licence=licence, files=files)
 
 
-def _chosen(want: Wanted, offered: list[str]) -> Iterator[str]:
+def _chosen(want: Wanted, offered: list[str], folder: Path) -> Iterator[str]:
+    """The files to take, one by one: what comes after the index of a diffusion model may depend on it."""
     for pattern in want.files:
         found = fnmatch.filter(offered, pattern)
-        if not found:
+        if not found and not (pattern.startswith("vae/") and _of_pixels(folder)):
             raise FoundationError(f"it has no {pattern}")
         yield from map(_inside, sorted(found))
+
+
+def _of_pixels(folder: Path) -> bool:
+    """Whether the diffusion model in `folder` says that it has no autoencoder."""
+    return not any(json.loads((folder / "model_index.json").read_bytes()).get("vae") or ())
 
 
 def _of_encoder(settings: EncoderSettings) -> Wanted | None:

@@ -17,11 +17,12 @@ import pytest
 import timm
 import torch
 from click.testing import CliRunner
+from diffusers import UNet2DConditionModel
 from timm.models import save_for_hf
 
 from o2n.cli import main
 from o2n.errors import FoundationError
-from o2n.foundation import load_foundation
+from o2n.foundation import EMBEDDED, load_from
 from o2n.hub import RECORD, pack, pull, read_record, unpack, verify
 from o2n.profiles import PAPER, TINY, EncoderSettings, Profile
 
@@ -128,7 +129,7 @@ def profile(hub: Hub, diffusion_folder: Path, encoder_folder: Path, tmp_path: Pa
     """A latent diffusion model and a DINOv2 on the hub, the CLIP embedded."""
     repository = tmp_path / "repository"
     shutil.copytree(diffusion_folder, repository)
-    (repository / "model_index.json").write_text("{}")
+    (repository / "model_index.json").write_text('{"vae": ["diffusers", "AutoencoderKL"]}')
     (repository / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"the same, pickled")
     hub.repositories = {"somebody/diffusion": repository, f"timm/{TIMM}": encoder_folder}
     return TINY.model_copy(
@@ -173,7 +174,7 @@ def test_what_was_pulled_packed_and_unpacked_loads_without_a_hub(
 
     hub.repositories = {}
     monkeypatch.setenv("O2N_MODELS", str(far))
-    there = load_foundation(profile)
+    there = load_from(profile, EMBEDDED)
     monkeypatch.delenv("O2N_MODELS")
     directories = profile.model_copy(
         update={
@@ -181,7 +182,23 @@ def test_what_was_pulled_packed_and_unpacked_loads_without_a_hub(
             "patch_encoder": profile.comparing.model_copy(update={"source": str(encoder_folder)}),
         }
     )
-    assert there.identity == load_foundation(directories).identity
+    assert there.identity == load_from(directories, EMBEDDED).identity
+
+
+@pytest.mark.parametrize("index", ["{}", '{"vae": [null, null]}'])
+def test_a_diffusion_model_of_pixels_has_no_autoencoder_to_pull(
+    hub: Hub, profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, index: str
+) -> None:
+    repository, models = hub.repositories["somebody/diffusion"], tmp_path / "models"
+    shutil.rmtree(repository / "vae")
+    (repository / "model_index.json").write_text(index)
+    config = UNet2DConditionModel.load_config(repository / "unet")
+    pixels = UNet2DConditionModel.from_config(config, in_channels=3, out_channels=3)
+    pixels.save_pretrained(repository / "unet")
+    pull(profile, models)
+    verify(profile, models)
+    monkeypatch.setenv("O2N_MODELS", str(models))
+    assert load_from(profile, EMBEDDED).diffusion.latent_shape == (3, 64, 64)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +242,7 @@ def test_what_changed_since_it_was_pulled_is_refused(
     weights.write_bytes(data[:-1])
     monkeypatch.setenv("O2N_MODELS", str(models))
     with pytest.raises(FoundationError, match="not whole"):
-        load_foundation(profile.model_copy(update={"name": "cut"}))
+        load_from(profile, EMBEDDED)
     # The hub has moved on, under the same commit: not what was noted down then.
     other = hub.repositories["somebody/diffusion"] / "unet" / "diffusion_pytorch_model.safetensors"
     other.write_bytes(other.read_bytes()[:-1] + b"?")
@@ -243,7 +260,7 @@ def test_another_commit_than_the_profile_pins_is_refused(
     def pinned(revision: str) -> Profile:
         return profile.model_copy(update={"diffusion": profile.diffusion.model_copy(update={"revision": revision})})
 
-    for use in (load_foundation, lambda wanted: verify(wanted, models)):
+    for use in (lambda wanted: load_from(wanted, EMBEDDED), lambda wanted: verify(wanted, models)):
         with pytest.raises(FoundationError, match=f"was pulled at commit {COMMIT}, and the profile wants {'b' * 40}"):
             use(pinned("b" * 40))
         for same in (COMMIT, COMMIT[:7], "main"):
