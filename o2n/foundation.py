@@ -7,6 +7,7 @@ and `DDIMScheduler`).
 """
 
 import functools
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
@@ -25,18 +26,22 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from o2n.errors import FoundationError
 from o2n.hub import TIMM, pulled
 from o2n.models import ClipModel, DiffusionModel, LinearMaps, Tokenizer, VisionModel, weights_digest
-from o2n.profiles import EMBEDDED_LEVELS, DiffusionSettings, EncoderSettings, Profile
+from o2n.profiles import EMBEDDED_LEVELS, TINY, DiffusionSettings, EncoderSettings, Profile
 from o2n.settings import get_settings
 from o2n.text_map import MapCard, read_map
 
 EMBEDDED = Path(__file__).parent / "tiny"
+
+# What tokenizers are told apart by: another vocabulary has other numbers for it.
+READ = "a photo of a damaged hex bolt with flaw, 0123456789."
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class Foundation:
-    """The models of a profile on one device, and `identity`: which weights these are, down to the last bit.
+    """The models of a profile on one device, and `identity`: which weights these are, down to the last bit, and how
+    they are used.
 
     `comparing` is the encoder of S_P and S_N: `clip` itself, where the profile names no other. `text_map` is the card
     of the linear maps in `clip`, where they come from a file.
@@ -60,38 +65,42 @@ def pick_device() -> torch.device:
         raise FoundationError(f"device {wanted!r} (O2N_DEVICE) cannot be used: {cause}; try 'cpu'") from None
 
 
-@functools.cache
 def load_foundation(profile: Profile) -> Foundation:
-    """The models of `profile`, loaded once per process.
+    """The models of `profile`, loaded once per process for all profiles that are made of the same.
 
     Raises:
         FoundationError: a source that is missing, incomplete or not what it should be.
     """
-    return _load(profile, EMBEDDED)
+    made_of = {field: getattr(profile, field) for field in ("encoder", "patch_encoder", "diffusion", "text_map")}
+    # Adapters of two forms cannot take each other's place in one UNet.
+    form = {field: getattr(profile.customisation, field) for field in ("rank", "lora_alpha")}
+    models = _loaded(TINY.model_copy(update={**made_of, "customisation": TINY.customisation.model_copy(update=form)}))
+    return replace(models, profile=profile)
+
+
+@functools.cache
+def _loaded(profile: Profile) -> Foundation:
+    return load_from(profile, EMBEDDED)
 
 
 def load_from(profile: Profile, weights: Path | None) -> Foundation:
-    """The same with the embedded models' weights from the folder `weights`; without one they are as before any
-    training, built from a fixed seed."""
-    return _load(profile, weights)
-
-
-def _load(profile: Profile, weights: Path | None) -> Foundation:
+    """The same, loaded anew, with the embedded models' weights from the folder `weights`; without one they are as
+    before any training, built from a fixed seed."""
     device = pick_device()
     clip, card = _load_clip(profile.encoder, device, weights), None
     if profile.text_map:
         clip, card = _with_map(clip, Path(profile.text_map), profile.encoder)
     elif clip.maps is None:
         logger.warning(
-            "profile %s has no trained linear maps for S_text: the encoder's own projection serves", profile.name
+            "encoder %s has no trained linear maps for S_text: its own projection serves", profile.encoder.source
         )
     comparing = _load_vision(profile.patch_encoder, device) if profile.patch_encoder else clip
     diffusion = _load_diffusion(profile.diffusion, device, weights)
     for field, model, settings in (("encoder", clip, profile.encoder), ("patch_encoder", comparing, profile.comparing)):
         if bad := [level for level in settings.levels if not 1 <= level <= model.depth]:
             raise FoundationError(
-                f"profile {profile.name!r}: level {bad[0]} does not exist, its encoder has {model.depth} blocks: "
-                f"correct {field}.levels"
+                f"level {bad[0]} does not exist, the encoder {settings.source!r} has {model.depth} blocks: "
+                f"correct the profile's {field}.levels"
             )
     modules = [
         clip.model,
@@ -101,7 +110,8 @@ def _load(profile: Profile, weights: Path | None) -> Foundation:
         diffusion.text_encoder,
         *([diffusion.vae] if diffusion.vae else []),
     ]
-    identity = weights_digest(modules)  # of the weights as they come, whatever this device computes in
+    # Of the weights as they come, whatever this device computes in.
+    identity = _with_told(weights_digest(modules), profile, clip, comparing, diffusion)
     if device.type == "cuda":
         # Convolutions on tensor cores want their channels last, and half the bits where the profile allows it.
         form = {"memory_format": torch.channels_last, "dtype": getattr(torch, profile.diffusion.gpu_precision)}
@@ -111,6 +121,27 @@ def _load(profile: Profile, weights: Path | None) -> Foundation:
         for model, settings in ((clip, profile.encoder), (comparing, profile.comparing)):
             model.seeing.to(getattr(torch, settings.gpu_precision))
     return Foundation(profile, clip, comparing, diffusion, identity, card)
+
+
+def _with_told(
+    weights: str, profile: Profile, clip: ClipModel, comparing: VisionModel, diffusion: DiffusionModel
+) -> str:
+    """The digest of the weights, and of what sources tell beside them that counts: how pictures are normalised, how
+    texts are read, how the noise is scheduled. What is embedded tells nothing that could be otherwise."""
+    told: list[object] = []
+    if profile.encoder.source != "embedded":
+        told.append(clip.tokenize([READ]).tolist())
+    for model, settings in ((clip, profile.encoder), (comparing, profile.comparing)):
+        if settings.source != "embedded":
+            told.append([model.mean.flatten().tolist(), model.std.flatten().tolist()])
+    if profile.diffusion.source != "embedded":
+        # With an underscore begins what hangs on the library and the folder.
+        schedule = {name: value for name, value in diffusion.scheduler_config.items() if not name.startswith("_")}
+        factor = diffusion.vae.config.scaling_factor if diffusion.vae else None
+        told += [diffusion.tokenize([READ]).tolist(), schedule, factor]
+    if not told:
+        return weights
+    return hashlib.sha256((weights + json.dumps(told, sort_keys=True)).encode()).hexdigest()[:16]
 
 
 def _load_clip(settings: EncoderSettings, device: torch.device, weights: Path | None) -> ClipModel:

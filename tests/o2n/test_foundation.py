@@ -14,7 +14,7 @@ from timm.models import save_for_hf
 from o2n.errors import FoundationError
 from o2n.foundation import EMBEDDED, Foundation, load_foundation, load_from, pick_device
 from o2n.mixture import BASE
-from o2n.models import to_pictures
+from o2n.models import to_pictures, weights_digest
 from o2n.personalize import redraw, seeded_noise
 from o2n.profiles import TINY, EncoderSettings, Profile
 from o2n.tiny.weights import FILES
@@ -31,20 +31,66 @@ def profile(clip: Path | str = "embedded", diffusion: Path | str = "embedded", *
 
 
 def test_the_embedded_models_are_the_same_in_every_process() -> None:
-    load_foundation.cache_clear()
-    first = load_foundation(TINY).identity
+    first = load_from(TINY, EMBEDDED).identity
     torch.manual_seed(99)
-    load_foundation.cache_clear()
-    assert load_foundation(TINY).identity == first
+    assert load_from(TINY, EMBEDDED).identity == first
 
 
 def test_building_from_a_seed_leaves_the_random_state_alone() -> None:
-    load_foundation.cache_clear()
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    load_foundation(TINY)
+    load_from(TINY, EMBEDDED)
     assert torch.equal(torch.rand(2), expected)
+
+
+def test_profiles_that_are_made_of_the_same_models_share_them() -> None:
+    def customised(**change: object) -> Profile:
+        return TINY.model_copy(update={"customisation": TINY.customisation.model_copy(update=change)})
+
+    own = load_foundation(TINY)
+    same = {"name": "other", "seed": 5, "t": 0.4, "pool": TINY.pool.model_copy(update={"pictures": 3})}
+    for other in (TINY.model_copy(update=same), customised(steps=7, text_encoder=True)):
+        found = load_foundation(other)
+        assert (found.clip, found.comparing, found.diffusion) == (own.clip, own.comparing, own.diffusion)
+        assert found.profile == other
+    # Of another encoder, and of adapters that could not take each other's place in one UNet.
+    for other in (profile(levels=(2, 3)), customised(rank=2)):
+        assert load_foundation(other).diffusion is not own.diffusion
+
+
+def test_an_identity_is_of_all_that_a_source_tells(clip_folder: Path, diffusion_folder: Path, tmp_path: Path) -> None:
+    models = load_foundation(profile(clip_folder, diffusion_folder))
+
+    def changed(source: Path, file: str, old: str, new: str) -> Path:
+        folder = tmp_path / file.replace("/", "-")
+        shutil.copytree(source, folder)
+        text = (folder / file).read_text()
+        assert old in text
+        (folder / file).write_text(text.replace(old, new))
+        return folder
+
+    mean = changed(clip_folder, "open_clip_config.json", '"mean": [0.48', '"mean": [0.58')
+    schedule = changed(diffusion_folder, "scheduler/scheduler_config.json", '"steps_offset": 1', '"steps_offset": 0')
+    scaling = changed(diffusion_folder, "vae/config.json", '"scaling_factor": 0.5', '"scaling_factor": 0.25')
+    tokens = changed(
+        diffusion_folder, "tokenizer/tokenizer_config.json", '"pad_token": "<|endoftext|>"', '"pad_token": "!"'
+    )
+    found = {
+        load_foundation(profile(mean, diffusion_folder)).identity,
+        *(load_foundation(profile(clip_folder, folder)).identity for folder in (schedule, scaling, tokens)),
+    }
+    assert len(found | {models.identity}) == 5
+    moved = shutil.copytree(diffusion_folder, tmp_path / "moved")
+    assert load_foundation(profile(clip_folder, moved)).identity == models.identity
+
+
+def test_the_identity_of_the_embedded_models_is_that_of_their_weights() -> None:
+    """All versions of `tiny` bear it."""
+    loaded = load_from(TINY, EMBEDDED)  # no adapter has ever been in its UNet
+    assert loaded.clip.maps is not None
+    parts = [loaded.clip.model, loaded.clip.maps, loaded.diffusion.unet, loaded.diffusion.text_encoder]
+    assert loaded.identity == weights_digest(parts)
 
 
 def test_the_shipped_weights_are_small_trained_and_safe() -> None:
