@@ -4,14 +4,16 @@ import errno
 import fcntl
 import hashlib
 import os
+import random
 import re
+import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar
 from urllib.parse import unquote
 
 from o2n.errors import ConflictError, NotFoundError, StoreError
@@ -20,8 +22,13 @@ from o2n.settings import get_settings
 # No part starts with a dot: that rules out "." and "..", and leaves dotted names to our own temporary files.
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 _S3_URL = re.compile(r"s3://([A-Za-z0-9][A-Za-z0-9._-]{2,62})(?:/(.*))?")
-_PROBE = "probe"
 _HALF_WRITTEN = re.compile(r"\.[0-9a-f]{32}\.tmp")
+
+# A request's attempts inside S3's client, some three seconds in all, and the seconds before each further round of them.
+ATTEMPTS = 8
+PAUSES = (1.0, 2.0, 4.0)
+
+T = TypeVar("T")
 
 
 class Entry(NamedTuple):
@@ -241,19 +248,66 @@ def s3_client() -> Any:
     """A client of S3, or of the server of $O2N_S3_ENDPOINT, that several threads may use."""
     # Imported here because it takes 0.3 s, which users of a directory need not pay.
     import boto3
+    import botocore.session
     from botocore.config import Config
 
+    # A session of its own, because boto3's default one must not be used by several threads.
+    session = botocore.session.Session()
     config = Config(
-        retries={"mode": "standard"},
+        # A number in `retries` would win over $AWS_MAX_ATTEMPTS.
+        retries={
+            "mode": "standard",
+            "total_max_attempts": session.get_config_variable("max_attempts") or ATTEMPTS,
+        },
         connect_timeout=5,
         read_timeout=60,
         # Servers other than Amazon's often refuse boto3's newer default checksums; the store has digests.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
-    # A session of its own, because boto3's default one must not be used by several threads.
-    session = boto3.session.Session()
-    return session.client("s3", endpoint_url=get_settings().s3_endpoint, config=config)
+    return boto3.session.Session(botocore_session=session).client(
+        "s3", endpoint_url=get_settings().s3_endpoint, config=config
+    )
+
+
+def patiently(client: Any, request: Callable[[], T]) -> T:
+    """What `request` comes to; it is made again where the server is in trouble, or its answer broke off.
+
+    The client's own attempts end with the head of an answer, and all threads of a process share a few dozen of them.
+    A server that is not there at all is told of once those are used up.
+    """
+    from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError
+
+    for pause in PAUSES[: client.meta.config.retries["total_max_attempts"] - 1]:
+        try:
+            return request()
+        except (HTTPClientError, IncompleteReadError):
+            pass
+        except ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] not in (500, 502, 503, 504):
+                raise
+        time.sleep(random.uniform(0.5, 1) * pause)
+    return request()
+
+
+def read_s3(client: Any, bucket: str, key: str, most: int | None = None) -> tuple[bytes, str]:
+    """The bytes of an object on S3, at most `most` of them, and its etag; raises what boto3 does."""
+    from botocore.exceptions import IncompleteReadError
+
+    def request() -> tuple[bytes, str]:
+        answer = client.get_object(Bucket=bucket, Key=key)
+        if "ETag" not in answer:
+            raise ValueError("an answer without ETag, as no S3 server gives")
+        with closing(answer["Body"]) as body:  # entered by itself it would be the bare stream, with errors of its own
+            data = bytes(body.read(most))
+        # Given an amount, the client takes a connection that broke for the end of the object.
+        whole = answer.get("ContentLength", len(data))
+        expected = whole if most is None else min(whole, most)
+        if len(data) < expected:
+            raise IncompleteReadError(actual_bytes=len(data), expected_bytes=expected)
+        return data, answer["ETag"]
+
+    return patiently(client, request)
 
 
 class S3Objects:
@@ -267,13 +321,11 @@ class S3Objects:
 
     def get(self, key: str) -> tuple[bytes, str]:
         with self._explained(key):
-            answer = self._client.get_object(Bucket=self._bucket, Key=self._key(key))
-            return answer["Body"].read(), answer["ETag"]
+            return read_s3(self._client, self._bucket, self._key(key))
 
     def entry(self, key: str) -> Entry:
         # Not HeadObject: its answer has no body, so it cannot tell a missing object from a missing bucket.
-        with self._explained(key):
-            found = self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._key(key), MaxKeys=1)
+        found = self._ask(key, lambda s3: s3.list_objects_v2(Bucket=self._bucket, Prefix=self._key(key), MaxKeys=1))
         for item in found.get("Contents", []):
             if item["Key"] == self._key(key):
                 return self._entry(item)
@@ -294,18 +346,17 @@ class S3Objects:
                 raise ConflictError(f"{key} in store {self.url} was changed by somebody else: try again") from None
 
     def entries(self, prefix: str) -> list[Entry]:
-        with self._explained(prefix):
-            pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._bucket, Prefix=self._root + prefix
-            )
+        def listed(s3: Any) -> list[Entry]:
+            pages = s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._root + prefix)
             return sorted(self._entry(item) for page in pages for item in page.get("Contents", []))
+
+        return self._ask(prefix, listed)
 
     def keys(self, prefix: str) -> list[str]:
         return [entry.key for entry in self.entries(prefix)]
 
     def delete(self, key: str) -> None:
-        with self._explained(key):
-            self._client.delete_object(Bucket=self._bucket, Key=self._key(key))
+        self._ask(key, lambda s3: s3.delete_object(Bucket=self._bucket, Key=self._key(key)))
 
     def sweep(self, before: datetime) -> None:
         """S3 shows no object before it is whole."""
@@ -314,8 +365,7 @@ class S3Objects:
         _check(self)
 
     def _put(self, key: str, data: bytes, **condition: str) -> None:
-        with self._explained(key):
-            self._client.put_object(Bucket=self._bucket, Key=self._key(key), Body=data, **condition)
+        self._ask(key, lambda s3: s3.put_object(Bucket=self._bucket, Key=self._key(key), Body=data, **condition))
 
     def _holds(self, key: str, data: bytes) -> bool:
         try:
@@ -333,6 +383,10 @@ class S3Objects:
     def _client(self) -> Any:
         return s3_client()
 
+    def _ask(self, key: str, request: Callable[[Any], T]) -> T:
+        with self._explained(key):
+            return patiently(self._client, lambda: request(self._client))
+
     @contextmanager
     def _explained(self, key: str) -> Iterator[None]:
         from botocore.exceptions import BotoCoreError, ClientError
@@ -341,7 +395,8 @@ class S3Objects:
             yield
         except ClientError as error:
             self._explain_answer(key, error.response)
-        except (BotoCoreError, ValueError, KeyError, RecursionError) as error:  # the last two: a web page, a redirect
+        # The last three: a web page, a redirect.
+        except (BotoCoreError, ValueError, KeyError, RecursionError) as error:
             raise StoreError(f"store {self.url} cannot be used: {error}: {_s3_remedy(error)}") from error
 
     def _explain_answer(self, key: str, answer: dict[str, Any]) -> NoReturn:
@@ -376,14 +431,14 @@ def _s3_remedy(error: Exception) -> str:
 
 
 def _check(objects: Objects) -> None:
-    written = uuid.uuid4().bytes
-    objects.put(_PROBE, written)
-    read, _ = objects.get(_PROBE)
+    probe, written = f"probe-{uuid.uuid4().hex}", uuid.uuid4().bytes
+    objects.put(probe, written)
+    read, _ = objects.get(probe)
+    objects.delete(probe)
     if read != written:
         raise StoreError(
             f"store {objects.url} does not give back what was written: check O2N_STORE and O2N_S3_ENDPOINT"
         )
-    objects.delete(_PROBE)
 
 
 def _checked(key: str) -> str:

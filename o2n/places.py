@@ -13,7 +13,7 @@ from typing import Any
 
 from o2n import images
 from o2n.errors import PictureError, StoreError
-from o2n.objects import s3_client
+from o2n.objects import read_s3, s3_client
 from o2n.settings import get_settings
 
 # What S3 says of one object or prefix; anything else it says of the day, the network or the credentials.
@@ -57,8 +57,8 @@ def folders_in(place: str) -> list[str]:
 
 
 def walk(place: str, suffixes: tuple[str, ...] = images.SUFFIXES) -> Iterator[str]:
-    """The files at any depth with one of the suffixes, hidden ones left out, always in one order. Raises as
-    `files_in`."""
+    """The files at any depth with one of the suffixes, hidden ones left out, always in one order; a folder that links
+    lead to several times is walked once. Raises as `files_in`."""
     if is_s3(place):
         bucket, prefix = _split(place)
         for page in _pages(place, Bucket=bucket, Prefix=prefix):
@@ -66,8 +66,14 @@ def walk(place: str, suffixes: tuple[str, ...] = images.SUFFIXES) -> Iterator[st
                 if _is_wanted(item["Key"].removeprefix(prefix).split("/"), suffixes):
                     yield f"s3://{bucket}/{item['Key']}"
         return
+    walked: set[tuple[int, int]] = set()
     with _told(place):
-        for folder, folders, names in os.walk(place, onerror=_raise):
+        for folder, folders, names in os.walk(place, onerror=_raise, followlinks=True):
+            found = Path(folder).stat()
+            if (found.st_dev, found.st_ino) in walked:
+                folders.clear()
+                continue
+            walked.add((found.st_dev, found.st_ino))
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             for name in sorted(names):
                 if _is_wanted([name], suffixes):
@@ -84,8 +90,8 @@ def read_bytes(file: str) -> bytes:
         return images.read_bytes(Path(file))
     bucket, _, key = file.removeprefix("s3://").partition("/")
     _check(file, bucket and key)
-    with _told_by_s3(file), _client().get_object(Bucket=bucket, Key=key)["Body"] as body:
-        return bytes(body.read(images.MAX_BYTES + 1))
+    with _told_by_s3(file):
+        return read_s3(_client(), bucket, key, images.MAX_BYTES + 1)[0]
 
 
 def _split(place: str) -> tuple[str, str]:

@@ -1,12 +1,15 @@
 """Folders and prefixes on S3, listed and read alike."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from o2n import images, places
 from o2n.errors import PictureError, StoreError
+from o2n.objects import s3_client
 from tests.helpers import checks
+from tests.o2n.test_objects import Server, breaking_off, way  # noqa: F401 - a fixture
 
 PICTURE = images.encode_png(checks(0))
 
@@ -33,6 +36,47 @@ def test_pictures_are_found_at_any_depth_in_one_order(place: tuple[str, Callable
     assert list(places.walk(root, (".parquet",))) == [f"{root}/scores.parquet"]
     for path in found:
         assert places.read_bytes(path) == PICTURE
+
+
+def test_a_picture_that_breaks_off_on_its_way_is_read_again(
+    bucket: str,
+    way: Server,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    s3_client().put_object(Bucket=bucket, Key="a.png", Body=PICTURE)
+    way.spoil = breaking_off(1)
+    assert places.read_bytes(f"s3://{bucket}/a.png") == PICTURE
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    places._client_of.cache_clear()
+    way.spoil = breaking_off(1)
+    with pytest.raises(StoreError, match=rf"a.png: cannot be read .*{len(PICTURE)}"):
+        places.read_bytes(f"s3://{bucket}/a.png")
+
+
+def test_a_web_page_is_no_picture(bucket: str, way: Server) -> None:  # noqa: F811
+    way.spoil = lambda command, status, data: (200, b"<html><body>Welcome <br></body></html>")
+    with pytest.raises(StoreError, match="without ETag"):
+        places.read_bytes(f"s3://{bucket}/a.png")
+
+
+def test_of_what_is_too_large_no_more_is_read_than_shows_it(
+    place: tuple[str, Callable], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, put = place
+    put("a.png", bytes(1001))
+    monkeypatch.setattr(images, "MAX_BYTES", 999)
+    assert places.read_bytes(f"{root}/a.png") == bytes(1000)
+
+
+def test_linked_folders_are_walked_and_loops_are_not(tmp_path: Path) -> None:
+    inside, elsewhere = tmp_path / "in" / "a", tmp_path / "elsewhere"
+    for folder in (inside, elsewhere):
+        folder.mkdir(parents=True)
+        (folder / "x.png").write_bytes(PICTURE)
+    (inside / "linked").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(tmp_path / "in")
+    root = str(tmp_path / "in")
+    assert list(places.walk(root)) == [f"{root}/a/x.png", f"{root}/a/linked/x.png"]
 
 
 def test_a_prefix_is_a_folder_and_not_the_start_of_a_name(place: tuple[str, Callable]) -> None:
