@@ -1,5 +1,6 @@
 """What no category can serve any more -> deleted. Runs beside publishers: what is young stays, whoever it is for."""
 
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,8 +15,6 @@ from o2n.store import RENEW_AGE, CategoryStore
 
 # A publisher may take some hours between what it writes or recalls first and the move of the pointer.
 LEAST_AGE = 4 * RENEW_AGE
-
-_PROBE = "probe-collect"
 
 
 @dataclass(frozen=True)
@@ -50,21 +49,20 @@ def collect(
         now: by default the time by the store's own clock.
 
     Raises:
-        IntegrityError: a version cannot be read, so that nobody knows what it needs; nothing was deleted.
+        IntegrityError: a version cannot be read, so that nobody knows what it needs; nothing was deleted or forgotten.
         CategoryError: `older_than` is too short. StoreError: the store cannot be used.
     """
     if older_than < LEAST_AGE:
         raise CategoryError(f"{older_than} is too short: a publisher may take a while, so give {LEAST_AGE} or more")
     limit = (now or _now(store)) - older_than
     on_progress("looking at versions")
-    served = {ref for name in store.categories() for ref in _served(store, name, keep, dry_run)}
-    names = {ref.category for ref in served}
-    entries = store.objects.entries("categories/")
-    versions = [entry for entry in entries if _kind(entry) == "versions" and _ref(entry) not in served]
-    verdicts = [entry for entry in entries if _kind(entry) == "feedback" and _ref(entry).category not in names]
-    versions, verdicts = _old(versions, limit), _old(verdicts, limit)
-    dead = {entry.key for entry in (*versions, *verdicts)}
-    needed = {blob.sha256 for entry in entries if entry.key not in dead for blob in _blobs(store, entry)}
+    versions, verdicts, needed = _dead(store, keep, limit)
+    if keep is not None and not dry_run:
+        for name in store.categories():
+            with suppress(NotFoundError):  # deleted since
+                store.trim(name, keep)
+        # Until then somebody may have gone back to one of them; from now on nobody can.
+        versions, verdicts, needed = _dead(store, None, limit)
     on_progress("looking at blobs")
     blobs = _old([blob for blob in store.objects.entries("blobs/") if _name(blob) not in needed], limit)
     lost = {_name(blob) for blob in blobs}
@@ -82,18 +80,32 @@ def collect(
 
 def _now(store: CategoryStore) -> datetime:
     """The time by the clock that objects' own times come from."""
-    store.objects.put(_PROBE, b"")
+    probe = f"probe-{uuid.uuid4().hex}"
+    store.objects.put(probe, b"")
     try:
-        return store.objects.entry(_PROBE).modified
+        return store.objects.entry(probe).modified
     finally:
-        store.objects.delete(_PROBE)
+        store.objects.delete(probe)
 
 
-def _served(store: CategoryStore, name: str, keep: int | None, dry_run: bool) -> Iterator[VersionRef]:
+def _dead(store: CategoryStore, keep: int | None, limit: datetime) -> tuple[list[Entry], list[Entry], set[str]]:
+    """The versions and the verdicts to delete, and the digests of the blobs that all others need.
+
+    Args: keep: as if each category had forgotten all but so many.
+    """
+    served = {ref for name in store.categories() for ref in _served(store, name, keep)}
+    names = {ref.category for ref in served}
+    entries = store.objects.entries("categories/")
+    versions = [entry for entry in entries if _kind(entry) == "versions" and _ref(entry) not in served]
+    verdicts = [entry for entry in entries if _kind(entry) == "feedback" and _ref(entry).category not in names]
+    versions, verdicts = _old(versions, limit), _old(verdicts, limit)
+    dead = {entry.key for entry in (*versions, *verdicts)}
+    return versions, verdicts, {b.sha256 for entry in entries if entry.key not in dead for b in _blobs(store, entry)}
+
+
+def _served(store: CategoryStore, name: str, keep: int | None) -> Iterator[VersionRef]:
     """The versions that a category serves or can go back to, once it has forgotten the others."""
     with suppress(NotFoundError):  # deleted since
-        if keep is not None and not dry_run:
-            store.trim(name, keep)
         pointer = store.pointer(name)
         history = pointer.history if keep is None else pointer.history[max(0, len(pointer.history) - keep) :]
         yield from (VersionRef(name, version) for version in (pointer.version, *history))

@@ -225,23 +225,23 @@ class CategoryStore:
         }
         return sorted(normal | anomalous, key=lambda feedback: (feedback.at, feedback.picture))
 
-    def trim(self, name: str, keep: int) -> list[str]:
+    def trim(self, name: str, keep: int) -> None:
         """Forget all but the last `keep` versions that a category served before this one: there is no way back to them.
 
-        Returns: the versions that were forgotten. Raises as `pointer`, and ConflictError as `publish`.
+        Raises as `pointer`, and ConflictError as `publish`.
         """
         for attempt in range(SWAP_ATTEMPTS):
             pointer, etag = self._pointer(name)
             forgotten = pointer.history[: max(0, len(pointer.history) - keep)]
             if not forgotten:
-                return []
+                return
             kept = Pointer(version=pointer.version, history=pointer.history[len(forgotten) :])
             try:
                 self.objects.put_if(_pointer_key(name), _json(kept), etag)
             except ConflictError:
-                _pause(attempt)
+                pause(attempt)
                 continue
-            return forgotten
+            return
         raise self._contended(name)
 
     def delete(self, name: str) -> None:
@@ -277,7 +277,7 @@ class CategoryStore:
             try:
                 self.objects.put_if(_pointer_key(name), _json(moved), etag)
             except ConflictError:
-                _pause(attempt)
+                pause(attempt)
                 continue
             return version
         raise self._contended(name)
@@ -322,7 +322,8 @@ class CategoryStore:
             ) from None
 
 
-def _pause(attempt: int) -> None:
+def pause(attempt: int) -> None:
+    """Wait before a compare-and-swap that was lost is tried again."""
     # Jitter, or publishers that collided once would collide for ever.
     time.sleep(random.uniform(0, min(0.5, 0.01 * 2**attempt)))
 

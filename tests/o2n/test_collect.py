@@ -1,5 +1,6 @@
 """A collection frees what nobody can be served, and nothing that anybody may yet be."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -101,6 +102,37 @@ def test_versions_beyond_those_to_keep_are_forgotten(store):
     serves_whole(store)
 
 
+def test_a_version_that_is_gone_back_to_while_others_are_forgotten_lives(store, monkeypatch):
+    refs = [publish(store, flavour=flavour) for flavour in range(4)]
+    trim = CategoryStore.trim
+
+    def trim_late(store: CategoryStore, name: str, keep: int) -> None:
+        store.rollback(name, refs[0].version)
+        trim(store, name, keep)
+
+    monkeypatch.setattr(CategoryStore, "trim", trim_late)
+    assert collect(store, WEEK, keep=1, now=later()).versions == 2
+    assert serves_whole(store) == refs[0]
+    assert store.rollback("bottle") == refs[3]
+    serves_whole(store)
+
+
+def test_two_collections_at_once_are_not_in_each_others_way(store):
+    publish(store)
+    for flavour in range(8):
+        publish(store, "bolt", flavour=flavour)
+    store.delete("bolt")
+    now = later()
+    with ThreadPoolExecutor(4) as threads:
+        for one in [threads.submit(collect, store, WEEK, keep=0, now=now) for _ in range(4)]:
+            one.result()
+        for one in [threads.submit(collect, store, WEEK) for _ in range(8)]:
+            one.result()
+    assert store.categories() == ["bottle"]
+    assert not store.objects.keys("categories/bolt/")
+    serves_whole(store)
+
+
 @pytest.mark.parametrize("keep", [3, 4, 5, 9])
 def test_no_more_is_forgotten_than_there_is_beyond_those_to_keep(store, keep):
     refs = [publish(store, flavour=flavour) for flavour in range(5)]
@@ -139,10 +171,16 @@ def test_a_version_that_nobody_can_read_stops_it_before_anything_is_deleted(stor
     publish(store, flavour=1)
     store.put_blob(b"an orphan")
     store.objects.put(f"categories/bottle/versions/{ref.version}.json", b"{}")
-    before = store.objects.keys("")
+    before, history = store.objects.keys(""), store.pointer("bottle").history
     with pytest.raises(IntegrityError, match=ref.version):
         collect(store, WEEK, now=later())
-    assert store.objects.keys("") == before
+    publish(store, "bolt")
+    broken = publish(store, "bolt", flavour=1)
+    store.objects.put(f"categories/bolt/versions/{broken.version}.json", b"{}")
+    with pytest.raises(IntegrityError, match=broken.version):
+        collect(store, WEEK, keep=0, now=later())
+    assert set(before) < set(store.objects.keys(""))
+    assert store.pointer("bottle").history == history
 
 
 def test_a_collection_that_is_stopped_anywhere_leaves_whole_versions(store, monkeypatch):
