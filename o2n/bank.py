@@ -18,6 +18,9 @@ from o2n.foundation import pick_device
 faiss.cvar.distance_compute_blas_threshold = 20
 
 
+# Patches whose distances to all that is kept are in memory at once.
+_PART = 1024
+
 GPU_SCRATCH = 256 << 20  # bytes that searches on a GPU work in
 # FAISS's GPU indexes are for one thread at a time, and the banks share one scratch.
 _one_on_gpu = threading.RLock()
@@ -131,17 +134,50 @@ def coreset(features: Tensor, budget: int, place_weight: float = 0.0) -> tuple[T
     count = min(len(features) * patches, max(1, budget // (levels * width * 4)))
     kept, farthest = [], 0.0
     for level in range(levels):
-        vectors, others = known[:, level].reshape(-1, width), asking[:, level].reshape(-1, width)
-        distance = torch.full((len(vectors),), torch.inf)
-        chosen, nearest = 0, []
-        for _ in range(count):
-            nearest.append(chosen)
-            distance = torch.minimum(distance, 1 - others @ vectors[chosen])
-            distance[chosen] = -torch.inf  # rounding must not choose it twice
-            chosen = int(distance.argmax())
-        kept.append(torch.tensor(nearest).sort().values)
-        farthest = max(farthest, float(distance.max()))
+        distance = torch.full((len(features) * patches,), torch.inf)
+        chosen, apart = _k_center(known[:, level].flatten(0, 1), asking[:, level].flatten(0, 1), distance, count)
+        kept.append(torch.tensor(chosen).sort().values)
+        farthest = max(farthest, apart)
     return torch.stack(kept), max(0.0, farthest)
+
+
+def coreset_without(features: Tensor, kept: Tensor, pictures: Sequence[int], place_weight: float = 0.0) -> Tensor:
+    """A coreset of the same size without some pictures: what was kept of the others, and in the place of these pictures'
+    patches, one by one, whichever is farthest from all that is kept by then.
+
+    Args: as for `MemoryBank`; pictures: their numbers.
+
+    Returns: for `MemoryBank`, int64 (L, M') in ascending order; M' is M, or less where the others have fewer patches.
+    """
+    known, asking = (_with_places(features, place_weight, asking) for asking in (False, True))
+    gone = torch.zeros(features.shape[0], features.shape[2], dtype=torch.bool)
+    gone[list(pictures)] = True
+    gone = gone.flatten()
+    count = min(kept.shape[1], int((~gone).sum()))
+    found = []
+    for level, row in enumerate(kept):
+        vectors, others = known[:, level].flatten(0, 1), asking[:, level].flatten(0, 1)
+        left = row[~gone[row]]
+        distance = torch.full(gone.shape, torch.inf)
+        if len(left):
+            distance = torch.cat([(1 - part @ vectors[left].T).amin(dim=1) for part in others.split(_PART)])
+        distance[left] = distance[gone] = -torch.inf
+        more, _ = _k_center(vectors, others, distance, count - len(left))
+        found.append(torch.cat([left, torch.tensor(more, dtype=torch.int64)]).sort().values)
+    return torch.stack(found)
+
+
+def _k_center(known: Tensor, asking: Tensor, distance: Tensor, count: int) -> tuple[list[int], float]:
+    """The rows of `count` patches, always the one that is farthest from those chosen, and how far the farthest is then.
+
+    Args: known, asking: float32 (P, D). distance: float32 (P,), to those chosen so far, -inf of what may not be chosen.
+    """
+    chosen: list[int] = []
+    for _ in range(count):
+        chosen.append(int(distance.argmax()))
+        distance = torch.minimum(distance, 1 - asking @ known[chosen[-1]])
+        distance[chosen[-1]] = -torch.inf  # rounding must not choose it twice
+    return chosen, float(distance.max())
 
 
 def picture_distance(features: Tensor, normal: Tensor) -> Tensor:

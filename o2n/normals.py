@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from o2n.bank import MemoryBank
+from o2n.bank import MemoryBank, coreset_without
 from o2n.calibration import Calibration, NormalPicture, Origin
 from o2n.category import Digest
 from o2n.features import (
@@ -78,14 +78,17 @@ def leave_one_out(
     Args:
         features: float32 (N, S·L, G, D) of the bank, at S scales.
         origins: of each of its pictures, the reference it was made of.
-        kept, place_weight: as for `MemoryBank`.
+        kept, place_weight: as for `MemoryBank`. In the place of the reference's own kept patches come as many others:
+            those for which they stood would else be missing too.
 
     Returns: float32 (count, S·L, G), on the CPU.
     """
     distances = torch.empty((count, *features.shape[1:3]))
     for reference in dict.fromkeys(origins[:count]):
-        bank = MemoryBank(features, kept, place_weight)
-        bank.remove([row for row, origin in enumerate(origins) if origin == reference])
+        own = [row for row, origin in enumerate(origins) if origin == reference]
+        others = None if kept is None else coreset_without(features, kept, own, place_weight)
+        bank = MemoryBank(features, others, place_weight)
+        bank.remove(own)
         rows = [row for row in range(count) if origins[row] == reference]
         distances[rows] = bank.distance(features[rows])
     return distances

@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from o2n import images
-from o2n.bank import MemoryBank
+from o2n.bank import MemoryBank, coreset, coreset_without
 from o2n.branches import PersonalBranch, unpack, unpack_calibration_scales
 from o2n.features import counterpart_features, features_to_compare, personal_distance
 from o2n.foundation import load_foundation, pick_device
@@ -94,3 +96,37 @@ def test_leaving_one_out_leaves_out_all_that_was_made_of_it() -> None:
     for row, others in ((0, [1, 3, 4]), (1, [0, 2, 3]), (2, [1, 3, 4])):
         similarity = torch.einsum("lgd,nlhd->lgnh", features[row], features[others]).amax(dim=(-2, -1))
         torch.testing.assert_close(found[row], 1 - similarity, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("place_weight", [0.0, 3.0])
+def test_with_a_budget_a_reference_that_is_left_out_is_as_far_as_a_new_picture(place_weight: float) -> None:
+    """Its patches stood for those of the others in the coreset: without them these are there again."""
+    rng = torch.Generator().manual_seed(0)
+    part = torch.randn(1, 2, 16, 32, generator=rng)
+    pictures = torch.nn.functional.normalize(part + 0.1 * torch.randn(16, 2, 16, 32, generator=rng), dim=-1)
+    known, new = pictures[:4], pictures[4:]
+    kept, _ = coreset(known, MemoryBank(known, place_weight=place_weight).nbytes // 2, place_weight)
+    found = image_scores(leave_one_out(known, range(4), 4, kept, place_weight))
+    expected = image_scores(MemoryBank(known, kept, place_weight).distance(new))
+    assert found.mean() == pytest.approx(expected.mean().item(), rel=0.2)
+
+
+@given(seed=st.integers(0, 99), place_weight=st.sampled_from([0.0, 3.0]), budget=st.integers(1, 40))
+@settings(max_examples=30, deadline=None)
+def test_what_is_kept_without_some_pictures_is_of_the_others_and_as_much(
+    seed: int, place_weight: float, budget: int
+) -> None:
+    """Also where all that was kept is theirs."""
+    features = torch.nn.functional.normalize(
+        torch.randn(4, 2, 9, 5, generator=torch.Generator().manual_seed(seed)), dim=-1
+    )
+    width = 9 if place_weight else 5
+    kept, _ = coreset(features, budget * 2 * width * 4, place_weight)
+    for gone in ([0], [1, 3], kept[0].div(9, rounding_mode="floor").unique().tolist()[:3]):
+        found = coreset_without(features, kept, gone, place_weight)
+        assert found.shape == (2, min(kept.shape[1], 9 * (4 - len(gone))))
+        for before, after in zip(kept.tolist(), found.tolist(), strict=True):
+            assert not any(patch // 9 in gone for patch in after)
+            assert len(set(after)) == len(after)
+            assert {patch for patch in before if patch // 9 not in gone} <= set(after)
+    assert leave_one_out(features, [0, 1, 1, 0], 2, kept, place_weight).isfinite().all()
