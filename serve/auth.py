@@ -12,6 +12,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityS
 from o2n.errors import ForbiddenError, StoreError, UnauthorizedError
 from o2n.store import CategoryStore
 from o2n.tokens import SCOPES, Scope, Token, TokenList, read_tokens
+from serve.store_calls import store_call
 
 # A revocation holds, everywhere, after this many seconds.
 FRESH_SECONDS = 1.0
@@ -83,7 +84,7 @@ class Doorkeeper:
 
     async def _read(self, begun: float) -> None:
         try:
-            self._tokens = await asyncio.to_thread(read_tokens, self._store)
+            self._tokens = await store_call(read_tokens, self._store)
             self._read_at = begun
         except StoreError as error:
             logger.warning("the tokens could not be read, those known are used: %r", error)

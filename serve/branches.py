@@ -27,11 +27,12 @@ from o2n.references import References
 from o2n.store import CategoryStore
 from serve import metrics
 from serve.batching import Batcher
+from serve.store_calls import store_call
 
 Features = NDArray[np.float32]  # (S·L, G, D), at S scales
 
 MAX_BATCH = 8
-# Versions that a replica loads at once: the threads that load are those that compute.
+# Versions that a replica loads at once; the store's other threads are for references and feedback.
 LOADERS = 2
 # For so long what was computed last is proof that the model computes.
 PROOF_SECONDS = 3.0
@@ -96,7 +97,7 @@ class _Branch(_Replica, Generic[B]):
 
     async def _load(self, ref: VersionRef) -> object:
         async with self._turn:
-            return await asyncio.to_thread(self._branch.loaded.get, ref)
+            return await store_call(self._branch.loaded.get, ref)
 
     def _check(self) -> None:
         self._branch.check()
@@ -186,7 +187,7 @@ class NormalScorer(_Branch[NormalBranch]):
 
     async def nearest_reference(self, features: Features, ref: VersionRef) -> Picture:
         """Returns: the normal picture nearest to the query, uint8 (R, R, 3)."""
-        return await asyncio.to_thread(self._references.nearest, torch.tensor(features), ref)
+        return await store_call(self._references.nearest, torch.tensor(features), ref)
 
     async def _measure(self, items: list[tuple[Features, VersionRef]]) -> list[Local | O2NError]:
         with metrics.batch("normal", len(items)):
@@ -203,7 +204,7 @@ class NormalScorer(_Branch[NormalBranch]):
         note: str | None,
     ) -> VersionRef:
         """Publish a version that knows `picture` as normal; see `feedback.accept_normal`."""
-        return await asyncio.to_thread(
+        return await store_call(
             accept_normal,
             self._store,
             self._foundation,

@@ -14,15 +14,18 @@ from cachetools import LRUCache
 
 from o2n.calibration import Calibration
 from o2n.category import Manifest, Pointer, VersionRef
-from o2n.errors import FoundationError, IntegrityError, NotFoundError, O2NError
+from o2n.errors import DeadlineError, FoundationError, IntegrityError, NotFoundError, O2NError
 from o2n.store import CategoryStore
 from serve import metrics
+from serve.store_calls import store_call
 
 # A pointer is read again after this many seconds, if anybody asks.
 FRESH_SECONDS = 1.0
 # A request that finds a new version waits this long for it to load, so that it reaches even a category that is seldom
 # asked for; all others, and this one after it, go on with the old one.
 PATIENCE_SECONDS = 5.0
+# One for a category that serves no version yet waits this long; its look-up goes on, for those who ask again.
+FIRST_SECONDS = 20.0
 # A version that was refused is tried again after this many seconds; a pointer that moves on is followed at once.
 RETRY_SECONDS = 10.0
 MANIFESTS = 4096
@@ -67,6 +70,7 @@ class Catalog:
         Raises:
             CategoryError, NotFoundError, StoreError: see `CategoryStore.current`.
             NotFoundError, IntegrityError, FoundationError: the version cannot be loaded, nor any before it.
+            DeadlineError: there is no telling yet.
         """
         entry = self._entries.get(name)
         if entry is None:
@@ -77,9 +81,12 @@ class Catalog:
             self._entries[name] = entry
             if entry.serving is not None:
                 await asyncio.wait([entry.refreshing], timeout=PATIENCE_SECONDS)
-        if entry.serving is None and entry.refreshing is not None:
-            # Shielded: a client that goes away does not take the others' look-up with it.
-            await asyncio.shield(entry.refreshing)
+        if entry.serving is None and (look_up := entry.refreshing) is not None:
+            # Not awaited itself: a client that goes away does not take the others' look-up with it.
+            done, _ = await asyncio.wait([look_up], timeout=FIRST_SECONDS)
+            if not done:
+                raise DeadlineError(f"category {name} did not load in time from store {self.store.url}: send it again")
+            look_up.result()
         if entry.serving is None:
             raise entry.why or NotFoundError(f"category {name} is not in store {self.store.url}")
         return entry.serving
@@ -102,14 +109,14 @@ class Catalog:
         """A version's manifest, kept once it was read; raises as `CategoryStore.manifest`."""
         manifest = self._manifests.get(ref)
         if manifest is None:
-            manifest = self._manifests[ref] = await asyncio.to_thread(self.store.manifest, ref)
+            manifest = self._manifests[ref] = await store_call(self.store.manifest, ref)
         return manifest
 
     async def calibration(self, ref: VersionRef) -> Calibration:
         """What a version's decisions are made by; it never changes."""
         calibration = self._calibrations.get(ref)
         if calibration is None:
-            calibration = self._calibrations[ref] = await asyncio.to_thread(self.store.calibration, ref)
+            calibration = self._calibrations[ref] = await store_call(self.store.calibration, ref)
         return calibration
 
     def forget(self, name: str) -> None:
@@ -125,7 +132,7 @@ class Catalog:
     async def _refresh(self, name: str, entry: _Entry) -> None:
         """Follow the pointer, as far as it leads to a version that loads."""
         try:
-            pointer = await asyncio.to_thread(self.store.pointer, name)
+            pointer = await store_call(self.store.pointer, name)
         except NotFoundError:
             entry.serving = None
             raise

@@ -3,13 +3,14 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from o2n import images
 from o2n.calibration import Decision, decide
 from o2n.category import Feedback, Manifest, Pointer, VersionRef
-from o2n.errors import ConflictError, O2NError
+from o2n.errors import ConflictError, DeadlineError, O2NError
 from o2n.feedback import keep_anomalous
 from o2n.fusion import Score, fuse_with
 from o2n.images import Picture
@@ -19,16 +20,19 @@ from o2n.tokens import read_tokens
 from serve import metrics
 from serve.catalog import Catalog
 from serve.protocol import CategoryAnswer, CategoryDetails, FeedbackEntry, Verdict, VersionEntry
-from serve.scoring import Branches
+from serve.scoring import READY_TIMEOUT_SECONDS, Branches
+from serve.store_calls import store_call
 
 OVERLAY_SIDE = 1024
 # Pictures decoded at once by a replica: a few kilobytes can become 50 million pixels, and a request may have 64 such.
 DECODERS = 2
 FEEDBACK_ATTEMPTS = 3
-# Categories looked up at once for a list of them.
-READERS = 8
+# Categories looked up at once for a list of them: half of the store's threads.
+READERS = 4
 # Each is a small file to read, and who goes back further knows the version by name.
 SHOWN_VERSIONS = 20
+
+T = TypeVar("T")
 
 logger = logging.getLogger("ray.serve")
 
@@ -60,6 +64,7 @@ class Service:
         self.catalog = Catalog(store, branches.check_loads, branches.warm)
         self._branches = branches
         self._decoders, self._keepers = asyncio.Semaphore(DECODERS), asyncio.Semaphore(DECODERS)
+        self._reading: asyncio.Task[bool] | None = None
         self._rate = get_settings().false_positive_rate
 
     async def score(
@@ -75,8 +80,8 @@ class Service:
             PictureError, NotFoundError, IntegrityError, FoundationError, StoreError, OverloadedError, DeadlineError
         """
         deadline = time.monotonic() + self._branches.deadline_seconds
-        calibration = await self.catalog.calibration(ref)
-        side = (await self.catalog.manifest_of(ref)).resolution
+        calibration = await self._by(deadline, self.catalog.calibration(ref))
+        side = (await self._by(deadline, self.catalog.manifest_of(ref))).resolution
         with self._branches.admitted(len(uploads)):
             pictures = await asyncio.gather(*(self._prepare(upload, side) for upload in uploads))
 
@@ -105,12 +110,14 @@ class Service:
         ref = await self.catalog.current(name)
         if verdict == "anomalous":
             async with self._keepers:
-                await asyncio.to_thread(lambda: keep_anomalous(self.store, ref, _decoded(upload), by, note))
+                picture = await asyncio.to_thread(_decoded, upload)
+                await store_call(keep_anomalous, self.store, ref, picture, by, note)
             return ref
         deadline = time.monotonic() + self._branches.deadline_seconds
         with self._branches.admitted(1):
             for attempt in range(FEEDBACK_ATTEMPTS):
-                query, _ = await self._prepare(upload, (await self.catalog.manifest_of(ref)).resolution)
+                manifest = await self._by(deadline, self.catalog.manifest_of(ref))
+                query, _ = await self._prepare(upload, manifest.resolution)
                 score = await self._branches.score(query, ref, deadline)
                 try:
                     ref = await self._branches.accept_normal(query, ref, score, by, note, deadline)
@@ -118,21 +125,21 @@ class Service:
                 except ConflictError:  # the category was onboarded anew in between
                     if attempt == FEEDBACK_ATTEMPTS - 1:
                         raise
-                    ref = await asyncio.to_thread(self.store.current, name)
+                    ref = await self._by(deadline, store_call(self.store.current, name))
         self.catalog.forget(name)
         return ref
 
     async def feedback(self, name: str) -> list[Feedback]:
         """The verdicts given on a category, oldest first."""
-        return await asyncio.to_thread(self.store.feedback, name)
+        return await store_call(self.store.feedback, name)
 
     async def rollback(self, name: str, version: str | None) -> VersionRef:
         """Let an earlier version serve again; see `CategoryStore.rollback`."""
-        earlier = (await asyncio.to_thread(self.store.pointer, name)).history
+        earlier = (await store_call(self.store.pointer, name)).history
         wanted = version or (earlier[-1] if earlier else None)
         if wanted in earlier:  # else the store says what is wrong
             await self._branches.check_loads(VersionRef(name, wanted))
-        ref = await asyncio.to_thread(self.store.rollback, name, version)
+        ref = await store_call(self.store.rollback, name, version)
         self.catalog.forget(name)
         return ref
 
@@ -146,20 +153,20 @@ class Service:
         async def found(name: str) -> CategoryAnswer | None:
             async with readers:
                 try:
-                    pointer = await asyncio.to_thread(self.store.pointer, name)
+                    pointer = await store_call(self.store.pointer, name)
                     ref = self.catalog.instead_of(VersionRef(name, pointer.version))
                     return self._summary(await self.catalog.manifest_of(ref), pointer)
                 except O2NError as error:
                     logger.warning("category %s is left out of the list: %s", name, error)
                     return None
 
-        names = await asyncio.to_thread(self.store.categories)
+        names = await store_call(self.store.categories)
         return [answer for answer in await asyncio.gather(*map(found, names)) if answer]
 
     async def category(self, name: str) -> CategoryAnswer:
         """One category and the version that serves for it."""
         manifest = await self.catalog.manifest(name)
-        return self._summary(manifest, await asyncio.to_thread(self.store.pointer, name))
+        return self._summary(manifest, await store_call(self.store.pointer, name))
 
     def _summary(self, manifest: Manifest, pointer: Pointer) -> CategoryAnswer:
         name = manifest.category
@@ -178,7 +185,7 @@ class Service:
         """One category with its calibration and its latest versions; one that is not whole is left out and logged."""
         answer = await self.category(name)
         ref = VersionRef(name, answer.version)
-        manifest = await asyncio.to_thread(self.store.manifest, ref)
+        manifest = await self.catalog.manifest_of(ref)
         weights = {  # what eq. (7) makes of each branch alone
             "s_p": fuse_with(manifest.profile, 1.0, 0.0, 0.0),
             "s_n": fuse_with(manifest.profile, 0.0, 1.0, 0.0),
@@ -186,7 +193,7 @@ class Service:
         }
         calibration = await self.catalog.calibration(ref)
         latest = [answer.version, *reversed(answer.history)][:SHOWN_VERSIONS]
-        versions = await asyncio.gather(*(asyncio.to_thread(self._version, VersionRef(name, one)) for one in latest))
+        versions = await asyncio.gather(*(store_call(self._version, VersionRef(name, one)) for one in latest))
         return CategoryDetails(
             **answer.model_dump(),
             weights=weights,
@@ -208,15 +215,30 @@ class Service:
         )
 
     async def ready(self) -> dict[str, bool]:
-        """Which of the branches and the store can do their part."""
-        ready = await self._branches.ready()
+        """Which of the branches and the store can do their part; what does not say so in time cannot."""
+        reading = self._reading
+        if reading is None or reading.done():  # one at a time: it may hang, and anybody may ask
+            reading = self._reading = asyncio.create_task(self._can_read())
+        ready, _ = await asyncio.gather(self._branches.ready(), asyncio.wait([reading], timeout=READY_TIMEOUT_SECONDS))
+        if not reading.done():
+            logger.warning("not ready: store %s does not answer", self.store.url)
+        return ready | {"store": reading.done() and reading.result()}
+
+    async def _can_read(self) -> bool:
         try:
-            await asyncio.to_thread(read_tokens, self.store)
-            ready["store"] = True
+            await store_call(read_tokens, self.store)
         except O2NError as error:
             logger.warning("not ready: %s", error)
-            ready["store"] = False
-        return ready
+            return False
+        return True
+
+    async def _by(self, deadline: float, read: Awaitable[T]) -> T:
+        """What `read` finds in the store, by a request's deadline."""
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                return await read
+        except TimeoutError:
+            raise DeadlineError(f"store {self.store.url} did not answer in time: send it again later") from None
 
     async def _prepare(self, upload: Upload, side: int) -> tuple[Picture, Picture]:
         """The query at the version's size, and the picture to lay a heat map over."""

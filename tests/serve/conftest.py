@@ -1,6 +1,7 @@
 """The application without Ray: real routes, real tokens, real scores, in this process."""
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from o2n.category import VersionRef
+from o2n.errors import StoreError
 from o2n.features import features_to_compare
 from o2n.feedback import accept_normal
 from o2n.fusion import Score
@@ -63,6 +65,27 @@ class InProcess:
 
     async def ready(self) -> dict[str, bool]:
         return {"encoder": True, "personalizer": True, "normal": True, "text": True}
+
+
+class Counting(CategoryStore):
+    """A real store that counts how often it is read, and can be made to fail or to hang."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.reads, self.broken, self._counting = 0, False, threading.Lock()
+        self.answers = threading.Event()
+        self.answers.set()
+        get = self.objects.get
+
+        def counted(key: str) -> tuple[bytes, str]:
+            with self._counting:
+                self.reads += 1
+            self.answers.wait()
+            if self.broken:
+                raise StoreError(f"store {self.url} is broken")
+            return get(key)
+
+        self.objects.get = counted
 
 
 def application(store: CategoryStore) -> FastAPI:

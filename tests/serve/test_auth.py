@@ -1,7 +1,6 @@
 """Every route with every kind of bad credential; revocation; a store that is asked rarely, whatever comes."""
 
 import asyncio
-import threading
 import time
 from collections.abc import Iterator
 
@@ -16,7 +15,7 @@ from serve import auth
 from serve.auth import Doorkeeper
 from serve.gateway import create_app
 from serve.service import Service
-from tests.serve.conftest import InProcess, Local
+from tests.serve.conftest import Counting, InProcess, Local
 
 OPEN = {"/", "/page/{name}", "/healthz", "/readyz", "/openapi.json", "/docs", "/redoc", "/docs/oauth2-redirect"}
 SCOPE = {"/v1/categories/{name}/feedback": "feedback", "/v1/categories/{name}/rollback": "admin"}
@@ -114,27 +113,6 @@ def test_insecure_asks_nobody(published: CategoryStore) -> None:
     client = TestClient(app)
     assert client.get("/v1/categories").status_code == 200
     assert client.get("/v1/categories", headers={"Authorization": "Bearer whatever"}).status_code == 200
-
-
-class Counting(CategoryStore):
-    """A real store that counts how often it is read, and can be made to fail or to hang."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
-        self.reads, self.broken, self._counting = 0, False, threading.Lock()
-        self.answers = threading.Event()
-        self.answers.set()
-        get = self.objects.get
-
-        def counted(key: str) -> tuple[bytes, str]:
-            with self._counting:
-                self.reads += 1
-            self.answers.wait()
-            if self.broken:
-                raise StoreError(f"store {self.url} is broken")
-            return get(key)
-
-        self.objects.get = counted
 
 
 def test_a_thousand_bad_tokens_do_not_reach_the_store(tmp_path) -> None:

@@ -1,0 +1,94 @@
+"""A store that hangs: what is loaded is scored, and the others are told in time."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+
+from o2n.errors import DeadlineError
+from o2n.store import CategoryStore
+from serve import catalog, service
+from serve.service import Service, Upload
+from tests.helpers import checks
+from tests.serve.conftest import Counting, InProcess
+
+UPLOAD = Upload("new.png", checks(30))
+
+
+@pytest.fixture
+def store(published: CategoryStore) -> Counting:
+    return Counting(published.url)
+
+
+@contextmanager
+def hanging(store: Counting) -> Iterator[None]:
+    """Within it no read ends, and who waits for one is soon tired of it."""
+    store.answers.clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(catalog, "PATIENCE_SECONDS", 0.3)
+        patch.setattr(catalog, "FIRST_SECONDS", 0.3)
+        patch.setattr(service, "READY_TIMEOUT_SECONDS", 0.3)
+        try:
+            yield
+        finally:
+            store.answers.set()
+
+
+def run(main: Callable[[], Awaitable[None]]) -> None:
+    async def limited() -> None:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(5))  # as Ray Serve does for a gateway
+        async with asyncio.timeout(120):
+            await main()
+
+    asyncio.run(limited())
+
+
+def test_what_is_loaded_is_scored(store: Counting) -> None:
+    async def main() -> None:
+        service = Service(store, InProcess(store))
+        ref = await service.catalog.current("checks")
+        (before,) = await service.score(ref, [UPLOAD])
+        with hanging(store):
+            asking = [asyncio.create_task(service.feedback("checks")) for _ in range(20)]
+            for _ in range(6):
+                assert not (await service.ready())["store"]
+            assert await service.catalog.current("checks") == ref
+            (found,) = await service.score(ref, [UPLOAD])
+            assert found.score.score == pytest.approx(before.score.score, abs=1e-5)
+        await asyncio.gather(*asking)
+        assert (await service.ready())["store"]
+
+    run(main)
+
+
+def test_many_who_ask_whether_it_is_ready_wait_for_one_read(store: Counting) -> None:
+    async def main() -> None:
+        service = Service(store, InProcess(store))
+        with hanging(store):
+            for _ in range(3):
+                answers = await asyncio.gather(*(service.ready() for _ in range(20)))
+                assert {ready["store"] for ready in answers} == {False}
+            assert store.reads == 1
+        assert (await service.ready())["store"]
+
+    run(main)
+
+
+def test_who_needs_it_is_told_in_time_and_finds_what_others_asked_for(store: Counting) -> None:
+    async def main() -> None:
+        branches = InProcess(store)
+        branches.deadline_seconds = 0.3
+        service, unread = Service(store, branches), store.current("stripes")
+        before = store.reads
+        with hanging(store):
+            for _ in range(3):
+                with pytest.raises(DeadlineError, match="category checks did not load in time"):
+                    await service.catalog.current("checks")
+            assert store.reads - before == 1
+            with pytest.raises(DeadlineError, match="did not answer in time"):
+                await service.score(unread, [UPLOAD])
+        assert await service.catalog.current("checks") == store.current("checks")
+
+    run(main)
