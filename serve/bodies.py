@@ -5,10 +5,13 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartParser
 
 from o2n.errors import O2NError, PictureError, RequestError
+from serve.limits import check_json
 from serve.protocol import MAX_PICTURES, FeedbackRequest, PictureIn, ScoreRequest
 from serve.service import Upload
 
 MAX_FIELDS = 16
+# Of JSON: far more than its fields, for there may be commas in names and notes, too.
+MAX_VALUES = 1 << 16
 
 
 async def read_pictures(request: Request) -> list[Upload]:
@@ -18,10 +21,10 @@ async def read_pictures(request: Request) -> list[Upload]:
         PictureError: there are none, or the form cannot be read.
         RequestError: another content type.
         ValidationError: JSON that is no `ScoreRequest`.
-        TooLargeError, TooSlowError: see `limits.limited`.
+        TooLargeError, TooSlowError: see `limits.limited` and `limits.check_json`.
     """
     if _content_type(request, "pictures") == "application/json":
-        body = ScoreRequest.model_validate_json(await request.body())
+        body = ScoreRequest.model_validate_json(await _json(request))
         return [Upload(picture.name, picture.data) for picture in body.pictures]
     form = await _form(request, "pictures")
     files = [item for item in form.getlist("pictures") if isinstance(item, UploadFile)]
@@ -33,7 +36,7 @@ async def read_pictures(request: Request) -> list[Upload]:
 async def read_feedback(request: Request) -> FeedbackRequest:
     """An inspector's verdict; raises as `read_pictures`."""
     if _content_type(request, "picture") == "application/json":
-        return FeedbackRequest.model_validate_json(await request.body())
+        return FeedbackRequest.model_validate_json(await _json(request))
     form = await _form(request, "picture")
     file, verdict, note = form.get("picture"), form.get("verdict"), form.get("note")
     if not isinstance(file, UploadFile):
@@ -51,6 +54,12 @@ def _content_type(request: Request, field: str) -> str:
             "or application/json"
         )
     return kind
+
+
+async def _json(request: Request) -> bytes:
+    body = await request.body()
+    check_json(body, MAX_VALUES, "send multipart/form-data")
+    return body
 
 
 async def _form(request: Request, field: str) -> FormData:

@@ -25,12 +25,15 @@ from o2n.errors import NotFoundError, RequestError
 from o2n.images import Picture
 from serve.api import TheService
 from serve.auth import needs
+from serve.limits import check_json
 from serve.observer import note_scored
 from serve.protocol import MAX_PICTURES, PNG, example
 from serve.service import Scored, Service, Upload
 
 PLATFORM = "o2n"
 HEADER_LENGTH = "inference-header-content-length"
+# Of JSON: a picture of 400 × 400 as numbers. Of files in base64, and of binary data, only the bytes are limited.
+MAX_VALUES = 1 << 19
 
 OutputName = Literal["pred_score", "pred_label", "p_value", "anomaly_map"]
 DATATYPES: dict[OutputName, tuple[str, str]] = {
@@ -293,6 +296,7 @@ async def infer(
     length = len(body) if header_length is None else header_length
 
     def read() -> tuple[InferRequest, list[Upload]]:
+        check_json(body[:length], MAX_VALUES, "send the tensor as binary data, or pictures as files")
         asked = InferRequest.model_validate_json(body[:length])
         return asked, _uploads(asked.inputs[0], body[length:])
 

@@ -98,5 +98,17 @@ def patience_after(left: float, came: int) -> float:
     return min(GRACE_SECONDS, left + came / MIN_BYTES_PER_SECOND)
 
 
+def check_json(body: bytes, most: int, instead: str) -> None:
+    """Refuse JSON that would take seconds to parse, in which nothing else of the process gets its turn.
+
+    Args: most: values it may have, as told by its commas; instead: what to do, for the error.
+
+    Raises:
+        TooLargeError: it may have more.
+    """
+    if body.count(b",") >= most:
+        raise TooLargeError(f"the JSON body has over {most} values: {instead}")
+
+
 def too_large() -> TooLargeError:
     return TooLargeError(f"the body is over {MAX_BODY_BYTES >> 20} MiB: send fewer or smaller pictures")

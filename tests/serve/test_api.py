@@ -21,6 +21,7 @@ from o2n.images import Picture, decode, encode_png
 from o2n.onboard import onboard
 from o2n.store import CategoryStore
 from o2n.triplet import TripletScorer
+from serve import bodies
 from serve.auth import Doorkeeper
 from serve.catalog import FRESH_SECONDS
 from serve.gateway import create_app
@@ -232,6 +233,14 @@ def test_a_bad_picture_is_named(local: Local, data: bytes) -> None:
 def test_a_bad_json_body(local: Local, body: bytes) -> None:
     headers = local.allowed("score") | {"content-type": "application/json"}
     assert is_error(local.client.post(SCORE, content=body, headers=headers), 422, "invalid_request")
+
+
+def test_json_of_too_many_values_is_refused_before_it_is_parsed(local: Local) -> None:
+    body = b'{"pictures": [' + b"[]," * bodies.MAX_VALUES + b"[]]}"
+    for path, scope in ((SCORE, "score"), ("/v1/categories/checks/feedback", "feedback")):
+        headers = local.allowed(scope) | {"content-type": "application/json"}
+        answer = local.client.post(path, content=body, headers=headers)
+        assert is_error(answer, 413, "too_large", "multipart/form-data")
 
 
 def test_other_bad_requests(local: Local) -> None:

@@ -175,6 +175,25 @@ def test_bodies_that_are_none(local: Local, body: bytes, length: str | None) -> 
     assert set(answer.json()) == {"error"}
 
 
+def test_a_tensor_of_many_numbers_is_refused_before_it_is_parsed_and_taken_as_binary_data(
+    local: Local, foreign: triton.InferenceServerClient
+) -> None:
+    pixels, headers = checks(30, 512, 512)[None], local.allowed("score")
+    with pytest.raises(InferenceServerException, match="over 524288 values: send the tensor as binary data"):
+        foreign.infer("checks", [tensor("pixels", pixels, "UINT8", binary=False)], headers=headers)
+    assert foreign.infer("checks", [tensor("pixels", pixels, "UINT8", binary=True)], headers=headers)
+    no_json = local.client.post(INFER, content=b"[]," * kserve.MAX_VALUES, headers=local.allowed("score"))
+    assert no_json.status_code == 413
+
+
+def test_files_as_base64_may_be_larger(local: Local) -> None:
+    noise = np.random.default_rng(0).integers(256, size=(800, 800, 3), dtype=np.uint8)
+    data = [base64.b64encode(encode_png(noise)).decode()]
+    assert len(data[0]) > 2 * kserve.MAX_VALUES
+    good = {"name": "picture", "shape": [1], "datatype": "BYTES", "data": data}
+    assert local.client.post(INFER, json={"inputs": [good]}, headers=local.allowed("score")).status_code == 200
+
+
 def test_a_version_that_served_can_be_named(local: Local) -> None:
     version = local.store.current("checks").version
     good = {"name": "picture", "shape": [1], "datatype": "BYTES", "data": [PNG]}
