@@ -142,8 +142,8 @@ def coreset(features: Tensor, budget: int, place_weight: float = 0.0) -> tuple[T
 
 
 def coreset_without(features: Tensor, kept: Tensor, pictures: Sequence[int], place_weight: float = 0.0) -> Tensor:
-    """A coreset of the same size without some pictures: what was kept of the others, and in the place of these pictures'
-    patches, one by one, whichever is farthest from all that is kept by then.
+    """A coreset of the same size without some pictures: what was kept of the others, and in the place of what was kept
+    of these, one by one, whichever patch is farthest from all that is kept by then.
 
     Args: as for `MemoryBank`; pictures: their numbers.
 

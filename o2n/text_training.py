@@ -152,5 +152,6 @@ def _read_mask(file: Path | None, side: int) -> Tensor:
     """float32 (side, side), 1 where it is spoilt; of a good picture nowhere."""
     if file is None:
         return torch.zeros(side, side)
-    shown = Image.fromarray(images.read(file)).convert("L").resize((side, side), Image.Resampling.BOX)
-    return torch.from_numpy(np.asarray(shown, np.float32) > 0).float()
+    # Before it is shrunk: numbers of classes, or a 1, would be rounded away.
+    spoilt = Image.fromarray(np.asarray(images.read(file).any(axis=-1), np.float32))
+    return torch.from_numpy(np.asarray(spoilt.resize((side, side), Image.Resampling.BOX)) > 0).float()

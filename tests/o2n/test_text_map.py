@@ -27,7 +27,7 @@ from o2n.profiles import Profile
 from o2n.store import CategoryStore
 from o2n.text import LOGIT_SCALE, abnormal_probability, text_features, text_logits
 from o2n.text_map import MapCard, read_map, refuse_trained_on, write_map
-from o2n.text_training import dice_loss, focal_loss, read_auxiliary, train_text_map
+from o2n.text_training import _read_mask, dice_loss, focal_loss, read_auxiliary, train_text_map
 from tests.helpers import QUICK, checks
 
 CARD = MapCard(
@@ -103,6 +103,18 @@ def test_a_map_fits_its_encoder_whatever_precision_it_was_trained_in(auxiliary: 
         write_map(*train_text_map(cast, levels, read_auxiliary(auxiliary), "boards", steps=1, batch=2, seed=0))
     )
     assert load_foundation(QUICK.model_copy(update={"text_map": str(file)})).text_map is not None
+
+
+@pytest.mark.parametrize("value", [1, 3, 255])
+def test_a_mask_is_whatever_is_not_black(auxiliary: Path, tmp_path: Path, value: int) -> None:
+    """Numbers of classes too, and a spot that is less than a pixel where the mask is shrunk."""
+    mask = np.zeros((256, 256), np.uint8)
+    mask[8:16, 200:201], mask[128:, :64] = value, value
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    found = _read_mask(tmp_path / "mask.png", 64).numpy()
+    expected = np.zeros((64, 64))
+    expected[2:4, 50], expected[32:, :16] = 1, 1
+    assert np.array_equal(found, expected)
 
 
 def test_nothing_is_trained_for_a_file_that_cannot_be_written(auxiliary: Path, tmp_path: Path) -> None:
