@@ -40,6 +40,9 @@ SAVE_EVERY = 50
 
 _TRAINING = "o2n_training"
 
+# What the device is to blame for, never a file: a full GPU, and one that has failed.
+_DEVICE_ERRORS = (torch.OutOfMemoryError, torch.AcceleratorError)
+
 
 def customize(
     model: DiffusionModel,
@@ -148,6 +151,8 @@ def read_text_lora(model: DiffusionModel, data: bytes) -> TextLora:
     try:
         scaling = metadata.get("text_encoder.lora_alpha", 1) / metadata.get("text_encoder.r", 1)
         return from_file(tensors, model.text_encoder, scaling)
+    except _DEVICE_ERRORS:
+        raise
     except Exception as error:  # a file that does not fit may be wrong in its numbers, their kinds or their shapes
         raise IntegrityError(f"an adapter does not fit this text encoder ({error}): onboard again") from error
 
@@ -166,20 +171,24 @@ def load_adapter(model: DiffusionModel, name: str, data: bytes) -> None:
     encoder into `model.text_loras`.
 
     Raises:
-        IntegrityError: not an adapter file, or one made for another UNet.
+        IntegrityError: not an adapter file, or one made for another UNet. What torch raises of a GPU that is full or
+            has failed comes as it is.
     """
     metadata, weights = read_adapter(data)
     text_lora = read_text_lora(model, data)
     try:
         prefixed = {f"unet.{key}": tensor for key, tensor in weights.items()}
         model.unet.load_lora_adapter(prefixed, prefix="unet", adapter_name=name, metadata=metadata)
+        for layer in lora_layers(model.unet):
+            for part in (layer.lora_A, layer.lora_B):
+                if name in part:
+                    part[name].to(model.unet.conv_in.weight.dtype)  # peft holds it in float32, whatever it is added to
+    except _DEVICE_ERRORS:
+        unload_adapter(model, name)  # half of it may be there, and its name taken
+        raise
     except Exception as error:  # diffusers and peft raise many kinds on a file that does not fit
         cause = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise IntegrityError(f"adapter {name}: does not fit this diffusion model ({cause}): onboard again") from error
-    for layer in lora_layers(model.unet):
-        for part in (layer.lora_A, layer.lora_B):
-            if name in part:
-                part[name].to(model.unet.conv_in.weight.dtype)  # peft holds it in float32, whatever it is added to
     model.unet.eval().requires_grad_(False)
     model.text_loras[name] = text_lora
 

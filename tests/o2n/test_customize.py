@@ -241,6 +241,23 @@ def test_an_adapter_of_another_model_is_refused(foundation: Foundation) -> None:
         load_adapter(foundation.diffusion, "other", other)
 
 
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, torch.AcceleratorError])
+@pytest.mark.parametrize("where", ["from_file", "lora_layers"])
+def test_a_gpu_that_is_full_or_has_failed_is_no_fault_of_the_file(
+    foundation: Foundation, monkeypatch: pytest.MonkeyPatch, where: str, error: type[Exception]
+) -> None:
+    def fail(*_: object) -> None:
+        raise error("CUDA error")
+
+    data, model = adapter(foundation), foundation.diffusion
+    with monkeypatch.context() as patch:
+        patch.setattr(f"o2n.customize.{where}", fail)
+        with pytest.raises(error, match="CUDA error"):
+            load_adapter(model, "tried", data)
+    load_adapter(model, "tried", data)  # its name is free
+    unload_adapter(model, "tried")
+
+
 @pytest.mark.parametrize("cut", [0, 4, 100, -1])
 def test_a_damaged_file_is_refused_and_leaves_nothing(foundation: Foundation, cut: int) -> None:
     with pytest.raises(IntegrityError) as refused:
