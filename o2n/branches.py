@@ -282,7 +282,7 @@ class _Slots:
         self._template = b""
         self._form: tuple[dict[str, Any], dict[str, torch.Size]] = ({}, {})
         self._parameters: dict[str, dict[str, Tensor]] = {}
-        self._held: dict[str, str] = {}  # place -> digest, the one used least recently first
+        self._held: dict[str, str] = {}  # place -> digest, the one used least recently first; "" while it is filled
 
     def fitting(self, data: bytes, digest: str) -> dict[str, Tensor]:
         """The weights in the adapter file `data`, by their names in the UNet.
@@ -296,7 +296,7 @@ class _Slots:
         form = (of_unet, {key: tensor.shape for key, tensor in weights.items()})
         with self._lock:
             if not self._template:
-                self._open(data, digest)
+                self._held[self._open(data)] = digest
                 self._template, self._form = data, form
         if form != self._form:
             raise IntegrityError(f"adapter {digest} does not fit this diffusion model: onboard its category again")
@@ -311,17 +311,17 @@ class _Slots:
             free = [place for place, digest in self._held.items() if digest not in wanted]
             for digest, adapter in wanted.items():
                 if digest not in places:
-                    places[digest] = self._open(self._template, digest) if len(self._held) < SLOTS else free.pop(0)
+                    places[digest] = self._open(self._template) if len(self._held) < SLOTS else free.pop(0)
+                    self._held[places[digest]] = ""  # should this be interrupted, nobody may take it for the old one
                     self._fill(places[digest], adapter.weights)
                 self._held.pop(places[digest])
                 self._held[places[digest]] = digest
             yield places
 
-    def _open(self, data: bytes, digest: str) -> str:
+    def _open(self, data: bytes) -> str:
         place = f"o2n_slot_{len(self._held)}"
         load_adapter(self._model, place, data)
         del self._model.text_loras[place]  # a version's prompts are read once, when it is loaded
-        self._held[place] = digest
         self._parameters[place] = {
             name.replace(f".{place}.", "."): parameter
             for name, parameter in self._model.unet.named_parameters()

@@ -3,6 +3,7 @@
 import copy
 import json
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -11,12 +12,12 @@ from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from hypothesis import given
 from hypothesis import strategies as st
 
-from o2n.branches import SLOTS, NormalBranch, PersonalBranch, TextBranch, _stretches
+from o2n.branches import SLOTS, NormalBranch, PersonalBranch, TextBranch, _Slots, _stretches
 from o2n.category import Manifest, VersionRef
 from o2n.customize import read_adapter
 from o2n.errors import FoundationError, IntegrityError
 from o2n.features import patch_features
-from o2n.foundation import load_foundation
+from o2n.foundation import EMBEDDED, load_foundation, load_from
 from o2n.images import resize
 from o2n.store import CategoryStore
 from tests.helpers import QUICK, checks
@@ -58,6 +59,26 @@ def test_more_adapters_than_places_and_than_memory(published: CategoryStore, ref
     # The adapters do make a difference, or this would hold for any mix-up.
     same = plenty.counterparts([pictures[0]] * 2, [refs[0], refs[-1]])
     assert (same[0] - same[1]).abs().max() > 1e-3
+
+
+def test_a_place_whose_filling_was_interrupted_holds_nothing(
+    published: CategoryStore, refs: list[VersionRef], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    branch, other = (PersonalBranch(load_from(QUICK, EMBEDDED), published) for _ in range(2))
+    picture = resize(checks(1), 64)
+    expected = [branch.counterparts([picture], [ref]) for ref in refs[: SLOTS + 1]]
+    oldest, new = refs[1], refs[SLOTS + 1]
+
+    def half_filled(slots: Any, place: str, weights: dict[str, torch.Tensor]) -> None:
+        next(iter(slots._parameters[place].values())).zero_()
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Slots, "_fill", half_filled)
+        with pytest.raises(torch.OutOfMemoryError):
+            branch.counterparts([picture], [new])
+    assert torch.equal(branch.counterparts([picture], [oldest]), expected[1])  # was in that place
+    assert torch.equal(branch.counterparts([picture], [new]), other.counterparts([picture], [new]))
 
 
 def test_banks_and_texts_keep_to_their_memory(published: CategoryStore, refs: list[VersionRef]) -> None:
