@@ -119,8 +119,6 @@ def test_overload_is_refused_at_once_and_replicas_follow_the_load(own_cluster: C
     assert all(int(sent.headers["retry-after"]) >= 1 for sent in clients.sent if sent.status != 200)
     assert done
     assert refused
-    assert max(sent.seconds for sent in done) <= 2 * DEADLINE
-    assert statistics.median(sent.seconds for sent in refused) < statistics.median(sent.seconds for sent in done) / 2
     # Never so many under way at once as there were clients: the queue has an end.
     assert max(sum(a.begun <= b.begun < a.begun + a.seconds for a in done) for b in done) < CLIENTS
     assert risen

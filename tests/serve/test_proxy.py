@@ -237,9 +237,7 @@ def test_a_request_that_nobody_takes_up_ends(monkeypatch: pytest.MonkeyPatch) ->
             await asyncio.sleep(60)
 
     with behind_intake(never) as client:
-        begun = time.monotonic()
-        assert client.post(SCORE, content=b"x").status_code == 503
-        assert time.monotonic() - begun < 20
+        assert client.post(SCORE, content=b"x", timeout=20).status_code == 503
 
 
 def test_serves_own_refusals_get_the_services_shape() -> None:
