@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from o2n.calibration import describe, least_rate
-from o2n.errors import IntegrityError
+from o2n.errors import IntegrityError, NotFoundError, O2NError
 from o2n.options import print_json, store_option
 from o2n.settings import get_settings
 from o2n.store import CategoryStore
@@ -21,12 +21,20 @@ def categories() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON line per category.")
 @store_option
 def list_categories(as_json: bool, store: CategoryStore) -> None:
-    """All categories, with the version that serves."""
-    names = store.categories()
+    """All categories, with the version that serves.
+
+    One that cannot be read is told of on standard error, and the exit status is 1.
+    """
+    names, failed = store.categories(), 0
     if not names and not as_json:
         click.echo(f"no categories in {store.url}: make one with 'o2n onboard NAME --references DIR'")
     for name in names:
-        manifest = store.manifest(store.current(name))
+        try:
+            manifest = store.manifest(store.current(name))
+        except (IntegrityError, NotFoundError) as error:
+            failed += 1
+            click.echo(f"error: {error}", err=True)
+            continue
         row = {
             "category": name,
             "version": manifest.version,
@@ -40,6 +48,8 @@ def list_categories(as_json: bool, store: CategoryStore) -> None:
             click.echo(
                 f"{name:32} {row['version']}  {row['created']}  {row['references']} references  {row['profile']}"
             )
+    if failed:
+        raise O2NError(f"{failed} of {len(names)} categories could not be read: see their lines above")
 
 
 @categories.command()

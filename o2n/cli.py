@@ -210,7 +210,7 @@ def _print_outcomes(outcomes: "Iterable[Outcome]", what: str, as_json: bool) -> 
         else:
             row = " ".join(f"{outcome[column]:8.4f}" for column in ("score", "s_p", "s_n", "s_text"))
             decided = "anomalous" if outcome["is_anomalous"] else "normal"
-            click.echo(f"{row} {outcome['p_value']:7.4f}  {decided:9}  {path}")
+            click.echo(f"{row} {outcome['p_value']:7.4f}  {decided:9}  {click.format_filename(path)}")
     return failed
 
 
@@ -260,7 +260,7 @@ def _score_files(
 @click.option("--normal", "verdict", flag_value="normal", help="It goes into bank and thresholds of a new version.")
 @click.option("--anomalous", "verdict", flag_value="anomalous", help="It is kept for evaluation.")
 @click.option("--by", required=True, metavar="WHO", help="Who says so.")
-@click.option("--note", metavar="TEXT")
+@click.option("--note", metavar="TEXT", help="What else is to be remembered of it.")
 @store_option
 def feedback(name: str, picture: Path, verdict: str | None, by: str, note: str | None, store: CategoryStore) -> None:
     """Tell category NAME that PICTURE is normal, or that it is anomalous.
@@ -274,7 +274,7 @@ def feedback(name: str, picture: Path, verdict: str | None, by: str, note: str |
     shown, ref = images.read(picture), store.current(name)
     if verdict == "anomalous":
         keep_anomalous(store, ref, shown, by, note)
-        click.echo(f"{picture} is kept as anomalous for {name}")
+        click.echo(f"{click.format_filename(picture)} is kept as anomalous for {name}")
         return
     from o2n.normals import encode
     from o2n.triplet import TripletScorer
@@ -285,7 +285,8 @@ def feedback(name: str, picture: Path, verdict: str | None, by: str, note: str |
     features = encode(scorer.foundation, [query])[0].numpy()
     new = accept_normal(store, scorer.foundation, ref, query, features, found.s_p, found.s_text, by, note)
     if new == ref:
-        click.echo(f"{picture} is among the normal pictures of {name} already: version {ref.version} serves on")
+        known = click.format_filename(picture)
+        click.echo(f"{known} is among the normal pictures of {name} already: version {ref.version} serves on")
     else:
         promise = describe(store.calibration(new), get_settings().false_positive_rate)
         click.echo(f"{name} now serves version {new.version}: {promise}")
@@ -293,7 +294,7 @@ def feedback(name: str, picture: Path, verdict: str | None, by: str, note: str |
 
 @main.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
 @click.option("--profile", default="tiny", show_default=True, help="As for onboard.")
 @click.option("--insecure", is_flag=True, help="Ask for no tokens; on loopback alone.")
 @store_option
@@ -386,8 +387,7 @@ def doctor(profile: Profile, store: CategoryStore) -> None:
         checks.ray,
     ):
         try:
-            lines: Any = check()
-            click.echo("\n".join(f"ok      {line}" if not line.startswith("warning") else line for line in lines))
+            click.echo("\n".join(f"ok      {line}" for line in check()))
         except O2NError as error:
             failed = True
             click.echo(f"FAILED  {error}")

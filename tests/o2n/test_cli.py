@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
 
+import click
 import httpx
 import pytest
 from click.testing import CliRunner, Result
@@ -138,6 +140,16 @@ def test_a_bad_picture_does_not_keep_the_others_from_being_scored(store: Categor
     assert ["error" in line for line in lines] == [False, True, False]
 
 
+def test_names_that_are_no_text_are_scored(store: CategoryStore, tmp_path: Path) -> None:
+    onboard("board", [checks(0), checks(1)], QUICK, store)
+    new = write(tmp_path / "new", [checks(2)])
+    (new / "000.png").rename(new / os.fsdecode(b"caf\xe9.png"))
+    result = run("score", "board", str(new), "--report", str(tmp_path / "report.html"))
+    assert result.exit_code == 0, result.output
+    assert "caf\ufffd.png" in result.stdout
+    assert json.loads(run("score", "board", str(new), "--json").stdout)["path"].endswith("caf\udce9.png")
+
+
 def test_score_errors(store: CategoryStore, tmp_path: Path) -> None:
     picture = str(write(tmp_path / "new", [checks(0)]) / "000.png")
     assert fails_in_one_line(run("score", "board", picture), "category board is not in store")
@@ -191,6 +203,18 @@ def test_categories(store: CategoryStore) -> None:
     assert fails_in_one_line(run("categories", "delete", "board", "--yes"), "is not in store")
 
 
+def test_a_category_that_cannot_be_read_leaves_the_others_in_the_list(store: CategoryStore) -> None:
+    for name in ("board", "cloth", "plate"):
+        onboard(name, [checks(0), checks(1)], QUICK, store)
+    store.objects.put("categories/board/current.json", b"{")
+    store.objects.delete(f"categories/cloth/versions/{store.current('cloth').version}.json")
+    listed = run("categories", "list")
+    assert fails_in_one_line(listed, "2 of 3 categories could not be read")
+    assert listed.stdout.startswith("plate ")
+    assert "error: categories/board/current.json" in listed.stderr
+    assert "error: category cloth has no version" in listed.stderr
+
+
 def test_tokens(store: CategoryStore) -> None:
     assert "no tokens" in run("tokens", "list").stdout
     created = run("tokens", "create", "line-3", "--scope", "score", "--scope", "feedback")
@@ -230,8 +254,15 @@ def test_doctor(store: CategoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     healthy = run("doctor")
     assert healthy.exit_code == 0, healthy.output
-    for word in ("python", "torch ", "faiss", "device", "models", "store", "ray"):
-        assert re.search(rf"^(ok|warning).*{word}", healthy.stdout, re.M), word
+    for words in (
+        "python  3",
+        "library o2n .*torch .*faiss",
+        "device  ",
+        "models  profile tiny",
+        f"store   {store.url} can be read and written, 0 categories",
+        "ray     .*no cluster set",
+    ):
+        assert re.search(rf"^ok      {words}", healthy.stdout, re.M), words
     monkeypatch.setenv("RAY_ADDRESS", f"http://127.0.0.1:{free_port()}")
     sick = run("doctor", "--store", "/nowhere/at/all")
     assert sick.exit_code == 1
@@ -239,25 +270,25 @@ def test_doctor(store: CategoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
     assert re.search(r"^FAILED .*RAY_ADDRESS", sick.stdout, re.M)
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        (),
-        ("onboard",),
-        ("score",),
-        ("feedback",),
-        ("serve",),
-        ("doctor",),
-        ("categories",),
-        *(("categories", name) for name in ("list", "show", "rollback", "delete")),
-        ("tokens",),
-        *(("tokens", name) for name in ("create", "list", "revoke")),
-    ],
-)
-def test_every_command_has_help(command: tuple[str, ...]) -> None:
-    shown = run(*command, "--help")
+def commands(group: click.Command, *names: str) -> Iterator[tuple[str, ...]]:
+    yield names
+    if isinstance(group, click.Group):
+        for name, command in group.commands.items():
+            yield from commands(command, *names, name)
+
+
+@pytest.mark.parametrize("names", list(commands(main)), ids=" ".join)
+def test_every_command_and_every_option_has_help(names: tuple[str, ...]) -> None:
+    command: click.Command = main
+    for name in names:
+        assert isinstance(command, click.Group)
+        command = command.commands[name]
+    assert command.help
+    for option in command.params:
+        assert not isinstance(option, click.Option) or option.help, option.name
+    shown = run(*names, "--help")
     assert shown.exit_code == 0
-    assert len(shown.stdout.splitlines()) >= 6
+    assert command.help.splitlines()[0] in " ".join(shown.stdout.split())
 
 
 @pytest.mark.cluster
