@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from o2n.calibration import shortfall
 from o2n.category import VersionRef
-from o2n.errors import O2NError
+from o2n.errors import O2NError, PictureError
 from o2n.inputs import Inputs
 from o2n.options import (
     OneLineErrorsCommand,
@@ -132,7 +132,12 @@ def _inputs(
 
 
 def _whole(place: str | None) -> str | None:
-    """A place as every node knows it."""
+    """A place as every node knows it.
+
+    Raises: PictureError: a path that cannot be written down.
+    """
+    if place and place != place.encode("utf-8", "replace").decode():
+        raise PictureError(f"{place!r}: is not UTF-8: rename it, or give a link to it")
     return place if place is None or "://" in place else str(Path(place).absolute())
 
 

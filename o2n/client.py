@@ -259,4 +259,5 @@ def _in_requests(pictures: Sequence[Picture]) -> Iterator[list[tuple[str, bytes]
 def _file(picture: Picture, index: int) -> tuple[str, bytes]:
     if isinstance(picture, bytes):
         return f"picture {index + 1}", picture
-    return str(picture), images.read_bytes(Path(picture))
+    name = str(picture).encode("utf-8", "replace").decode()  # old file systems have names that are none
+    return name, images.read_bytes(Path(picture))

@@ -3,10 +3,12 @@
 Imports no torch and no Ray: the processes that decode have no use for either.
 """
 
+import re
+import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import islice
+from itertools import islice, repeat
 
 import pyarrow as pa
 import pyarrow.fs
@@ -17,8 +19,9 @@ from o2n import images, places
 from o2n.errors import PictureError, StoreError
 from o2n.settings import get_settings
 
-# Waiting for S3 takes no core, so a few pictures of a batch are fetched at a time.
-READERS = 8
+# Waiting for S3 takes no core, so a few pictures of a batch are fetched at a time; decoded, a large one takes 200 MB.
+READERS, DECODERS = 8, 2
+_NO_TEXT = re.compile(r"\\udc[89a-f][0-9a-f]")
 LISTED = pa.schema([("path", pa.string()), ("category", pa.string())])
 
 
@@ -75,8 +78,13 @@ def as_table(rows: Iterable[tuple[str, str | None]]) -> pa.Table:
     """Rows as they come from `listed`, some 100 bytes each."""
     rows, batches = iter(rows), []
     while part := list(islice(rows, 10_000)):
-        batches.append(pa.record_batch([list(column) for column in zip(*part, strict=True)], LISTED))
+        batches.append(pa.record_batch([list(map(_text, column)) for column in zip(*part, strict=True)], LISTED))
     return pa.Table.from_batches(batches, LISTED)
+
+
+def _text(name: str | None) -> str | None:
+    """A name as a column takes it: bytes that are no UTF-8, as in names of old file systems, become `\\udcXX`."""
+    return name and name.encode("utf-8", "backslashreplace").decode()
 
 
 def columns(file: pq.ParquetFile, url: str, inputs: Inputs) -> list[str]:
@@ -124,8 +132,9 @@ def decoded(table: pa.Table, sides: dict[str, int]) -> pa.Table:
     paths = table["path"].to_pylist() if "path" in table.column_names else nothing
     data = table["bytes"].to_pylist() if "bytes" in table.column_names else nothing
     wanted = [sides.get(name) for name in table["category"].cast(pa.string()).to_pylist()]
+    decoding = threading.Semaphore(DECODERS)
     with ThreadPoolExecutor(READERS) as threads:
-        found = list(threads.map(_decoded, paths, data, wanted))
+        found = list(threads.map(_decoded, paths, data, wanted, repeat(decoding)))
     kept = table.drop_columns([name for name in ("bytes", "picture", "error") if name in table.column_names])
     pictures, errors = zip(*found, strict=True) if found else ((), ())
     return kept.append_column("picture", pa.array(pictures, pa.binary())).append_column(
@@ -133,14 +142,19 @@ def decoded(table: pa.Table, sides: dict[str, int]) -> pa.Table:
     )
 
 
-def _decoded(path: str | None, data: bytes | None, side: int | None) -> tuple[bytes | None, str | None]:
+def _decoded(
+    path: str | None, data: bytes | None, side: int | None, decoding: threading.Semaphore
+) -> tuple[bytes | None, str | None]:
     if side is None:
         return None, None  # what is wrong is told where it would be scored
     try:
         if data is None and path is None:
             raise PictureError("row without path and bytes: give one of them")
-        picture = images.decode(places.read_bytes(str(path)) if data is None else data, str(path or "picture"))
-        return images.resize(picture, side).tobytes(), None
+        if data is None and _NO_TEXT.search(path := str(path)):
+            raise PictureError(f"{path}: its name is not UTF-8: rename it")
+        fetched = places.read_bytes(str(path)) if data is None else data
+        with decoding:
+            return images.resize(images.decode(fetched, str(path or "picture")), side).tobytes(), None
     except PictureError as refused:
         return None, str(refused)
 

@@ -130,7 +130,7 @@ def write_report(
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding="utf-8")
+        path.write_text(page, encoding="utf-8", errors="replace")  # names on old file systems are none
     except OSError as error:
         raise O2NError(f"report {path} cannot be written ({error.strerror}): give another path") from None
 

@@ -1,6 +1,7 @@
 """The client, against services made up to be busy, broken, foreign or lost. `tests/serve` has it with the real one."""
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -216,3 +217,12 @@ def test_a_store_that_is_down_is_a_store_error(monkeypatch: pytest.MonkeyPatch) 
 def test_a_file_that_is_not_there() -> None:
     with Client("http://127.0.0.1:1") as client, pytest.raises(PictureError, match=r"nowhere\.png: cannot be read"):
         client.score("bolts", ["nowhere.png"])
+
+
+def test_a_name_that_is_no_text_travels_all_the_same(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.png")
+    path.write_bytes(b"picture")
+    service = Scripted(GOOD)
+    with listening(service) as url, Client(url) as client:
+        assert client.score("bolts", [path])[0].score == 1.5
+    assert b'caf?.png"' in service.asked[0][1]

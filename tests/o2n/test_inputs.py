@@ -1,5 +1,8 @@
 """Folders, S3 prefixes and Parquet files -> the pictures in them."""
 
+import os
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import pytest
 from o2n import images, inputs
 from o2n.errors import PictureError
 from o2n.inputs import Inputs
-from tests.helpers import checks, stripes
+from tests.helpers import checks, stripes, write
 
 PICTURE = images.encode_png(checks(0))
 
@@ -52,6 +55,43 @@ def test_paths_in_parquet_are_listed_with_their_category(place: tuple[str, Calla
         list(inputs.listed(Inputs(parquet=f"{root}/broken.parquet", category="b")))
     with pytest.raises(PictureError, match=r"gone.parquet"):
         list(inputs.listed(Inputs(parquet=f"{root}/gone.parquet", category="b")))
+
+
+def test_a_name_that_is_no_text_is_its_rows_error(tmp_path: Path) -> None:
+    for name in (b"a.png", b"caf\xe9.png", "ü.png".encode()):
+        (tmp_path / os.fsdecode(name)).write_bytes(PICTURE)
+    table = inputs.as_table(inputs.listed(Inputs(folders=(str(tmp_path),), category="checks")))
+    good, latin, umlaut = inputs.decoded(table, {"checks": 32}).to_pylist()
+    assert good["error"] is umlaut["error"] is None
+    assert latin["path"] == f"{tmp_path}/caf\\udce9.png"
+    assert latin["error"] == f"{tmp_path}/caf\\udce9.png: its name is not UTF-8: rename it"
+
+
+def test_few_pictures_are_decoded_at_a_time_however_many_are_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A decoded picture may take hundreds of times what its file does."""
+    pictures = [checks(seed) for seed in range(32)]
+    paths = [str(path) for path in images.find(write(tmp_path, pictures))]
+    decode, lock, now, most = images.decode, threading.Lock(), 0, 0
+
+    def counted(data: bytes, name: str) -> images.Picture:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.01)
+        try:
+            return decode(data, name)
+        finally:
+            with lock:
+                now -= 1
+
+    monkeypatch.setattr(images, "decode", counted)
+    table = pa.table({"path": paths, "category": ["checks"] * 32})
+    found = inputs.decoded(table, {"checks": 64})["picture"].to_pylist()
+    assert found == [picture.tobytes() for picture in pictures]
+    assert most == inputs.DECODERS == 2
 
 
 def test_pictures_come_decoded_at_their_categorys_size_or_with_their_error(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -103,6 +104,11 @@ def test_the_page_is_whole_and_needs_nothing_else(tmp_path: Path) -> None:
     assert "script" not in page.tags
     assert "A &lt;title&gt;" in text
     assert text.index("0.700") < text.index("0.200")
+
+
+def test_a_name_that_is_no_text_is_shown_as_well_as_can_be(tmp_path: Path) -> None:
+    write_report(tmp_path / "report.html", [scored("a", None, 0.2, os.fsdecode(b"caf\xe9.png"))], "Old names")
+    assert "caf?.png" in (tmp_path / "report.html").read_text()
 
 
 def test_a_decision_is_shown_where_one_was_made(tmp_path: Path) -> None:
