@@ -21,7 +21,7 @@ from o2n.fusion import Score
 from o2n.images import Picture
 from o2n.objects import Objects, open_objects
 from o2n.profiles import Profile
-from o2n.run import SCHEMA, Run
+from o2n.run import SCHEMA, Run, is_gone
 from o2n.settings import get_settings
 from o2n.store import CategoryStore
 from o2n.triplet import BATCH, TripletScorer
@@ -29,15 +29,6 @@ from o2n.triplet import BATCH, TripletScorer
 # Shares of a core: wherever a worker fits, so does a process that decodes for it. With whole cores, workers that start
 # again after a node was lost could take the last ones, and wait for pictures for ever.
 _SCORING, _DECODING = 0.9, 0.1
-
-
-def pin_versions(store: CategoryStore, categories: list[str]) -> dict[str, VersionRef]:
-    """The versions that serve now; what is pinned to them does not change with a publish in the middle.
-
-    Raises:
-        NotFoundError: a category that the store does not hold.
-    """
-    return {name: store.current(name) for name in categories}
 
 
 def score_dataset(
@@ -68,6 +59,9 @@ def score_dataset(
         maps: a folder or an s3:// prefix for anomaly maps, TIFF files of float32 (g, g), one value per patch; rows then
             say which is theirs. Equal pictures have equal maps, and share them.
         counterparts: the same for the pictures' normal counterparts, PNG files at the model's size.
+
+    Raises:
+        NotFoundError: a pinned version is not in the store; where it is collected later, the dataset ends with that.
     """
     decoded = pictures.map_batches(
         inputs.decoded,
@@ -98,7 +92,8 @@ def score_run(run: Run, store: CategoryStore, *, workers: int = 1, gpus_per_work
     """Score what a run has not scored yet, and keep it; yields the number of rows that were kept since.
 
     Raises:
-        O2NError: a worker failed. What is kept is kept: the same run goes on from there.
+        NotFoundError: a version of the run was collected: it cannot go on. O2NError: nor where another run has taken
+        its output; or a worker failed: what is kept is kept, and the same run goes on from there.
     """
     parts = run.parts()
     if not parts:
@@ -127,17 +122,18 @@ def score_run(run: Run, store: CategoryStore, *, workers: int = 1, gpus_per_work
     try:
         yield from run.collect(scored.iter_batches(batch_size=None, batch_format="pyarrow"))
     except ray.exceptions.RayError as error:
+        run.check(store)
         cause = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         raise O2NError(f"a worker failed ({cause}): scores are kept, run the same again to go on") from error
 
 
 def _resolutions(profile: Profile, store: CategoryStore, pinned: dict[str, VersionRef]) -> dict[str, int]:
-    """The size that each category's pictures are scored at. A version that cannot be read is told of in its rows."""
+    """The size that each category's pictures are scored at. A version that is damaged is told of in its rows."""
 
     def of(ref: VersionRef) -> int:
         try:
             return store.manifest(ref).resolution
-        except (NotFoundError, IntegrityError):
+        except IntegrityError:
             return profile.diffusion.resolution
 
     with ThreadPoolExecutor(inputs.READERS) as threads:
@@ -162,7 +158,7 @@ class _Scorer:
         counterparts: str | None,
     ) -> None:
         self._scorer = TripletScorer(profile, store)
-        self._pinned, self._rate = pinned, rate
+        self._store, self._pinned, self._rate = store, pinned, rate
         self._calibration = functools.cache(store.calibration)
         self._maps = open_objects(maps) if maps else None
         self._counterparts = open_objects(counterparts) if counterparts else None
@@ -200,6 +196,8 @@ class _Scorer:
             raise  # a store that is away today says nothing of a picture
         except O2NError as error:
             if len(pictures) == 1:
+                if isinstance(error, NotFoundError) and is_gone(self._store, refs[0]):
+                    raise  # it was collected: no picture of its category can be scored any more
                 return [{"error": str(error)}]
             # One category's broken version must not take the others' rows with it.
             return [row for one, ref in zip(pictures, refs, strict=True) for row in self._score([one], [ref])]

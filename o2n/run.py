@@ -1,15 +1,15 @@
 """One offline run: what is scored, with which versions, and which parts of it are done. Knows no Ray and no models.
 
-    OUTPUT/_run/run.json         the plan, written once; a run that goes on has the versions that it began with
-    OUTPUT/_run/listing-…        path and category of every picture, but for Parquet files that hold their bytes
-    OUTPUT/part-000000.parquet   the scores of one shard
+    OUTPUT/_run/run.json             the plan, written once; a run that goes on has the versions that it began with
+    OUTPUT/_run/listing-ID           path and category of every picture, but for Parquet files that hold their bytes
+    OUTPUT/part-000000-ID.parquet    the scores of one shard, under the plan's own id
 
 No row is lost and none is there twice, whenever the run is killed: the plan says which pictures a shard has, and its
 file appears whole, under its own name, or not at all. What a killed run does again are the shards it had in hand.
 """
 
-import hashlib
 import io
+import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -82,10 +82,12 @@ class Source(BaseModel):
 
 
 class Plan(BaseModel):
-    """What a run does, written before it begins. shard: rows of one; listed: rows of the file that `listing` names."""
+    """What a run does, written before it begins. id: drawn by lot, so that nobody takes an earlier run's shards for its
+    own; shard: rows of one; listed: rows of the file that `listing` names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    id: str
     request: Request
     versions: dict[str, VersionId]
     shard: int
@@ -101,6 +103,10 @@ class Plan(BaseModel):
         """How many rows each shard has: those of the listing, or of every row group of every source in turn."""
         groups = [self.listed, *(rows for source in self.sources for rows in source.rows)]
         return [min(self.shard, rows - start) for rows in groups for start in range(0, rows, self.shard)]
+
+    def key(self, shard: int) -> str:
+        """Where a shard's scores are kept."""
+        return f"{_PART}{shard:06}-{self.id}.parquet"
 
 
 class Part(NamedTuple):
@@ -127,7 +133,7 @@ class Run:
     def done(self) -> set[int]:
         """The shards whose scores are kept."""
         kept = set(open_objects(self.output).keys(_PART))
-        return {shard for shard in range(len(self.plan.shards())) if _key(shard) in kept}
+        return {shard for shard in range(len(self.plan.shards())) if self.plan.key(shard) in kept}
 
     def parts(self) -> list[Part]:
         """What is still to be read."""
@@ -181,7 +187,7 @@ class Run:
         Rows may come in any order, and again.
 
         Raises:
-            StoreError: the output cannot be written. O2NError: rows are missing at the end.
+            StoreError: the output cannot be written. O2NError: another run has it; rows are missing at the end.
         """
         objects, sizes, done = open_objects(self.output), self.plan.shards(), self.done()
         waiting: dict[int, dict[int, dict[str, Any]]] = defaultdict(dict)
@@ -194,7 +200,7 @@ class Run:
                 waiting[shard][place] = row
                 if len(waiting[shard]) == sizes[shard]:
                     rows = waiting.pop(shard)
-                    objects.put(_key(shard), _parquet([rows[place] for place in sorted(rows)]))
+                    self._keep(objects, shard, [rows[place] for place in sorted(rows)])
                     done.add(shard)
                     kept += sizes[shard]
             yield kept
@@ -208,8 +214,39 @@ class Run:
             # In portions, so that results do not wait in memory for who reads them.
             shards = sorted(self.done())
             for start in range(0, len(shards), 64):
-                for data, _ in threads.map(objects.get, map(_key, shards[start : start + 64])):
+                for data, _ in threads.map(objects.get, map(self.plan.key, shards[start : start + 64])):
                     yield pq.read_table(io.BytesIO(data))
+
+    def check(self, store: CategoryStore) -> None:
+        """See that the run can go on.
+
+        Raises:
+            O2NError: another run has its output by now. NotFoundError: a version that it began with was collected.
+        """
+        if not self._is_own(open_objects(self.output)):
+            raise self._taken()
+        refs = list(self.refs.values())
+        with ThreadPoolExecutor(inputs.READERS) as threads:
+            gone = list(threads.map(lambda ref: is_gone(store, ref), refs))
+        if any(gone):
+            ref = refs[gone.index(True)]
+            raise NotFoundError(
+                f"{self.output} was begun with version {ref.version} of category {ref.category}, which was collected "
+                "since: begin another run, with another --output or --overwrite"
+            )
+
+    def _keep(self, objects: Objects, shard: int, rows: list[dict[str, Any]]) -> None:
+        objects.put(self.plan.key(shard), _parquet(rows))
+        if not self._is_own(objects):
+            objects.delete(self.plan.key(shard))  # whoever took the output has cleared it already
+            raise self._taken()
+
+    def _is_own(self, objects: Objects) -> bool:
+        plan, _ = _plan(objects)
+        return plan is not None and plan.id == self.plan.id
+
+    def _taken(self) -> O2NError:
+        return O2NError(f"{self.output} was taken by another run, with --overwrite: this one ends here")
 
     def _numbered(self, table: pa.Table, part: Part, start: int) -> pa.Table:
         """The rows of the wanted shards, with SHARD and PLACE; `start` is the first row's place in the part."""
@@ -226,7 +263,7 @@ def open_run(output: str, request: Request, store: CategoryStore, workers: int, 
 
     Raises:
         O2NError: `output` holds another run, or files of something else. PictureError: there is nothing to score.
-        NotFoundError: a category that the store does not hold.
+        NotFoundError: a category that the store does not hold, or no more in the version that the run began with.
     """
     objects = open_objects(output)
     output = objects.url
@@ -236,23 +273,41 @@ def open_run(output: str, request: Request, store: CategoryStore, workers: int, 
             objects.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise O2NError(f"output {output} cannot be made ({error.strerror}): give another --output") from None
-    if (plan := _plan(objects)) and not overwrite:
-        differs = [name for name in Request.model_fields if getattr(plan.request, name) != getattr(request, name)]
+    earlier, etag = _plan(objects)
+    if earlier and not overwrite:
+        differs = [name for name in Request.model_fields if getattr(earlier.request, name) != getattr(request, name)]
         if differs:
             raise O2NError(
                 f"{output} holds the scores of another run, with other {', '.join(differs)}: give another --output, "
                 "or --overwrite to delete them"
             )
-        return Run(output, plan)
+        run = Run(output, earlier)
+        if run.parts():
+            run.check(store)
+        return run
     plan, listing = _planned(request, store, workers)
-    _clear(objects, output)
+    # While its plan is there, a half-deleted run is still known for one.
+    _clear(objects, output, earlier)
     if plan.listing:
         objects.put(plan.listing, listing)
     try:
-        objects.put_if(_PLAN, plan.model_dump_json(indent=1).encode(), None)
+        objects.put_if(_PLAN, plan.model_dump_json(indent=1).encode(), etag)
     except ConflictError:
         raise O2NError(f"{output} was taken by another run just now: run the same again") from None
+    # And what a run that was still alive has written until then; what it writes later it takes away itself.
+    _clear(objects, output, earlier)
     return Run(output, plan)
+
+
+def is_gone(store: CategoryStore, ref: VersionRef) -> bool:
+    """Whether a version was collected. One that is merely damaged was not."""
+    try:
+        store.manifest(ref)
+    except NotFoundError:
+        return True
+    except IntegrityError:
+        pass
+    return False
 
 
 def _planned(request: Request, store: CategoryStore, workers: int) -> tuple[Plan, bytes]:
@@ -266,14 +321,14 @@ def _planned(request: Request, store: CategoryStore, workers: int) -> tuple[Plan
     versions = {name: store.current(name).version for name in sorted(names)}
     _check_profile(request.profile, store, versions)
     shard = min(max(rows // (TURNS * workers), LEAST), MOST)
-    listing = b"" if sources else _batches(listed, shard)
+    listing, identity = b"" if sources else _batches(listed, shard), uuid.uuid4().hex[:12]
     plan = Plan(
+        id=identity,
         request=request,
         versions=versions,
         shard=shard,
         listed=listed.num_rows,
-        # Its name says what is in it: of two runs that begin at once, neither reads the other's.
-        listing=f"{_LISTING}-{hashlib.sha256(listing).hexdigest()[:16]}" if listing else None,
+        listing=f"{_LISTING}-{identity}" if listing else None,
         sources=sources,
     )
     return plan, listing
@@ -282,11 +337,11 @@ def _planned(request: Request, store: CategoryStore, workers: int) -> tuple[Plan
 def _check_profile(profile: Profile, store: CategoryStore, versions: dict[str, VersionId]) -> None:
     """Refuse a run of which every row would be an error.
 
-    Raises: CategoryError: all versions were made with another profile.
+    Raises: CategoryError: all versions were made with another profile. NotFoundError: one is not in the store.
     """
 
     def differing(name: str) -> list[str]:
-        with suppress(NotFoundError, IntegrityError):  # its rows will say so
+        with suppress(IntegrityError):  # its rows will say so
             return store.manifest(VersionRef(name, versions[name])).profile.differs_by(profile)
         return []
 
@@ -323,24 +378,26 @@ def _rows(file: pq.ParquetFile) -> tuple[int, ...]:
     return tuple(file.metadata.row_group(group).num_rows for group in range(file.num_row_groups))
 
 
-def _plan(objects: Objects) -> Plan | None:
+def _plan(objects: Objects) -> tuple[Plan | None, str | None]:
+    """The plan that an output has, and its etag."""
     try:
-        return Plan.model_validate_json(objects.get(_PLAN)[0])
+        data, etag = objects.get(_PLAN)
+        return Plan.model_validate_json(data), etag
     except NotFoundError:
-        return None
+        return None, None
     except ValidationError:
         raise O2NError(
             f"{objects.url}/{_PLAN} was altered, or written by another release of O2N: give another --output"
         ) from None
 
 
-def _clear(objects: Objects, output: str) -> None:
-    """Delete an earlier run; its plan goes last, so that a half-deleted run is still known for one."""
-    plan, keys = _plan(objects), [key for key in objects.keys("") if key.endswith(".parquet")]
-    own = {_key(shard) for shard in range(len(plan.shards()))} if plan else set()
+def _clear(objects: Objects, output: str, earlier: Plan | None) -> None:
+    """Delete the scores and the listing of an earlier run."""
+    own = {earlier.key(shard) for shard in range(len(earlier.shards()))} if earlier else set()
+    keys = [key for key in objects.keys("") if key.endswith(".parquet")]
     if strange := [key for key in keys if key not in own]:
         raise O2NError(f"{output} holds {strange[0]}, which is no run's: give an empty --output")
-    for key in [*keys, *objects.keys(_LISTING), *objects.keys(_PLAN)]:
+    for key in [*keys, *([earlier.listing] if earlier and earlier.listing else [])]:
         objects.delete(key)
 
 
@@ -357,7 +414,3 @@ def _parquet(rows: list[dict[str, Any]]) -> bytes:
     file = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), file)
     return file.getvalue().to_pybytes()
-
-
-def _key(shard: int) -> str:
-    return f"{_PART}{shard:06}.parquet"

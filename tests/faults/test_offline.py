@@ -93,7 +93,7 @@ class Noted(offline._Scorer):
 
 def live(kill):
     chance = random.Random(kill)
-    run = runs.Run(output, runs._plan(open_objects(output)))
+    run = runs.Run(output, runs._plan(open_objects(output))[0])
     put, left, moment = LocalObjects.put, chance.randint(1, 30), kill and kill % 4
 
     def put_or_die(self, key, data):

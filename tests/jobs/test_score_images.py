@@ -1,6 +1,7 @@
 """The offline job by itself, on a Ray of its own: what it takes, what it keeps, and what it refuses."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,14 +66,15 @@ def test_bytes_in_parquet_on_s3_are_scored_once_with_the_versions_of_the_start(
 
     # What a run that was killed leaves: a shard less. In the meantime another version was published.
     objects = open_objects(output)
-    lost = objects.get("part-000001.parquet")[0]
-    objects.delete("part-000001.parquet")
+    (shard,) = objects.keys("part-000001")
+    lost = objects.get(shard)[0]
+    objects.delete(shard)
     second = onboard("board", [checks(2), checks(3)], QUICK, store).ref
     assert first != second == store.current("board")
     resumed = summary(run(*options))
     assert (resumed["pictures"], resumed["scored_before"]) == (20, 12)
     assert resumed["versions"]["board"] == first.version
-    assert objects.get("part-000001.parquet")[0] == lost
+    assert objects.get(shard)[0] == lost
 
     rows = [
         row for key in objects.keys("part-") for row in pq.read_table(pa.BufferReader(objects.get(key)[0])).to_pylist()
@@ -113,6 +115,14 @@ def test_a_run_that_is_done_does_nothing_and_another_is_refused(
     assert refused.exit_code == 1
     assert "holds the scores of another run, with other rate: give another --output, or --overwrite" in refused.stderr
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*")} == before
+
+
+def test_a_place_that_cannot_be_written_down_is_told(published: CategoryStore, tmp_path: Path) -> None:
+    folder = write(tmp_path / os.fsdecode(b"caf\xe9"), [checks(0)])
+    options = ("--store", published.url, "--output", str(tmp_path / "scores"))
+    done = run("--category", "checks", *options, str(folder))
+    assert done.exit_code == 1
+    assert done.stderr == f"error: {str(folder)!r}: is not UTF-8: rename it, or give a link to it\n"
 
 
 @pytest.mark.parametrize(

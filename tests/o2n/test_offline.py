@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,10 +16,11 @@ from o2n import images
 from o2n.calibration import decide
 from o2n.category import VersionRef
 from o2n.errors import NotFoundError, StoreError
-from o2n.inputs import decoded
+from o2n.inputs import Inputs, decoded
 from o2n.objects import s3_client
-from o2n.offline import SCHEMA, _resolutions, _Scorer, pin_versions, score_dataset
+from o2n.offline import SCHEMA, _resolutions, _Scorer, score_dataset, score_run
 from o2n.onboard import onboard
+from o2n.run import Request, open_run
 from o2n.store import CategoryStore
 from o2n.triplet import TripletScorer
 from tests.helpers import QUICK, checks, stripes, write
@@ -36,6 +38,10 @@ def local_ray(s3_server: str) -> Iterator[None]:
         ray.shutdown()
 
 
+def pinned_to(store: CategoryStore, *names: str) -> dict[str, VersionRef]:
+    return {name: store.current(name) for name in names}
+
+
 def test_rows_come_back_scored_or_with_their_error(published: CategoryStore, tmp_path: Path) -> None:
     onboard("spoilt", [checks(5), checks(6)], QUICK, published)
     manifest = published.manifest(published.current("spoilt"))
@@ -49,7 +55,7 @@ def test_rows_come_back_scored_or_with_their_error(published: CategoryStore, tmp
         for path in images.find(folder)
     ]
     rows = rows[::2] + rows[1::2]  # categories mixed
-    pinned = pin_versions(published, ["checks", "stripes", "spoilt"])
+    pinned = pinned_to(published, "checks", "stripes", "spoilt")
     dataset = score_dataset(ray.data.from_items(rows), QUICK, published, pinned, rate=0.4, workers=2)
     found = {(row["category"], row["path"]): row for row in dataset.take_all()}
     published.delete("spoilt")
@@ -74,11 +80,6 @@ def test_rows_come_back_scored_or_with_their_error(published: CategoryStore, tmp
             assert (row[column] is None) == (row["error"] is not None)
 
 
-def test_an_unknown_category_is_told_before_anything_starts(published: CategoryStore) -> None:
-    with pytest.raises(NotFoundError, match="nuts"):
-        pin_versions(published, ["checks", "nuts"])
-
-
 def test_bytes_and_s3_are_scored_beside_files_and_other_columns_stay(
     published: CategoryStore, bucket: str, tmp_path: Path
 ) -> None:
@@ -93,7 +94,7 @@ def test_bytes_and_s3_are_scored_beside_files_and_other_columns_stay(
         {"id": 10, "path": str(paths[0]), "bytes": None, "category": "unknown", "tags": []},
         {"id": 11, "path": f"s3://{bucket}/gone.png", "bytes": None, "category": "checks", "tags": []},
     ]
-    pinned = pin_versions(published, ["checks"])
+    pinned = pinned_to(published, "checks")
     maps, redrawn = tmp_path / "maps", f"s3://{bucket}/counterparts"
     dataset = score_dataset(
         ray.data.from_arrow(pa.Table.from_pylist(rows)),
@@ -125,7 +126,7 @@ def test_bytes_and_s3_are_scored_beside_files_and_other_columns_stay(
 
 def test_two_batches_at_once_in_one_worker_change_no_score(published: CategoryStore, tmp_path: Path) -> None:
     """As on a GPU, where a worker computes the features of one batch while it redraws another."""
-    pinned = pin_versions(published, ["checks", "stripes"])
+    pinned = pinned_to(published, "checks", "stripes")
     paths = images.find(write(tmp_path / "new", [checks(seed) for seed in range(6)]))
     worker = _Scorer(QUICK, published, pinned, 0.4, None, None)
     batches = [
@@ -141,28 +142,61 @@ def test_categories_seen_at_different_scales_and_a_broken_one_share_a_worker(
     published: CategoryStore, tmp_path: Path
 ) -> None:
     store = CategoryStore((tmp_path / "store").as_uri())
-    for name, side in (("large", 160), ("small", 96)):
+    for name, side in (("large", 160), ("small", 96), ("broken", 96)):
         onboard(name, [stripes(0, side, side), stripes(1, side, side)], QUICK, store)
-    pinned = pin_versions(store, ["large", "small"]) | {"gone": VersionRef("large", "0" * 16)}
+    pinned = pinned_to(store, "large", "small", "broken")
+    store.objects.put(manifest_key(pinned["broken"]), b"altered")
     sides = _resolutions(QUICK, store, pinned)
-    assert sides == {"large": 128, "small": 64, "gone": 64}
+    assert sides == {"large": 128, "small": 64, "broken": 64}
     pictures = [stripes(seed, 200, 170) for seed in range(6)]
-    names = ["large", "small", "gone"] * 2
+    names = ["large", "small", "broken"] * 2
     paths = [str(path) for path in images.find(write(tmp_path / "new", pictures))]
     found = _Scorer(QUICK, store, pinned, 0.4, None, None)(decoded(pa.table({"path": paths, "category": names}), sides))
     scorer = TripletScorer(QUICK, store)
     for row, picture in zip(found.to_pylist(), pictures, strict=True):
-        if row["category"] == "gone":
-            assert "0000" in row["error"]
+        if row["category"] == "broken":
+            assert "was altered" in row["error"]
         else:
             (expected,) = scorer.score([picture], [pinned[row["category"]]])
             assert row["score"] == pytest.approx(expected.score, abs=1e-6)
 
 
+def manifest_key(ref: VersionRef) -> str:
+    return f"categories/{ref.category}/versions/{ref.version}.json"
+
+
+def test_a_version_that_is_collected_ends_a_run_and_a_blob_that_is_lost_does_not(
+    published: CategoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = CategoryStore((tmp_path / "store").as_uri())
+    ref = onboard("board", [checks(0), checks(1)], QUICK, store).ref
+    store.objects.delete(f"blobs/sha256/{store.manifest(ref).blobs['adapter'].sha256}")
+    path = images.find(write(tmp_path / "new", [checks(seed) for seed in range(3)]))[0]
+    batch = decoded(pa.table({"path": [str(path)], "category": ["board"]}), {"board": 64})
+    (row,) = _Scorer(QUICK, store, {"board": ref}, 0.4, None, None)(batch).to_pylist()
+    assert "blobs/sha256/" in row["error"]
+
+    inputs = Inputs(folders=(str(tmp_path / "new"),), category="board")
+    request = Request(inputs=inputs, store=store.url, profile=QUICK, rate=0.4)
+    run = open_run(str(tmp_path / "scores"), request, store, workers=1)
+
+    def collected_since(*arguments: Any) -> dict[str, int]:
+        sides = _resolutions(*arguments)
+        store.objects.delete(manifest_key(ref))
+        return sides
+
+    monkeypatch.setattr("o2n.offline._resolutions", collected_since)
+    with pytest.raises(NotFoundError, match=f"begun with version {ref.version} of category board, which was collected"):
+        list(score_run(run, store))
+    assert run.done() == set()
+    with pytest.raises(NotFoundError, match="has no version"):
+        _resolutions(QUICK, store, {"board": ref})
+
+
 def test_a_store_that_cannot_be_reached_is_no_pictures_error(
     published: CategoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pinned = pin_versions(published, ["checks"])
+    pinned = pinned_to(published, "checks")
     path = images.find(write(tmp_path / "new", [checks(0)]))[0]
     batch = decoded(pa.table({"path": [str(path)], "category": ["checks"]}), {"checks": 64})
     worker = _Scorer(QUICK, CategoryStore((tmp_path / "unmounted" / "store").as_uri()), pinned, 0.4, None, None)

@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from o2n.category import Manifest, VersionRef
+from o2n.collect import collect
 from o2n.errors import CategoryError, NotFoundError, O2NError, PictureError
 from o2n.inputs import Inputs
-from o2n.objects import open_objects
+from o2n.objects import Objects, open_objects
 from o2n.run import SCHEMA, SHARD, Request, Run, open_run
 from o2n.store import CategoryStore
 from tests.helpers import QUICK, checks, write
@@ -118,6 +119,47 @@ def test_a_run_goes_on_with_the_versions_and_the_pictures_it_began_with(
     assert afresh.plan.pictures == 21
 
 
+def test_a_run_that_lives_on_while_another_takes_its_output_adds_nothing_to_it(
+    store: CategoryStore, output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = request_for(store, folders=[folder_of(tmp_path / "new", 40)], category="checks")
+    old = open_run(output, request, store, workers=1)
+    keeping = old.collect(list(scored(old)))
+    next(keeping)
+    objects = open_objects(output)
+    put_if = type(objects).put_if
+
+    def put_if_later(self: Objects, key: str, data: bytes, etag: str | None) -> None:
+        objects.put(old.plan.key(2), b"written when all was cleared, and before the plan was another's")
+        put_if(self, key, data, etag)
+
+    monkeypatch.setattr(type(objects), "put_if", put_if_later)
+    new = open_run(output, request, store, workers=1, overwrite=True)
+    assert new.done() == set()
+    with pytest.raises(O2NError, match="taken by another run, with --overwrite"):
+        list(keeping)
+    assert objects.keys("part-") == []
+    with pytest.raises(O2NError, match="taken by another run, with --overwrite"):
+        old.check(store)
+    assert sum(new.collect(scored(new))) == 40
+    assert len(objects.keys("part-")) == len(new.plan.shards())
+    assert len(objects.keys("_run/")) == 2
+
+
+def test_a_run_whose_version_was_collected_does_not_go_on(store: CategoryStore, output: str, tmp_path: Path) -> None:
+    first = publish(store, "board")
+    request = request_for(store, folders=[folder_of(tmp_path / "new", 20)], category="board")
+    run, done = (open_run(f"{output}/{name}", request, store, workers=1) for name in ("begun", "done"))
+    next(run.collect(scored(run)))
+    list(done.collect(scored(done)))
+    publish(store, "board", "another")
+    collect(store, timedelta(days=7), keep=0, now=datetime.now(UTC) + timedelta(days=8))
+    with pytest.raises(NotFoundError, match=f"version {first.version} of category board, which was collected since"):
+        open_run(run.output, request, store, workers=1)
+    assert open_run(done.output, request, store, workers=1).parts() == []
+    assert open_run(run.output, request, store, workers=1, overwrite=True).refs == {"board": store.current("board")}
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -204,7 +246,7 @@ def test_rows_of_parquet_with_bytes_are_read_where_they_lie(store: CategoryStore
     with pytest.raises(PictureError, match=r"0.parquet: has no column 'bytes', as .*a.parquet has"):
         open_run(output, request, store, workers=1, overwrite=True)
     pq.write_table(table.slice(0, 59), tmp_path / "new" / "a.parquet")
-    open_objects(output).delete("part-000000.parquet")
+    open_objects(output).delete(run.plan.key(0))
     with pytest.raises(PictureError, match="has changed since the run began"):
         list(scored(run))
 
@@ -222,7 +264,7 @@ def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 def live(output, kill):
-    run = runs.Run(output, runs._plan(objects.open_objects(output)))
+    run = runs.Run(output, runs._plan(objects.open_objects(output))[0])
     kind = type(objects.open_objects(output))
     put, left = kind.put, random.Random(kill).randint(1, 15)
 
