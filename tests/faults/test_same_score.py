@@ -99,13 +99,12 @@ def test_on_any_replica_and_after_a_restart(own_cluster: Cluster, quick_profile:
     assert_same(over_http(url), alone)
 
 
-def test_offline(own_cluster: Cluster, quick_profile: str, alone: list[Answer], tmp_path: Path) -> None:
+def test_offline(cluster: Cluster, quick_profile: str, alone: list[Answer], tmp_path: Path) -> None:
     for wanted in MAKERS:
         write(tmp_path / "in" / wanted / "test" / "new", [picture for name, picture in PICTURES if name == wanted])
     out = str(tmp_path / "out")
-    submit(
-        own_cluster, "jobs/score_images.py", "--tree", str(tmp_path / "in"), "--output", out, "--profile", quick_profile
-    )
+    options = ("--tree", str(tmp_path / "in"), "--output", out, "--profile", quick_profile)
+    submit(cluster, "jobs/score_images.py", *options)
     rows = sorted(pq.read_table(out).to_pylist(), key=lambda row: (Path(row["path"]).name, row["category"]))
     found = [
         Answer(row["version"], (row["score"], row["s_p"], row["s_n"], row["s_text"]), row["is_anomalous"])
