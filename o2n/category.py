@@ -123,9 +123,6 @@ class Manifest(BaseModel):
         exclude_if=lambda weight: weight is None,
         description="the one of the profile's place weights that suits this category, where it has some to choose from",
     )
-    turned: bool = Field(
-        False, exclude_if=lambda turned: not turned, description="whether the bank has turned views of the references"
-    )
     reference_digests: list[Digest] = Field(description="SHA-256 of every reference's decoded pixels")
     parent: VersionId | None = Field(None, description="the version that the last feedback was added to")
     onboarded: VersionId | None = Field(

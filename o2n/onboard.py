@@ -5,6 +5,7 @@ stopped, and running it again with the same inputs does nothing but name the sam
 before its last stage, the move of the pointer.
 """
 
+import json
 import platform
 import time
 from collections.abc import Iterator, Sequence
@@ -26,8 +27,8 @@ from o2n.errors import CategoryError, IntegrityError, NotFoundError
 from o2n.foundation import load_foundation
 from o2n.images import Picture
 from o2n.normals import calibrate, encode, leave_one_out, odd_reference
-from o2n.place import Place, choose_place
-from o2n.pool import bank_origins, draw_pool, draw_prior, turned, warped
+from o2n.place import choose_place_weight
+from o2n.pool import bank_origins, draw_pool, draw_prior, warped
 from o2n.profiles import Profile
 from o2n.scales import UNSCALED, branch_scales
 from o2n.screening import acceptable
@@ -135,15 +136,17 @@ def onboard(
         CategoryError: a name or references that cannot be used.
         FoundationError, StoreError: models or store that cannot be.
     """
+    serving = _serving_these(name, references, profile, store, object_word, more_normal)
+    if serving:
+        on_progress("published", 1.0)
+        return Onboarded(serving.ref, STAGES, {}, tuple(serving.warnings), unchanged=True)
     stages = Stages(store, on_progress)
     manifest = _make(stages, name, references, profile, store, object_word, more_normal)
     begun = time.perf_counter()
-    serving = _serving(store, manifest.ref)
-    # Publishing what serves already mends what was lost of it.
-    ref = store.publish(manifest) if serving is None or serving == manifest.ref else serving
+    ref = store.publish(manifest)
     seconds = {**stages.seconds, "publish": round(time.perf_counter() - begun, 3)}
     on_progress("published", 1.0)
-    return Onboarded(ref, tuple(stages.resumed), seconds, tuple(manifest.warnings), unchanged=serving is not None)
+    return Onboarded(ref, tuple(stages.resumed), seconds, tuple(manifest.warnings))
 
 
 def preview(
@@ -155,12 +158,15 @@ def preview(
     more_normal: Sequence[Picture] = (),
 ) -> Preview:
     """What `onboard` would do with the same arguments; makes nothing and writes nothing. Raises as it does."""
+    serving = _serving_these(name, references, profile, store, object_word, more_normal)
+    if serving:
+        return Preview((), serving.ref, unchanged=True)
     stages = Stages(store, lambda stage, done: None, recall_only=True)
     try:
         made = _make(stages, name, references, profile, store, object_word, more_normal)
     except (NotMadeError, NotFoundError):  # the latter where a run was stopped between two stages
         return Preview(tuple(stage for stage in STAGES if stage not in stages.resumed))
-    return Preview((), made.ref, _serving(store, made.ref) is not None)
+    return Preview((), made.ref)
 
 
 def describe_machine(device: torch.device) -> str:
@@ -171,14 +177,47 @@ def describe_machine(device: torch.device) -> str:
     return f"{platform.machine()} {device.type}, {threads} thread{'s' * (threads != 1)}"
 
 
-def _serving(store: CategoryStore, ref: VersionRef) -> VersionRef | None:
-    """The version that serves now, if it is `ref` or came of it by feedback alone."""
+def _serving_these(
+    name: str,
+    references: list[Picture],
+    profile: Profile,
+    store: CategoryStore,
+    object_word: str | None,
+    more_normal: Sequence[Picture],
+) -> Manifest | None:
+    """The version that serves now, if it was onboarded with the very same and is whole, whatever was fed back since.
+
+    It is known by what went in: what comes out may differ in last digits from one machine to the next.
+    """
+    check_name(name)
+    _check_references(references, name)
     try:
-        serving = store.current(ref.category)
-        onboarded = store.manifest(serving).onboarded
-    except (NotFoundError, IntegrityError):  # none yet, or one that publishing replaces
+        serving = store.manifest(store.current(name))
+        calibrated = store.calibration(serving.ref).pictures
+        store.check_whole(serving)
+    except (NotFoundError, IntegrityError):  # none yet, or one that is to be replaced
         return None
-    return serving if ref.version in (serving.version, onboarded) else None
+    fed_back = {said.picture for said in serving.feedback}
+    extras = {one.picture for one in calibrated if one.origin == "extra"}
+    wanted = set(_extras(more_normal, references, profile))
+    same = (
+        serving.reference_digests == list(dict.fromkeys(map(images.digest, references)))
+        and extras <= wanted <= extras | fed_back
+        and serving.object_word == sources.class_word(name, object_word)
+        and serving.foundation == load_foundation(profile).identity
+        and serving.profile == profile
+    )
+    return serving if same else None
+
+
+def _extras(more_normal: Sequence[Picture], references: list[Picture], profile: Profile) -> dict[str, Picture]:
+    """Further good pictures at the resolution of a version of these references, by their digests; of the references
+    themselves and of copies none."""
+    resolution = profile.resolution(smallest_side(references))
+    extras = {images.digest(one): one for one in (images.resize(picture, resolution) for picture in more_normal)}
+    for reference in references:
+        extras.pop(images.digest(images.resize(reference, resolution)), None)
+    return extras
 
 
 def _make(
@@ -240,42 +279,36 @@ def _make(
     pool_blob = stages.run("pool", [*base, references_blob.sha256, adapter_blob.sha256], make_pool)
 
     views = resized + warped(resized, profile.pool.warps)
-    turns = turned(resized, profile.pool.turns)
 
     def make_features() -> bytes:
         drawn = [images.resize(one, resolution) for one in _unpack_pictures(store, pool_blob, "pool pictures")]
-        return pack(encode(foundation, views + turns + drawn))
+        return pack(encode(foundation, views + drawn))
 
     features_blob = stages.run("features", [*base, references_blob.sha256, pool_blob.sha256], make_features)
+    origins = bank_origins(len(resized), profile)
 
-    def make_place() -> bytes:
-        if not profile.place_weights and not turns:
-            return Place(weight=profile.place_weight, turned=False).model_dump_json().encode()
-        known = unpack(store.get_blob(features_blob), "features")[: len(views + turns)]
-        of_known = [number % len(resized) for number in range(len(known))]
-        return choose_place(foundation, views, known, of_known, profile.place_weights).model_dump_json().encode()
+    def choose_place() -> bytes:
+        if not profile.place_weights:
+            return json.dumps(profile.place_weight).encode()
+        known = unpack(store.get_blob(features_blob), "features")[: len(views)]
+        of_views = [origin for origin in origins[: len(views)] if origin is not None]
+        return json.dumps(choose_place_weight(foundation, views, known, of_views, profile.place_weights)).encode()
 
-    # The words tell it from what was made before, a weight alone.
-    place_blob = stages.run("place", [*base, features_blob.sha256, "weight and turns"], make_place)
-    place = Place.model_validate_json(store.get_blob(place_blob))
+    place_blob = stages.run("place", [*base, features_blob.sha256], choose_place)
+    place_weight = json.loads(store.get_blob(place_blob))
 
-    origins = bank_origins(len(resized), profile, turned=True)
-    rows = list(range(len(origins)))
-    if not place.turned:
-        del rows[len(views) : len(views + turns)]
     if profile.pool.screened:
         features = unpack(store.get_blob(features_blob), "features")
-        found = acceptable(features[: len(resized)], features[len(views + turns) :])
-        rows = [row for row in rows if row < len(views + turns) or row - len(views + turns) in found]
+        found = acceptable(features[: len(resized)], features[len(views) :])
+        rows = [*range(len(views)), *(len(views) + place for place in found)]
         drawn = _unpack_pictures(store, pool_blob, "pool pictures")
-        pool_blob = stages.keep(_pack_pictures([drawn[number] for number in found]))
-    if len(rows) < len(origins):
-        features_blob = stages.keep(pack(unpack(store.get_blob(features_blob), "features")[rows]))
+        pool_blob = stages.keep(_pack_pictures([drawn[place] for place in found]))
+        features_blob = stages.keep(pack(features[rows]))
         origins = [origins[row] for row in rows]
     kept_blob, warnings = None, []
     if profile.pool.budget is not None:
         features = unpack(store.get_blob(features_blob), "features")
-        places, farthest = coreset(features, profile.pool.budget, place.weight)
+        places, farthest = coreset(features, profile.pool.budget, place_weight)
         kept_blob = stages.keep(pack(places))
         if (whole := features.shape[0] * features.shape[2]) > places.shape[1]:
             warnings.append(
@@ -295,7 +328,7 @@ def _make(
         text = unpack(store.get_blob(text_blob), "text features")
         with adapter_loaded() as adapter:
             rows, usual, without = branch_scales(
-                foundation, adapter, views, features, origins, bank_kept(), place.weight, text, word
+                foundation, adapter, views, features, origins, bank_kept(), place_weight, text, word
             )
         return pack(rows, usual=usual, usual_without=without)
 
@@ -303,9 +336,7 @@ def _make(
     scales_inputs = [*base, adapter_blob.sha256, features_blob.sha256, "usual without each reference"]
     scales_blob = stages.run("scales", scales_inputs, make_scales)
 
-    extras = {images.digest(picture): picture for picture in (images.resize(p, resolution) for p in more_normal)}
-    for reference in resized:
-        extras.pop(images.digest(reference), None)
+    extras = _extras(more_normal, references, profile)
 
     def make_normals() -> bytes:
         own = unpack(store.get_blob(features_blob), "features")[: len(resized)]
@@ -316,10 +347,10 @@ def _make(
     def make_distances() -> bytes:
         bank = unpack(store.get_blob(features_blob), "features")
         queries = unpack(store.get_blob(normals_blob), "normals")[len(resized) :]
-        own = leave_one_out(bank, origins, len(resized), bank_kept(), place.weight)
+        own = leave_one_out(bank, origins, len(resized), bank_kept(), place_weight)
         if not extras:
             return pack(own)
-        return pack(torch.cat([own, MemoryBank(bank, bank_kept(), place.weight).distance(queries)]))
+        return pack(torch.cat([own, MemoryBank(bank, bank_kept(), place_weight).distance(queries)]))
 
     distances_blob = stages.run("distances", [*base, features_blob.sha256, normals_blob.sha256], make_distances)
 
@@ -372,8 +403,7 @@ def _make(
             "distances": distances_blob,
             **({"kept": kept_blob} if kept_blob else {}),
         },
-        chosen_place_weight=place.weight if profile.place_weights else None,
-        turned=place.turned,
+        chosen_place_weight=place_weight if profile.place_weights else None,
         closer=resolution if resolution > profile.diffusion.resolution else None,
         reference_digests=list(distinct),
         created=datetime.now(UTC),

@@ -1,10 +1,8 @@
-"""References -> what it should cost S_N to find a patch elsewhere in the picture, and whether it looks for it in turned
-references as well.
+"""References -> what it should cost S_N to find a patch elsewhere in the picture.
 
 Where a part always lies in the same place, a patch that is normal elsewhere is none here; on a texture it is as good as
-any. Parts that lie any way round are found in none of few references, but in one of them turned. Which of these a
-category is, its references tell: the better a choice tells them from themselves with a made-up defect, the better it
-suits them.
+any. Which of the two a category is, its references tell: the better a weight tells them from themselves with a made-up
+defect, the better it suits them.
 """
 
 import math
@@ -13,7 +11,6 @@ from operator import itemgetter
 
 import numpy as np
 import torch
-from pydantic import BaseModel
 from torch import Tensor
 
 from o2n.data.defects import TRAINING_DEFECTS
@@ -24,53 +21,31 @@ from o2n.images import Picture
 from o2n.normals import BATCH, encode, image_scores
 from o2n.scales import usual_at
 
-# The profile's own weight, without turns, is left for what tells the defects by this share better: less is chance.
+# The profile's own weight is left for another that tells the defects by this share better: less is chance.
 MARGIN = 0.05
 # So many views say enough, and what they cost does not grow with the square of the references.
 MOST_VIEWS = 32
 
 
-class Place(BaseModel):
-    """How the bank of a category is searched: what it costs to find a patch elsewhere, as in `Profile`, and whether the
-    turned views of the references are in it."""
-
-    weight: float
-    turned: bool
-
-
-def choose_place(
+def choose_place_weight(
     foundation: Foundation, views: list[Picture], features: Tensor, origins: Sequence[int], weights: Sequence[float]
-) -> Place:
-    """With what S_N is farthest, in its own spreads, from good views to the same views with a defect each; with the
-    profile's own weight and no turns where nothing else is better by `MARGIN`.
+) -> float:
+    """The weight with which S_N is farthest, in its own spreads, from good views to the same views with a defect each;
+    the profile's own where none of the others is better by `MARGIN`.
 
     Every view is compared with the views of the other references alone, as a query is with a bank that has not seen it.
 
     Args:
         views: of the references, uint8 (H, W, 3) of one size, the references first. features: float32 (N, S·L, G, D),
-            theirs, and then those of the turned views if there are any. origins: of each of these the reference it
-            shows; of two references at least.
+            theirs. origins: of each view the reference it shows; of two references at least.
         weights: those to choose from beside the profile's own.
     """
-    profile, seen = foundation.profile, views[:MOST_VIEWS]
-    shown = list(origins[: len(seen)])
+    profile, seen, shown = foundation.profile, views[:MOST_VIEWS], list(origins[:MOST_VIEWS])
     levels, references = len(profile.comparing.levels), len(set(shown))
     spoilt = spoil_photographs(np.stack(seen), profile.seed + 7, TRAINING_DEFECTS)[0]
-    weights = [profile.place_weight, *weights]
-    upright, turned = slice(len(views)), slice(len(views), None)
-    candidates = [Place(weight=weight, turned=False) for weight in weights]
-    if len(features) > len(views):
-        candidates += [Place(weight=weight, turned=True) for weight in weights]
-
-    def distances(queries: Tensor) -> Tensor:
-        """At each candidate: float32 (candidates, B, S·L, G)."""
-        found = _distances_to_others(queries, shown, features[upright], origins[upright], weights)
-        if len(candidates) == len(weights):
-            return found
-        nearer = _distances_to_others(queries, shown, features[turned], origins[turned], weights)
-        return torch.cat([found, torch.minimum(found, nearer)])
-
-    good, bad = distances(features[: len(seen)]), distances(encode(foundation, list(spoilt)))
+    candidates = [profile.place_weight, *weights]
+    good = _distances_to_others(features[:MOST_VIEWS], shown, features, origins, candidates)
+    bad = _distances_to_others(encode(foundation, list(spoilt)), shown, features, origins, candidates)
 
     def separation(row: int) -> float:
         normal, defective = (over_scales(distances[row], levels) for distances in (good, bad))
@@ -79,8 +54,8 @@ def choose_place(
         return float((high.mean() - low.mean()) / ((low.var() + high.var()) / 2).sqrt().clamp_min(1e-12))
 
     own, *others = map(separation, range(len(candidates)))
-    found, best = max(zip(others, candidates[1:], strict=True), key=itemgetter(0))
-    return best if found - own > MARGIN * abs(own) else candidates[0]
+    found, weight = max(zip(others, weights, strict=True), key=itemgetter(0))
+    return weight if found - own > MARGIN * abs(own) else profile.place_weight
 
 
 def distances_at(queries: Tensor, bank: Tensor, weights: Sequence[float]) -> Tensor:
@@ -107,7 +82,7 @@ def distances_at(queries: Tensor, bank: Tensor, weights: Sequence[float]) -> Ten
 def _distances_to_others(
     queries: Tensor, shown: Sequence[int], features: Tensor, origins: Sequence[int], weights: Sequence[float]
 ) -> Tensor:
-    """`distances_at` of queries that show these references to the views of all others; as `choose_place`."""
+    """`distances_at` of queries that show these references to the views of all others; as `choose_place_weight`."""
     distances = torch.empty((len(weights), *queries.shape[:3]))
     for reference in dict.fromkeys(shown):
         own = torch.tensor(shown) == reference

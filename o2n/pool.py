@@ -24,13 +24,14 @@ _VIEWS = (
 
 
 def draw_pool(
-    model: DiffusionModel, adapter: str, references: list[Picture], object_word: str, profile: Profile
+    model: DiffusionModel, adapter: str, references: list[Picture], object_word: str, profile: Profile, first: int = 0
 ) -> list[Picture]:
     """The generated part of the pool: half drawn from the customised model, half references redrawn with a larger t.
 
     Args:
         adapter: name of the category's adapter in the UNet.
         references: uint8 (H, W, 3) of one size.
+        first: how many were redrawn before: references and prompts take turns, and the next ones follow.
 
     Returns: as many pictures as bring the references up to `profile.pool.pictures`, uint8 (R, R, 3).
     """
@@ -43,17 +44,17 @@ def draw_pool(
         profile,
         profile.seed + 1,
     )
-    sources = [references[index % len(references)] for index in range(redrawn_count)]
-    if not sources:
+    turns = range(first, first + redrawn_count)
+    if not turns:
         return drawn
     lora = model.text_loras.get(adapter)
     texts = [model.embed([prompt], lora) for prompt in prompts.personal_prompts(object_word, 10)]
     redrawn = personalize(
         model,
-        sources,
-        [texts[index % len(texts)] for index in range(len(sources))],
-        [adapter] * len(sources),
-        seeded_noise(profile.seed + 2, (len(sources), *model.latent_shape)).to(model.device),
+        [references[turn % len(references)] for turn in turns],
+        [texts[turn % len(texts)] for turn in turns],
+        [adapter] * redrawn_count,
+        seeded_noise(profile.seed + 2, (redrawn_count, *model.latent_shape)).to(model.device),
         t=profile.pool.t,
         steps=profile.diffusion.steps,
         guidance=profile.diffusion.guidance,
@@ -61,16 +62,15 @@ def draw_pool(
     return drawn + to_pictures(redrawn)
 
 
-def bank_origins(references: int, profile: Profile, turned: bool = False) -> list[int | None]:
+def bank_origins(references: int, profile: Profile) -> list[int | None]:
     """For each picture of the bank as it is onboarded the reference it shows: the references come first, then their
-    moved views, then, where the bank has them, the turned ones, and last the pool, of which half shows none of them in
-    particular. What is fed back since comes after these, each a reference of its own.
+    moved views, and last the pool, of which half shows none of them in particular. What is fed back since comes after
+    these, each a reference of its own.
 
     Returns: places in the version's `references` blob, or None.
     """
     drawn, redrawn = _counts(references, profile)
-    views = 1 + profile.pool.warps + (profile.pool.turns if turned else 0)
-    own = [index % references for index in range(references * views)]
+    own = [index % references for index in range(references * (1 + profile.pool.warps))]
     return [*own, *[None] * drawn, *(index % references for index in range(redrawn))]
 
 
@@ -86,12 +86,6 @@ def warped(references: list[Picture], count: int) -> list[Picture]:
     return moved(
         references, [pose_of(math.radians(degrees), dx, dy, scale=scale) for degrees, scale, dx, dy in _VIEWS[:count]]
     )
-
-
-def turned(references: list[Picture], count: int) -> list[Picture]:
-    """`count` views of each reference, turned by equal parts of a whole circle: of parts that lie any way round (as in
-    Damm et al., AnomalyDINO, WACV 2025). uint8 (R, R, 3)."""
-    return moved(references, [pose_of(2 * math.pi * turn / (count + 1)) for turn in range(1, count + 1)])
 
 
 def draw_prior(model: DiffusionModel, object_word: str, profile: Profile) -> list[Picture]:

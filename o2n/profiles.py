@@ -106,13 +106,6 @@ class PoolSettings(_Settings):
     pictures: int = Field(gt=0, description="pictures in the bank, references included")
     t: Fraction = Field(description="how far references are noised before they are redrawn")
     warps: int = Field(0, ge=0, le=6, description="slightly moved views of each reference added to the bank")
-    turns: int = _since(
-        0,
-        ge=0,
-        le=15,
-        description="views of each reference, turned by equal parts of a whole circle, added to the bank of a category "
-        "whose references tell that it wants them (`place.py`)",
-    )
     screened: bool = _since(
         False, description="only generated pictures that pass for the references enter the bank, and none twice"
     )
@@ -215,7 +208,7 @@ TINY = Profile(
         prior_weight=1.0,
         prior_pictures=8,
     ),
-    pool=PoolSettings(pictures=12, t=0.3, warps=6, turns=7),
+    pool=PoolSettings(pictures=12, t=0.3, warps=6),
     t=0.05,
     prompts=3,
     place_weight=3.0,

@@ -22,12 +22,12 @@ QUICK: Profile = TINY.model_copy(
         "customisation": TINY.customisation.model_copy(
             update={"steps": 2, "batch": 2, "augmentations": 2, "prior_pictures": 2}
         ),
-        "pool": TINY.pool.model_copy(update={"pictures": 4, "warps": 2, "turns": 0}),
+        "pool": TINY.pool.model_copy(update={"pictures": 4, "warps": 2}),
         "t": 0.25,
         # Branches in their own units, in which scores are compared to 1e-5; `test_scales.py` has the calibrated ones.
         "fusion": "sum",
         "prompts": 2,
-        "place_weights": (),  # `test_place.py` chooses, and turns
+        "place_weights": (),  # `test_place.py` chooses
     }
 )
 

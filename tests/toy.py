@@ -35,7 +35,7 @@ def toy_profile(folder: Path) -> Profile:
             "customisation": TINY.customisation.model_copy(
                 update={"steps": 1, "batch": 2, "augmentations": 2, "prior_pictures": 2, "spoilt": 0.0}
             ),
-            "pool": TINY.pool.model_copy(update={"pictures": 3, "warps": 0, "turns": 0}),
+            "pool": TINY.pool.model_copy(update={"pictures": 3, "warps": 0}),
             "t": 0.25,
             "prompts": 1,
             "fusion": "sum",

@@ -166,6 +166,6 @@ def bottleneck(needs: Sequence[Need], reads: float) -> str:
 
 
 def bank_bytes(profile: Profile, references: int, grid: int, width: int) -> int:
-    """Of a category's memory bank with turned views, float32 (N, L, G, D). Args: grid: patches a side; width: D."""
-    pictures = profile.pool.pictures + (profile.pool.warps + profile.pool.turns) * references
+    """Of a category's memory bank, float32 (N, L, G, D). Args: grid: patches along a side; width: D."""
+    pictures = profile.pool.pictures + profile.pool.warps * references
     return pictures * len(profile.encoder.levels) * grid**2 * width * 4

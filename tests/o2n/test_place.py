@@ -1,5 +1,4 @@
-"""How much places count and whether references are turned: the same distances as the bank's, and a choice that fits
-what a category is."""
+"""How much places count: the same distances as the bank's, and a choice that fits what a category is."""
 
 from pathlib import Path
 
@@ -13,16 +12,15 @@ from torch import Tensor
 from o2n import place
 from o2n.bank import MemoryBank
 from o2n.branches import NormalBranch, scale_in, unpack
-from o2n.data.datasets.procedural import STYLE
 from o2n.data.defects import Kind
-from o2n.data.procedural import Category, draw, spoil_photographs
+from o2n.data.procedural import spoil_photographs
 from o2n.features import over_scales
 from o2n.foundation import load_foundation
 from o2n.images import Picture
 from o2n.normals import encode
 from o2n.onboard import onboard
-from o2n.place import MOST_VIEWS, Place, choose_place, distances_at
-from o2n.pool import bank_origins, turned, warped
+from o2n.place import MOST_VIEWS, choose_place_weight, distances_at
+from o2n.pool import warped
 from o2n.profiles import TINY, Profile
 from o2n.store import CategoryStore
 from tests.helpers import QUICK, checks, stripes
@@ -50,17 +48,11 @@ def test_distances_are_those_of_the_bank(n: int, levels: int, side: int, weight:
         torch.testing.assert_close(found[row], expected, atol=1e-5, rtol=0)
 
 
-def chosen(
-    references: list[Picture],
-    own: float = TINY.place_weight,
-    others: tuple[float, ...] = OTHERS,
-    turns: int = TINY.pool.turns,
-) -> Place:
+def chosen(references: list[Picture], own: float = TINY.place_weight, others: tuple[float, ...] = OTHERS) -> float:
     foundation = load_foundation(TINY.model_copy(update={"place_weight": own}))
     views = references + warped(references, TINY.pool.warps)
-    known = views + turned(references, turns)
-    origins = [row % len(references) for row in range(len(known))]
-    return choose_place(foundation, views, encode(foundation, known), origins, others)
+    origins = [row % len(references) for row in range(len(views))]
+    return choose_place_weight(foundation, views, encode(foundation, views), origins, others)
 
 
 def board(seed: int) -> Picture:
@@ -90,23 +82,15 @@ def _low_pass(side: int) -> np.ndarray:
 
 
 def test_a_part_in_its_place_wants_more_weight_than_a_piece_of_cloth() -> None:
-    aligned, anywhere = chosen([board(seed) for seed in range(4)]), chosen([cloth(seed) for seed in range(4)])
-    assert aligned.weight > anywhere.weight
-    assert not aligned.turned
-
-
-def test_parts_that_lie_any_way_round_are_looked_for_in_turned_references() -> None:
-    parts = list(draw(Category("pasta", STYLE), 4, 0, 0).pictures)
-    assert chosen(parts).turned
-    assert not chosen(parts, turns=0).turned
+    assert chosen([board(seed) for seed in range(4)]) > chosen([cloth(seed) for seed in range(4)])
 
 
 def test_what_is_no_better_does_not_take_the_place_of_the_profiles_own() -> None:
     references = [checks(0, 64), checks(1, 64)]
-    assert chosen(references, own=7.0, others=(7.0, 7.001)).weight == 7.0
+    assert chosen(references, own=7.0, others=(7.0, 7.001)) == 7.0
     boards = [board(seed) for seed in range(3)]
-    assert chosen(boards, own=0.0, others=(30.0,)).weight == 30.0
-    assert chosen(boards, own=30.0, others=(0.0,)).weight == 30.0
+    assert chosen(boards, own=0.0, others=(30.0,)) == 30.0
+    assert chosen(boards, own=30.0, others=(0.0,)) == 30.0
 
 
 def test_many_references_cost_no_more_views_than_few(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +104,7 @@ def test_many_references_cost_no_more_views_than_few(monkeypatch: pytest.MonkeyP
     foundation, views = load_foundation(TINY), [board(seed) for seed in range(MOST_VIEWS + 2)]
     some = encode(foundation, views[:2])
     features = some.repeat(len(views) // 2, 1, 1, 1)
-    choose_place(foundation, views, features, range(len(views)), (0.0,))
+    choose_place_weight(foundation, views, features, range(len(views)), (0.0,))
     assert spoilt == [MOST_VIEWS]
 
 
@@ -143,46 +127,13 @@ def test_a_version_keeps_what_was_chosen_and_is_scored_with_it(tmp_path: Path) -
     assert not torch.allclose(at[0.0], at[30.0])
 
 
-@pytest.mark.parametrize("found", [False, True])
-def test_a_bank_has_turned_references_where_they_were_chosen(
-    found: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(place, "MARGIN", -100.0 if found else 100.0)  # whatever the references tell
-    pool = QUICK.pool.model_copy(update={"turns": 3})
-    profile = QUICK.model_copy(update={"pool": pool, "fusion": "calibrated"})
-    store, references = CategoryStore(tmp_path.as_uri()), [board(0), board(1)]
-    manifest = store.manifest(onboard("board", references, profile, store).ref)
-    assert manifest.turned is found
-    features = unpack(store.get_blob(manifest.blobs["features"]), "features")
-    origins = bank_origins(2, profile, turned=found)
-    assert len(features) == len(origins) == pool.pictures + 2 * pool.warps + (2 * pool.turns if found else 0)
-    views = references + warped(references, pool.warps) + (turned(references, pool.turns) if found else [])
-    shown = encode(load_foundation(profile), views)
-    torch.testing.assert_close(features[: len(views)], shown, atol=1e-5, rtol=0)
-    # What is made of a reference is left out with it: it does not find itself turned.
-    distances = unpack(store.get_blob(manifest.blobs["distances"]), "distances")
-    for number in (0, 1):
-        bank = features[[row for row, origin in enumerate(origins) if origin != number]]
-        expected = MemoryBank(bank, place_weight=manifest.place_weight).distance(features[[number]])
-        torch.testing.assert_close(distances[[number]], expected)
-
-
-def test_turned_references_are_the_pictures_themselves_turned() -> None:
-    quarter, half, three = turned([board(0)], 3)
-    upright = board(0).astype(int)
-    for found, turns in ((quarter, 1), (half, 2), (three, 3)):
-        assert min(np.abs(found - np.rot90(upright, sign * turns)).max() for sign in (1, -1)) <= 1
-
-
 @pytest.mark.parametrize("update", [{"place_weights": ()}, {"place_weights": (), "place_weight": 1.0}])
 def test_where_a_profile_has_one_weight_that_one_counts(update: dict[str, object], tmp_path: Path) -> None:
     profile: Profile = QUICK.model_copy(update=update)
     store = CategoryStore(tmp_path.as_uri())
     manifest = store.manifest(onboard("board", [board(0), board(1)], profile, store).ref)
     assert manifest.place_weight == profile.place_weight
-    about = manifest.model_dump_json(exclude={"profile", "seconds"})
-    assert "place" not in about
-    assert "turned" not in about
+    assert "place" not in manifest.model_dump_json(exclude={"profile", "seconds"})
 
 
 def test_versions_of_other_choices_are_scored_alike() -> None:
