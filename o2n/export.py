@@ -71,7 +71,8 @@ def normal_pictures(store: CategoryStore, ref: VersionRef) -> Generator[Picture]
             # The pool itself has the seeds next to the profile's own.
             pool = profile.pool.model_copy(update={"pictures": len(references) + BATCH})
             drawing = profile.model_copy(update={"seed": profile.seed + 100 * batch, "pool": pool})
-            drawn = draw_pool(foundation.diffusion, _ADAPTER, references, manifest.object_word, drawing)
+            redrawn = (batch - 1) * (BATCH - BATCH // 2)
+            drawn = draw_pool(foundation.diffusion, _ADAPTER, references, manifest.object_word, drawing, redrawn)
             resized = [images.resize(picture, manifest.resolution) for picture in drawn]
             everything = torch.cat([known, encode(foundation, resized)])
             new = [place for place in acceptable(shown, everything) if place >= len(known)]

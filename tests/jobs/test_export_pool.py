@@ -91,6 +91,15 @@ def test_the_same_pictures_every_time(published: tuple[CategoryStore, VersionRef
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=False))
 
 
+def test_references_take_turns_from_batch_to_batch(tmp_path: Path) -> None:
+    """Of ten a batch has room for eight."""
+    store, references = CategoryStore(tmp_path.as_uri()), [checks(seed) for seed in range(10)]
+    ref = onboard("board", references, QUICK, store).ref
+    _, found = draw_normal(store, ref, 5)
+    shown = {int(np.argmin([abs(picture.astype(int) - one).mean() for one in references])) for picture in found}
+    assert {8, 9} & shown
+
+
 def test_none_rather_than_pictures_that_will_not_do(tmp_path: Path) -> None:
     """References so much alike that nothing drawn comes as near to them as they are to each other."""
     store = CategoryStore(tmp_path.as_uri())
