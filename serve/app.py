@@ -16,6 +16,10 @@ from o2n.store import CategoryStore
 from serve.branches import Encoder, NormalScorer, Personalizer, TextScorer
 from serve.gateway import Gateway
 
+# Of any request: beyond it come `graceful_shutdown_timeout_s` of config.yaml and, with time to find the category in,
+# `proxy.ANSWER_SECONDS`, which would both end what the gateway still works at.
+MAX_DEADLINE_SECONDS = 40.0
+
 CONFIG = Path(__file__).with_name("config.yaml")
 
 
@@ -27,7 +31,7 @@ class Arguments(BaseModel):
     profile: str = "tiny"
     store: str | None = None
     """Where categories live; by default $O2N_STORE of the cluster."""
-    deadline_seconds: float = Field(30.0, gt=0)
+    deadline_seconds: float = Field(30.0, gt=0, le=MAX_DEADLINE_SECONDS)
     """A request is answered within this time, or refused."""
     adapter_memory: ByteSize = Field(ByteSize(ADAPTER_BYTES), gt=0)
     """What each Personalizer may keep of adapters; like the three below, a number of bytes or a text such as 512MiB."""

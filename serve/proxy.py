@@ -26,7 +26,8 @@ from serve.limits import ID_HEADER, limited, patience_after, request_id
 # All bodies that a proxy holds at once: what it may cost in memory, however many send.
 MAX_HELD_BYTES = 1 << 30
 ATTEMPTS = 4
-# Twice the deadline that a gateway keeps by default: who has no answer by then waits for a gateway, not for a score.
+# Longer than a gateway takes to find a category and score (catalog.py, app.py): who has no answer by then waits for a
+# gateway.
 ANSWER_SECONDS = 60.0
 PAUSE_SECONDS = 0.25
 # Longer than `Intake` waits for a body, so that its 408 comes first.

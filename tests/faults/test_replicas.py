@@ -14,6 +14,7 @@ from o2n.client import Client
 from o2n.images import Picture, encode_png
 from o2n.store import CategoryStore
 from o2n.triplet import TripletScorer
+from serve.app import MAX_DEADLINE_SECONDS
 from tests.faults.clients import Clients, processes_of, replicas_of
 from tests.helpers import QUICK, checks, stripes
 
@@ -24,8 +25,8 @@ PICTURES: list[Picture] = [maker(seed) for seed in range(60, 64) for maker in (c
 
 @pytest.fixture(scope="module")
 def url(own_cluster: Cluster, quick_profile: str) -> str:
-    # One replica of each, so that a killed one is missed; and time for its successor to start on a busy machine.
-    return deploy(own_cluster, profile=quick_profile, deadline_seconds=150)
+    # One replica of each, so that a killed one is missed; and all the time there may be for its successor to start.
+    return deploy(own_cluster, profile=quick_profile, deadline_seconds=MAX_DEADLINE_SECONDS)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from infra.local.demo import deploy
 from o2n.images import encode_png
 from o2n.store import CategoryStore
 from o2n.triplet import TripletScorer
+from serve.app import MAX_DEADLINE_SECONDS
 from tests.faults.clients import Clients
 from tests.helpers import QUICK, checks
 
@@ -28,7 +29,7 @@ def take_away(cluster: Cluster) -> None:
 def test_it_answers_what_it_has_taken_on(own_cluster: Cluster, published: CategoryStore, quick_profile: str) -> None:
     ref = published.current("checks")
     scores = [score.score for score in TripletScorer(QUICK, published).score(PICTURES, [ref] * len(PICTURES))]
-    url = deploy(own_cluster, profile=quick_profile, deadline_seconds=150)
+    url = deploy(own_cluster, profile=quick_profile, deadline_seconds=MAX_DEADLINE_SECONDS)
     requests = [("checks", number, encode_png(picture)) for number, picture in enumerate(PICTURES)]
     with Clients(url, requests, clients=12).at_work() as clients:
         clients.wait_for(24)

@@ -7,7 +7,9 @@ from pydantic import ValidationError
 from infra.local.cluster import Cluster
 from infra.local.demo import ROOT
 from o2n.errors import FoundationError, StoreError
-from serve.app import Arguments, build
+from serve.app import CONFIG, MAX_DEADLINE_SECONDS, Arguments, build
+from serve.catalog import FIRST_SECONDS
+from serve.proxy import ANSWER_SECONDS
 
 
 def test_a_misspelt_key_is_refused() -> None:
@@ -20,6 +22,16 @@ def test_a_profile_or_store_that_is_none_is_refused() -> None:
         build(Arguments(profile="huge"))
     with pytest.raises(StoreError, match="http://x"):
         build(Arguments(store="http://x"))
+
+
+def test_a_deadline_that_the_proxy_or_a_shutdown_would_cut_short_is_refused() -> None:
+    assert MAX_DEADLINE_SECONDS + FIRST_SECONDS <= ANSWER_SECONDS
+    (application,) = yaml.safe_load(CONFIG.read_text())["applications"]
+    for deployment in application["deployments"]:
+        assert deployment["graceful_shutdown_timeout_s"] > MAX_DEADLINE_SECONDS
+    assert Arguments(deadline_seconds=MAX_DEADLINE_SECONDS)
+    with pytest.raises(ValidationError, match=r"deadline_seconds\n.*less than or equal to 40"):
+        Arguments(deadline_seconds=MAX_DEADLINE_SECONDS + 1)
 
 
 def test_every_deployment_of_the_config_exists_in_the_application() -> None:
