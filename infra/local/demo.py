@@ -6,6 +6,7 @@ HTTP, the same queries through the offline job and in process, a check that all 
 
 import base64
 import contextlib
+import fcntl
 import io
 import re
 import shutil
@@ -35,6 +36,7 @@ from o2n.branches import unpack
 from o2n.category import VersionRef
 from o2n.errors import CategoryError, O2NError
 from o2n.fusion import Score
+from o2n.interrupt import until_interrupted
 from o2n.profiles import get_profile
 from o2n.report import Scored, auroc_table, write_report
 from o2n.store import CategoryStore
@@ -72,9 +74,11 @@ class Query:
 @click.option("--keep", is_flag=True, help="Leave the service running until Ctrl-C.")
 def main(data: Path | None, output: Path, keep: bool) -> None:
     """Onboard, serve and score a few categories, and check that every way in gives the same scores."""
+    until_interrupted()
     try:
-        run(data, output.resolve(), keep)
-    except O2NError as error:
+        with own_folder(output.resolve()):
+            run(data, output.resolve(), keep)
+    except (O2NError, RuntimeError) as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(1)
 
@@ -83,10 +87,9 @@ def run(data: Path | None, output: Path, keep: bool) -> None:
     """The demo, step by step.
 
     Raises:
-        O2NError: a step that failed; everything it started is stopped.
+        O2NError, RuntimeError: a step that failed, a cluster that did not come up; everything it started is stopped.
     """
     begun = time.monotonic()
-    clear(output)
     own_photographs = data is None
     if data is None:
         data = output / "pictures"
@@ -153,11 +156,12 @@ def run(data: Path | None, output: Path, keep: bool) -> None:
                 threading.Event().wait()
 
 
-def clear(output: Path) -> None:
+@contextlib.contextmanager
+def own_folder(output: Path) -> Iterator[None]:
     """Make the folder, or take away the store and the scores of a demo before, so that what this one shows is what it
-    did.
+    did; until the end no other demo gets it.
 
-    Raises: DemoError: there are files in it that no demo made.
+    Raises: DemoError: there are files in it that no demo made, or another demo is running in it.
     """
     mark = output / MARK
     if output.exists() and not mark.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -166,9 +170,14 @@ def clear(output: Path) -> None:
             "('make clean' removes o2n-demo)"
         )
     output.mkdir(parents=True, exist_ok=True)
-    mark.touch()
-    for name in ("store", "scores"):
-        shutil.rmtree(output / name, ignore_errors=True)
+    with mark.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DemoError(f"another demo runs in {output}: wait for its end, or give another --output") from None
+        for name in ("store", "scores"):
+            shutil.rmtree(output / name, ignore_errors=True)
+        yield
 
 
 def step(what: str) -> None:

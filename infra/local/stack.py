@@ -66,33 +66,29 @@ def run(port: int, profile: str, s3: str | None, output: Path) -> None:
             step("deploying serve/config.yaml (serve deploy)")
             url = deploy(cluster, port=port, profile=profile, insecure=False)
             ray = ("RAY_ADDRESS", "RAY_DASHBOARD_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
-            file = write_environment(
-                output,
-                {
-                    "O2N_STORE": STORE,
-                    "O2N_URL": url,
-                    "O2N_TOKEN": token,
-                    **environment,
-                    **{name: cluster.environment[name] for name in ray},
-                },
-            )
+            variables = {
+                "O2N_STORE": STORE,
+                "O2N_URL": url,
+                "O2N_TOKEN": token,
+                **environment,
+                **{name: cluster.environment[name] for name in ray},
+            }
             kept = "" if s3 else ", in memory: what it holds is gone when it stops"
             step("serving")
-            click.echo(f"S3         {environment['O2N_S3_ENDPOINT']}, bucket {BUCKET}{kept}")
-            click.echo(f"dashboard  {cluster.dashboard}, with $RAY_AUTH_TOKEN")
-            click.echo(f"service    {url}\n\nin another terminal:\n")
-            click.echo(f"  source {shlex.quote(str(file))}")
-            click.echo(f"  {Path(sys.executable).with_name('o2n')} onboard bolts --references DIR")
-            click.echo(
-                '  curl -H "Authorization: Bearer $O2N_TOKEN" -F pictures=@new.png $O2N_URL/v1/categories/bolts/score'
-            )
-            click.echo("\nCtrl-C stops all of it")
-            try:
+            with environment_file(output, variables) as file:
+                click.echo(f"S3         {environment['O2N_S3_ENDPOINT']}, bucket {BUCKET}{kept}")
+                click.echo(f"dashboard  {cluster.dashboard}, with $RAY_AUTH_TOKEN")
+                click.echo(f"service    {url}\n\nin another terminal:\n")
+                click.echo(f"  source {shlex.quote(str(file))}")
+                click.echo(f"  {Path(sys.executable).with_name('o2n')} onboard bolts --references DIR")
+                click.echo(
+                    '  curl -H "Authorization: Bearer $O2N_TOKEN" -F pictures=@new.png '
+                    "$O2N_URL/v1/categories/bolts/score"
+                )
+                click.echo("\nCtrl-C stops all of it")
                 while runs(cluster):
                     time.sleep(1)
                 raise O2NError("the Ray cluster is gone")
-            finally:
-                file.unlink()
 
 
 @contextmanager
@@ -154,14 +150,18 @@ def make_token() -> str:
         return create_token(store, TOKEN_NAME, list(SCOPES))
 
 
-def write_environment(folder: Path, variables: dict[str, str]) -> Path:
-    """Lines for a shell to source, readable for their owner alone."""
+@contextmanager
+def environment_file(folder: Path, variables: dict[str, str]) -> Iterator[Path]:
+    """Lines for a shell to source, readable for their owner alone, while the context lasts."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "environment"
     file.unlink(missing_ok=True)
     file.touch(mode=0o600)
     file.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()))
-    return file
+    try:
+        yield file
+    finally:
+        file.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

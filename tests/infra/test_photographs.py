@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from infra.local.demo import AGREEMENT, DemoError, Query, clear, find_queries, largest_difference
+from infra.local.demo import AGREEMENT, Query, find_queries, largest_difference
 from infra.local.photographs import CATEGORIES, write_photographs
 from o2n import images
 from o2n.category import VersionRef
@@ -58,16 +58,3 @@ def test_a_score_that_differs_or_is_missing_in_one_way_in_is_seen() -> None:
     assert differ == pytest.approx(0.0002)
     missing = largest_difference(queries, [score(0.5)], {"x": {"score": None, **same}}, [score(0.5)], unit)
     assert not missing <= AGREEMENT
-
-
-def test_the_demo_clears_no_folder_but_its_own(tmp_path: Path) -> None:
-    output = tmp_path / "demo"
-    clear(output)
-    for name in ("store", "scores", "pictures"):
-        (output / name).mkdir()
-    clear(output)
-    assert [path.name for path in sorted(output.iterdir())] == [".o2n-demo", "pictures"]
-    for other in (tmp_path, output / ".o2n-demo"):
-        with pytest.raises(DemoError, match="new folder"):
-            clear(other)
-    assert (output / "pictures").is_dir()

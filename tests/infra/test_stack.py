@@ -19,6 +19,7 @@ from infra.kuberay.embed import KUBERAY
 from infra.local.cluster import free_port
 from infra.local.demo import ROOT
 from infra.local.s3 import BUCKET
+from infra.local.stack import environment_file
 from o2n.images import encode_png
 from tests.helpers import checks
 
@@ -112,6 +113,16 @@ def test_one_command_serves_from_s3_until_it_is_interrupted(quick_profile: str, 
             stack.terminate()
             stack.wait(60)
         log.close()
+
+
+def test_the_environments_file_is_gone_at_the_end_whoever_removed_it(tmp_path: Path) -> None:
+    for removed in (False, True):
+        with environment_file(tmp_path, {"A": "b c"}) as file:
+            assert sourced(file) == {"A": "b c"}
+            assert file.stat().st_mode & 0o077 == 0
+            if removed:
+                file.unlink()
+        assert not file.exists()
 
 
 def test_an_s3_server_of_ones_own_must_be_there_and_have_keys(tmp_path: Path) -> None:
