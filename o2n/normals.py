@@ -30,7 +30,7 @@ BATCH = 16
 # Of the validation families' good pictures, 2 to 8 at a time, 2% have one that stands out by that much; where one is
 # spoilt, 50%; where one is of another product, 88% from 3 on, and none of 2.
 ODD_RATIO = 2.0
-# Distances below it are rounding: see `scales.LEAST_DEVIATION`.
+# References that do not differ at all, such as flat ones, are at no distance, and nothing is infinitely many times it.
 LEAST_DISTANCE = 1e-4
 
 

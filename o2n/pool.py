@@ -19,7 +19,7 @@ _VIEWS = (
     (0, 1.06, 0.03, 0.03),
     (0, 0.95, -0.03, 0.03),
     (0, 1.0, 0.06, -0.06),
-    (0, 1.0, 0.03, 0.03),  # half a patch of the embedded encoder
+    (0, 1.0, 0.03, 0.03),  # a quarter of a patch of the embedded encoder, half of one where it looks closer
 )
 
 

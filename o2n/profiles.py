@@ -103,7 +103,10 @@ class CustomisationSettings(_Settings):
 class PoolSettings(_Settings):
     """The anomaly-free pool that feeds the memory bank."""
 
-    pictures: int = Field(gt=0, description="pictures in the bank, references included")
+    pictures: int = Field(
+        gt=0,
+        description="references and generated pictures; moved views come on top, and screening leaves some out",
+    )
     t: Fraction = Field(description="how far references are noised before they are redrawn")
     warps: int = Field(0, ge=0, le=6, description="slightly moved views of each reference added to the bank")
     screened: bool = _since(
