@@ -1,10 +1,9 @@
 """An inspector's verdict on a picture: normal ones make a new version at once, anomalous ones are kept for evaluation.
 
-Nothing is trained, and undoing it is a rollback. Onboarding the category anew begins without what was fed back.
+Nothing is trained, and undoing it is a rollback. Onboarding the category from other pictures begins without what was
+fed back.
 """
 
-import random
-import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
@@ -17,7 +16,7 @@ from o2n.calibration import Calibration, NormalPicture
 from o2n.category import BlobName, BlobRef, Feedback, Manifest, VersionRef
 from o2n.errors import ConflictError, IntegrityError, RequestError
 from o2n.images import Picture
-from o2n.store import SWAP_ATTEMPTS, CategoryStore
+from o2n.store import SWAP_ATTEMPTS, CategoryStore, pause
 
 if TYPE_CHECKING:  # it imports torch, which takes seconds that keeping an anomalous picture need not
     from o2n.foundation import Foundation
@@ -85,7 +84,7 @@ def accept_normal(
         try:
             return store.publish(manifest, after=base.version)
         except ConflictError:  # another version serves by now: add the picture to that one
-            time.sleep(random.uniform(0, min(0.5, 0.01 * 2**attempt)))
+            pause(attempt)
     raise ConflictError(f"category {ref.category} in store {store.url} is changed by others all the time: try later")
 
 

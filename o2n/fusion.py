@@ -47,21 +47,6 @@ def fuse(s_p: T, s_n: T, s_text: T, alpha: float, beta: float) -> T:
     return s_p + alpha * s_n + beta * s_text
 
 
-def ablations(s_p: T, s_n: T, s_text: T, alpha: float, beta: float) -> dict[str, T]:
-    """The rows of the paper's table 4: what is left of eq. (7) without some of its branches. For scores and maps, which
-    were computed once, with everything in them."""
-    nothing = 0 * s_p
-    return {
-        "S_text": fuse(nothing, nothing, s_text, 0, 1),
-        "S_P": s_p,
-        "S_N": fuse(nothing, s_n, nothing, 1, 0),
-        "S_P + S_text": fuse(s_p, nothing, s_text, 0, beta),
-        "S_N + S_text": fuse(nothing, s_n, s_text, alpha, beta),
-        "S_P + S_N": fuse(s_p, s_n, nothing, alpha, 0),
-        "S_P + S_N + S_text": fuse(s_p, s_n, s_text, alpha, beta),
-    }
-
-
 def fuse_with(profile: Profile, s_p: T, s_n: T, s_text: T) -> T:
     """Eq. (7) of those branches that the profile counts."""
     kept = [

@@ -18,6 +18,7 @@ from o2n.profiles import Profile
 
 # What the paper gives its pool to (figure 4), and PaDiM, which its text names too.
 POOLED = ("patchcore", "regad", "winclip", "inctrl", "padim")
+SHOWN = 1  # anomalous queries of a category whose maps are kept for the sheets, of the first draw with the most shots
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,6 @@ class Settings:
     pixels: int = 256
     pool: int = 100
     prompts: tuple[int, ...] = (0, 1, 10)
-    shown: int = 1
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def plan(
                         settings.pixels,
                         pool,
                         settings.prompts if most and method == OURS else (),
-                        settings.shown if most and number == 0 and not (pool and method != OURS) else 0,
+                        SHOWN if most and number == 0 and not (pool and method != OURS) else 0,
                     )
                     written = methods[method] if method == OURS or not pool else f"{methods[method]} {methods[OURS]}"
                     file = cache / "outcomes" / f"{digest(unit, profile, identity, written)}.json"

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 
@@ -57,7 +57,7 @@ class Table:
     heads: tuple[str, ...]
     rows: tuple[Row, ...]
     against: str = "paper"
-    best: bool = field(default=True)
+    best: bool = True
 
 
 Value = Callable[[Outcome], float | None]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from o2n.category import VersionRef
-from o2n.fusion import ablations, fuse, fuse_maps, image_score, upsample
+from o2n.fusion import fuse, fuse_maps, image_score, upsample
 from o2n.profiles import BRANCHES, PAPER, TINY
 
 REF = VersionRef("bolts", "0" * 16)
@@ -43,20 +43,6 @@ def test_a_calibrated_map_says_what_stands_out_of_the_picture() -> None:
 
 def test_weights_of_nought_leave_s_p() -> None:
     assert fuse(0.7, 0.5, 0.3, alpha=0, beta=0) == 0.7
-
-
-@given(st.tuples(*[st.floats(-5, 5, width=32)] * 3), st.floats(0, 3), st.floats(0, 3))
-def test_the_rows_of_table_4_leave_branches_out(
-    branches: tuple[float, float, float], alpha: float, beta: float
-) -> None:
-    weighted = dict(zip(BRANCHES, np.array(branches) * [1, alpha, beta], strict=True))
-    rows = ablations(*branches, alpha, beta)
-    assert len(rows) == 7
-    for name, value in rows.items():
-        parts = name.split(" + ")
-        alone = dict(zip(BRANCHES, branches, strict=True))
-        expected = alone[name] if len(parts) == 1 else sum(weighted[part] for part in parts)
-        assert value == pytest.approx(expected, abs=1e-9)
 
 
 @given(kept=st.sets(st.sampled_from(BRANCHES), min_size=1), seed=st.integers(0, 99))

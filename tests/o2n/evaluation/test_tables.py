@@ -75,15 +75,23 @@ def test_the_papers_figure_and_the_difference() -> None:
 
 
 def test_branches_are_summed_with_the_profiles_weights() -> None:
-    parts = {"S_P": [3.0, 0.0, 1.0], "S_N": [0.0, 1.0, 1.0], "S_text": [0.0, 2.0, 0.0]}
-    known = [outcome("a", 0, 0.5, labels=[False, True, True], scores=[3.0, 3.0, 3.0], parts=parts)]
+    """Of every set of them: the seven rows of the paper's table 4."""
+    rng = np.random.default_rng(3)
+    labels, drawn = np.arange(40) >= 20, rng.normal(size=(3, 40))
+    parts = {name: values.tolist() for name, values in zip(("S_P", "S_N", "S_text"), drawn, strict=True)}
+    known = [outcome("a", 0, 0.5, labels=labels.tolist(), scores=[0.0] * 40, parts=parts)]
     table = tables(known, 1)["table-4"]
     found = {row.labels[0]: row.cells[0].mean for row in table.rows if isinstance(row.cells[0], Figure)}
-    assert found["S_P"] == 0
-    assert found["S_N"] == 100
-    assert found["S_N + S_text"] == 100
-    total = np.array(parts["S_P"]) + TINY.alpha * np.array(parts["S_N"]) + TINY.beta * np.array(parts["S_text"])
-    assert found["S_P + S_N + S_text"] == 50 * sum((total[1:] > total[0]) + 0.5 * (total[1:] == total[0]))
+    weighted = dict(zip(parts, drawn * [[1], [TINY.alpha], [TINY.beta]], strict=True))
+    assert set(found) == {
+        *("S_P", "S_N", "S_text"),
+        *("S_P + S_N", "S_P + S_text", "S_N + S_text", "S_P + S_N + S_text"),
+    }
+    for name, value in found.items():
+        total = sum(weighted[part] for part in name.split(" + "))
+        ranked = total[labels][:, None] > total[~labels]
+        assert value == pytest.approx(100 * ranked.mean())
+    assert len(set(found.values())) > 4
     text = next(row.cells[0] for row in table.rows if row.labels == ("S_text",))
     assert isinstance(text, Figure)
     assert text.against == 91.8
