@@ -1,4 +1,4 @@
-"""Many categories onboarded side by side on a Ray cluster. With `offline.py` all that the library knows of Ray.
+"""Many categories onboarded side by side on a Ray cluster.
 
 A crew of actors takes one category after another, so that each loads the models once, on a GPU too, where Ray ends a
 task's process with the task. A category whose worker is lost goes back to those that wait; what it had finished is in

@@ -38,6 +38,8 @@ from o2n.text import text_features
 
 MIN_REFERENCES = 2
 MAX_REFERENCES = 64
+# Of a full-size encoder the features of so many are 2.4 GB, which are written once and read with every feedback.
+MAX_MORE_NORMAL = 500
 
 STAGES = (
     "prior",
@@ -101,7 +103,7 @@ def read_more_normal(place: Path | str, resolution: int) -> list[Picture]:
     """All pictures in a folder or under an s3:// prefix, at the version's resolution, so that hundreds fit in memory.
 
     Raises:
-        CategoryError: no such folder, or no pictures in it.
+        CategoryError: no such folder, no pictures in it, or too many.
         PictureError: a picture that cannot be decoded or is refused.
         StoreError: S3 cannot be reached.
     """
@@ -110,6 +112,7 @@ def read_more_normal(place: Path | str, resolution: int) -> list[Picture]:
         raise CategoryError(f"more normal pictures {place}: no such folder; give one with pictures of good parts")
     if not files:
         raise CategoryError(f"more normal pictures {place}: no pictures in it; give a folder with some of good parts")
+    _check_more_normal(len(files), str(place))
     return [images.resize(sources.read_picture(file), resolution) for file in files]
 
 
@@ -191,6 +194,7 @@ def _serving_these(
     """
     check_name(name)
     _check_references(references, name)
+    _check_more_normal(len(more_normal), name)
     try:
         serving = store.manifest(store.current(name))
         calibrated = store.calibration(serving.ref).pictures
@@ -424,6 +428,13 @@ def _check_count(count: int, where: str) -> None:
         raise CategoryError(
             f"references of {where}: {count} pictures, at most {MAX_REFERENCES} are taken: "
             f"choose {MIN_REFERENCES} to 8 that show how good parts differ"
+        )
+
+
+def _check_more_normal(count: int, where: str) -> None:
+    if count > MAX_MORE_NORMAL:
+        raise CategoryError(
+            f"more normal pictures of {where}: {count}, at most {MAX_MORE_NORMAL} are taken: 99 promise a rate of 1%"
         )
 
 

@@ -15,7 +15,16 @@ from o2n.category import Feedback, VersionRef
 from o2n.collect import LEAST_AGE, collect
 from o2n.errors import CategoryError, NotFoundError, PictureError
 from o2n.images import Picture
-from o2n.onboard import STAGES, Onboarded, Preview, onboard, preview, read_more_normal, read_references
+from o2n.onboard import (
+    MAX_MORE_NORMAL,
+    STAGES,
+    Onboarded,
+    Preview,
+    onboard,
+    preview,
+    read_more_normal,
+    read_references,
+)
 from o2n.store import CategoryStore
 from tests.helpers import QUICK, checks, stripes, write
 
@@ -251,6 +260,15 @@ def test_more_normal_pictures_come_from_a_folder_of_any_number(tmp_path: Path) -
     (tmp_path / "empty").mkdir()
     with pytest.raises(CategoryError, match="no pictures in it"):
         read_more_normal(tmp_path / "empty", 64)
+
+
+def test_more_normal_pictures_than_are_taken_are_refused_before_one_is_read(tmp_path: Path) -> None:
+    for number in range(MAX_MORE_NORMAL + 1):
+        (tmp_path / f"{number}.png").touch()
+    with pytest.raises(CategoryError, match="501, at most 500 are taken"):
+        read_more_normal(tmp_path, 64)
+    with pytest.raises(CategoryError, match="board: 501, at most 500"):
+        onboard("board", references(), QUICK, CategoryStore(tmp_path.as_uri()), more_normal=[checks(0)] * 501)
 
 
 def test_the_manifest_is_readable_json(store: CategoryStore) -> None:
