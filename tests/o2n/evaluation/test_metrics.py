@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from o2n.evaluation.metrics import SSIM_RADIUS, aupro, auroc, masked_error, ssim_outside
+from o2n.evaluation.metrics import SSIM_RADIUS, auprc, aupro, auroc, masked_error, ssim_outside
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=2, max_size=30))
@@ -20,6 +20,14 @@ def test_auroc_is_the_chance_of_ranking_right(pairs: list[tuple[int, bool]]) -> 
     expected = np.mean([(b > g) + 0.5 * (b == g) for b in bad for g in good])
     assert auroc(scores, labels) == pytest.approx(expected)
     assert auroc(np.exp(scores), labels) == pytest.approx(expected)
+
+
+def test_auprc_is_the_mean_precision_at_every_anomalous_one() -> None:
+    scores, labels = np.array([0.9, 0.5, 0.1]), np.array([True, False, True])
+    assert auprc(scores, labels) == pytest.approx((1 + 2 / 3) / 2)
+    for kind in (True, False):
+        with pytest.raises(ValueError, match="AUPRC needs both kinds"):
+            auprc(scores, np.full(3, kind))
 
 
 def slow_aupro(maps: np.ndarray, masks: np.ndarray, limit: float) -> float:
@@ -79,4 +87,6 @@ def test_error_inside_and_likeness_outside_a_mask() -> None:
     assert ssim_outside(a, b, masks)[0] < 1 - 1e-3
     far = masks.copy()
     far[:, 30 + SSIM_RADIUS + 1 :] = True
-    assert ssim_outside(a, a, far) == pytest.approx([1, 1], abs=1e-5)
+    inside = np.where(far[..., None], 1 - a, a)
+    assert ssim_outside(a, inside, far) == pytest.approx([1, 1], abs=1e-5)
+    assert (ssim_outside(a, inside, masks) < 0.9).all()

@@ -1,6 +1,7 @@
 """Training: a run that was interrupted ends where an uninterrupted one ends, and what is shipped can be loaded."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -59,14 +60,19 @@ def test_weights_that_are_no_numbers_end_the_run_and_spare_the_checkpoint(tmp_pa
     assert all(torch.isfinite(tensor).all() for tensor in saved["modules"].values())
 
 
-def test_a_run_ends_when_its_time_is_up(tmp_path: Path) -> None:
+def test_a_run_ends_when_its_time_is_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter(range(10**6))  # a step takes one
+    monkeypatch.setattr("o2n.tiny.training.time", SimpleNamespace(monotonic=lambda: next(seconds)))
     modules = nn.ModuleDict({"line": nn.Linear(3, 1)})
-    trainer = Trainer(modules, Plan(tmp_path, 10**6, 0.1, seed=4, seconds=0.3))
+    trainer = Trainer(modules, Plan(tmp_path, 10**6, 0.1, seed=4, seconds=40, warmup=1))
+    rates = []
     for _, _, x in trainer.rounds(lambda rng: torch.from_numpy(rng.standard_normal((8, 3))).float()):
         trainer.update(modules["line"](x).square().mean())
-    assert 0 < trainer.step < 10**6
-    assert trainer.seconds >= 0.3
-    assert trainer.optimizer.param_groups[0]["lr"] < 0.1 * 0.1
+        rates.append(trainer.optimizer.param_groups[0]["lr"])
+    assert trainer.step == trainer.seconds == 40
+    assert rates[0] == 0.1
+    assert rates[20] == pytest.approx(0.05)  # half a cosine by the clock
+    assert rates[-1] < 0.002
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == trainer.step
     again = Trainer(modules, trainer.plan)
     assert list(again.rounds(lambda rng: None)) == []
