@@ -286,16 +286,18 @@ def open_run(output: str, request: Request, store: CategoryStore, workers: int, 
             run.check(store)
         return run
     plan, listing = _planned(request, store, workers)
-    # While its plan is there, a half-deleted run is still known for one.
-    _clear(objects, output, earlier)
+    _check_holds_no_other(objects, output, earlier)
+    _clear(objects, earlier)  # while its plan is there: a half-deleted run can go on
     if plan.listing:
         objects.put(plan.listing, listing)
     try:
         objects.put_if(_PLAN, plan.model_dump_json(indent=1).encode(), etag)
     except ConflictError:
         raise O2NError(f"{output} was taken by another run just now: run the same again") from None
-    # And what a run that was still alive has written until then; what it writes later it takes away itself.
-    _clear(objects, output, earlier)
+    # What it has written until then, if it is alive; what it writes from now on it takes away itself.
+    _clear(objects, earlier)
+    if earlier and earlier.listing:
+        objects.delete(earlier.listing)
     return Run(output, plan)
 
 
@@ -391,14 +393,19 @@ def _plan(objects: Objects) -> tuple[Plan | None, str | None]:
         ) from None
 
 
-def _clear(objects: Objects, output: str, earlier: Plan | None) -> None:
-    """Delete the scores and the listing of an earlier run."""
-    own = {earlier.key(shard) for shard in range(len(earlier.shards()))} if earlier else set()
-    keys = [key for key in objects.keys("") if key.endswith(".parquet")]
-    if strange := [key for key in keys if key not in own]:
+def _check_holds_no_other(objects: Objects, output: str, earlier: Plan | None) -> None:
+    own = _shards(earlier)
+    if strange := [key for key in objects.keys("") if key.endswith(".parquet") and key not in own]:
         raise O2NError(f"{output} holds {strange[0]}, which is no run's: give an empty --output")
-    for key in [*keys, *([earlier.listing] if earlier and earlier.listing else [])]:
+
+
+def _clear(objects: Objects, earlier: Plan | None) -> None:
+    for key in _shards(earlier).intersection(objects.keys(_PART)):
         objects.delete(key)
+
+
+def _shards(plan: Plan | None) -> set[str]:
+    return {plan.key(shard) for shard in range(len(plan.shards()))} if plan else set()
 
 
 def _batches(listing: pa.Table, shard: int) -> bytes:
