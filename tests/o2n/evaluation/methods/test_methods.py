@@ -1,5 +1,6 @@
 """What holds for every method: plain defects stand out, and company, order and size decide nothing they must not."""
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -9,6 +10,7 @@ from o2n import images
 from o2n.errors import FoundationError
 from o2n.evaluation.methods import METHODS, Method
 from o2n.evaluation.methods.inctrl import InCTRL
+from o2n.evaluation.methods.interface import Fitted, Scored
 from o2n.evaluation.methods.regad import RegAD
 from o2n.evaluation.metrics import auroc
 from o2n.evaluation.protocol import SEEN_BY_OTHERS
@@ -27,6 +29,18 @@ def get(request: pytest.FixtureRequest) -> Get:
     return lambda name: request.getfixturevalue(name) if name in ("regad", "inctrl") else METHODS[name](QUICK)
 
 
+@pytest.fixture(scope="module")
+def fitted(get: Get) -> Callable[[str], Fitted]:
+    """The same, fitted to the references."""
+    return functools.cache(lambda name: get(name).fit(REFERENCES, "chequered board"))
+
+
+@pytest.fixture(scope="module")
+def scored(fitted: Callable[[str], Fitted]) -> Callable[[str], Scored]:
+    """What it says of the queries."""
+    return functools.cache(lambda name: fitted(name).score(QUERIES))
+
+
 every_method = pytest.mark.parametrize("name", [name for name in METHODS if name not in BRINGS_WEIGHTS])
 
 
@@ -43,34 +57,35 @@ LABELS = np.arange(12) >= 6
 
 
 @every_method
-def test_a_plain_defect_scores_above_good_parts(name: str, get: Get) -> None:
-    scored = get(name).fit(REFERENCES, "chequered board").score(QUERIES)
-    assert scored.scores.shape == (12,)
-    assert scored.scores.dtype == np.float64
-    assert np.isfinite(scored.scores).all()
+def test_a_plain_defect_scores_above_good_parts(name: str, scored: Callable[[str], Scored]) -> None:
+    scores = scored(name).scores
+    assert scores.shape == (12,)
+    assert scores.dtype == np.float64
+    assert np.isfinite(scores).all()
     # Whole pictures differ more by where the squares begin than by the spot.
-    assert auroc(scored.scores, LABELS) > (0.6 if name == "nearest-picture" else 0.9)
+    assert auroc(scores, LABELS) > (0.6 if name == "nearest-picture" else 0.9)
 
 
 @every_method
-def test_a_map_is_highest_at_the_defect(name: str, get: Get) -> None:
-    scored = get(name).fit(REFERENCES, "chequered board").score(QUERIES)
-    if scored.maps is None:
+def test_a_map_is_highest_at_the_defect(name: str, scored: Callable[[str], Scored]) -> None:
+    maps = scored(name).maps
+    if maps is None:
         assert name in ("coop", "nearest-picture", "random-weights")
         return
-    assert scored.maps.dtype == np.float32
-    count, height, width = scored.maps.shape
+    assert maps.dtype == np.float32
+    count, height, width = maps.shape
     assert count == 12
     rows, columns = np.mgrid[:height, :width] / np.array([height, width]).reshape(2, 1, 1)
     spot = (rows > 20 / 64) & (rows < 36 / 64) & (columns > 24 / 64) & (columns < 40 / 64)
-    for one in scored.maps[LABELS]:
+    for one in maps[LABELS]:
         assert one[spot].mean() > one[~spot].mean()
 
 
 @every_method
-def test_the_company_a_picture_is_scored_in_changes_nothing(name: str, get: Get) -> None:
-    fitted = get(name).fit(REFERENCES, "chequered board")
-    together, alone = fitted.score(QUERIES), [fitted.score([query]) for query in QUERIES[4:8]]
+def test_the_company_a_picture_is_scored_in_changes_nothing(
+    name: str, fitted: Callable[[str], Fitted], scored: Callable[[str], Scored]
+) -> None:
+    together, alone = scored(name), [fitted(name).score([query]) for query in QUERIES[4:8]]
     np.testing.assert_allclose([one.scores[0] for one in alone], together.scores[4:8], rtol=1e-4, atol=1e-6)
     if together.maps is not None:
         maps = [one.maps[0] for one in alone if one.maps is not None]
@@ -78,11 +93,9 @@ def test_the_company_a_picture_is_scored_in_changes_nothing(name: str, get: Get)
 
 
 @every_method
-def test_the_order_of_the_references_changes_nothing(name: str, get: Get) -> None:
-    forth, back = (
-        get(name).fit(references, "chequered board").score(QUERIES) for references in (REFERENCES, REFERENCES[::-1])
-    )
-    np.testing.assert_allclose(forth.scores, back.scores, rtol=1e-4, atol=1e-6)
+def test_the_order_of_the_references_changes_nothing(name: str, get: Get, scored: Callable[[str], Scored]) -> None:
+    back = get(name).fit(REFERENCES[::-1], "chequered board").score(QUERIES)
+    np.testing.assert_allclose(scored(name).scores, back.scores, rtol=1e-4, atol=1e-6)
 
 
 @every_method
@@ -100,7 +113,7 @@ def test_weights_that_a_user_must_bring_are_named(name: str, monkeypatch: pytest
 
 
 @every_method
-def test_of_a_profile_it_sees_no_more_than_its_digest_hangs_on(name: str, get: Get) -> None:
+def test_of_a_profile_it_sees_no_more_than_its_digest_hangs_on(name: str, scored: Callable[[str], Scored]) -> None:
     seen = PAPER.model_copy(
         update={
             **{field: getattr(QUICK, field) for field in SEEN_BY_OTHERS},
@@ -113,5 +126,5 @@ def test_of_a_profile_it_sees_no_more_than_its_digest_hangs_on(name: str, get: G
         "inctrl": lambda: InCTRL(seen, FEW),
     }
     other = trained.get(name, lambda: METHODS[name](seen))()
-    scores = [method.fit(REFERENCES, "chequered board").score(QUERIES).scores for method in (get(name), other)]
-    np.testing.assert_array_equal(*scores)
+    found = other.fit(REFERENCES, "chequered board").score(QUERIES)
+    np.testing.assert_array_equal(found.scores, scored(name).scores)

@@ -19,15 +19,16 @@ def test_the_coreset_takes_one_of_each_cluster_before_a_second_of_any() -> None:
 
 
 def test_the_coreset_covers_better_than_a_random_choice_and_does_not_depend_on_the_order() -> None:
-    vectors = torch.randn(400, 8, generator=torch.Generator().manual_seed(2))
+    rng = torch.Generator().manual_seed(2)
+    vectors = torch.randn(400, 8, generator=rng)
     rows = coreset(vectors, 40)
     assert len(set(rows.tolist())) == 40
 
     def uncovered(chosen: torch.Tensor) -> float:
         return float(distances(vectors, vectors[chosen]).min(dim=-1).values.max())
 
-    assert all(uncovered(rows) < uncovered(torch.randperm(400)[:40]) for _ in range(10))
-    order = torch.randperm(400)
+    assert all(uncovered(rows) < uncovered(torch.randperm(400, generator=rng)[:40]) for _ in range(10))
+    order = torch.randperm(400, generator=rng)
     assert set(order[coreset(vectors[order], 40)].tolist()) == set(rows.tolist())
 
 
