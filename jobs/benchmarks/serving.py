@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from infra.local.cluster import Cluster, local_cluster
 from infra.local.demo import deploy
-from infra.local.load import TIMEOUT_SECONDS, percentiles, run_load, score_request
+from infra.local.load import percentiles, run_load, score_request
 from jobs.benchmarks.figures import json_option, keep, machine, machine_line, make_task, ratio, seconds_of, shares
 from o2n.category import VersionRef
 from o2n.data.procedural import EVALUATION
@@ -29,6 +29,7 @@ from o2n.options import profile_option
 from o2n.profiles import Profile
 from o2n.store import CategoryStore
 from o2n.triplet import BATCH, TripletScorer
+from serve.app import MAX_DEADLINE_SECONDS
 
 
 @click.command()
@@ -54,7 +55,7 @@ def serving(
         traffic = _Traffic(tasks, refs, pictures)
         scorer = TripletScorer(profile, store)
         with local_cluster(cpus=max(6, psutil.cpu_count() or 1), store=store.url) as cluster:
-            url = deploy(cluster, replicas=1, profile=str(profile_file), deadline_seconds=TIMEOUT_SECONDS)
+            url = deploy(cluster, replicas=1, profile=str(profile_file), deadline_seconds=MAX_DEADLINE_SECONDS)
             found = _take_turns(scorer, cluster, url, traffic, clients, rounds)
         queries, refs = traffic.mixed[0][:BATCH], traffic.mixed[1][:BATCH]
         stages = list(scoring_stages(scorer.foundation, store, queries, refs, rounds))

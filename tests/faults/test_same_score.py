@@ -21,6 +21,7 @@ from o2n.errors import OverloadedError
 from o2n.images import Picture, encode_png
 from o2n.store import CategoryStore
 from o2n.triplet import TripletScorer
+from serve.app import MAX_DEADLINE_SECONDS
 from tests.faults.clients import replicas_of
 from tests.helpers import QUICK, checks, stripes, write
 
@@ -115,7 +116,7 @@ def test_offline(cluster: Cluster, quick_profile: str, alone: list[Answer], tmp_
 
 def deploy_two_of_each(cluster: Cluster, profile: str) -> tuple[str, set[int]]:
     """The service's URL and the processes of its replicas, once all are there; it is ready with one of each."""
-    url = deploy(cluster, profile=profile, replicas=2, deadline_seconds=150)
+    url = deploy(cluster, profile=profile, replicas=2, deadline_seconds=MAX_DEADLINE_SECONDS)
     give_up = time.monotonic() + 300
     while any(len(replicas_of(cluster, name)) < 2 for name in DEPLOYMENTS):
         assert time.monotonic() < give_up, "not every deployment has two replicas"
