@@ -1,4 +1,4 @@
-"""Ray Data: a dataset of pictures -> a dataset of scores. The one module of the library that knows Ray."""
+"""Ray Data: a dataset of pictures -> a dataset of scores."""
 
 import functools
 import io

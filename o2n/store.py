@@ -5,6 +5,8 @@
     categories/<name>/current.json           the pointer, changed only by compare-and-swap
     categories/<name>/feedback/<id>.json     immutable: what was said to be anomalous
     stages/<key>.json                        which blob an onboarding stage made of which inputs
+    stages/<key>.partial                     what a stage that was stopped has come to
+    tokens/tokens.json                       who may ask the service (`tokens.py`)
 
 A version is visible once its pointer names it, and the pointer moves last: whoever is killed before leaves blobs that
 nobody sees.
@@ -200,10 +202,7 @@ class CategoryStore:
             if version is None and not pointer.history:
                 raise NotFoundError(f"category {name} has no earlier version than {pointer.version}: onboard another")
             chosen = version or pointer.history[-1]
-            manifest = self.manifest(VersionRef(name, chosen))
-            self._check_blobs(manifest)
-            for blob in manifest.blobs.values():
-                self.get_blob(blob)
+            self.check_whole(self.manifest(VersionRef(name, chosen)))
             return chosen
 
         return VersionRef(name, self._move(name, earlier))
@@ -293,6 +292,16 @@ class CategoryStore:
 
     def _no_category(self, name: str) -> NotFoundError:
         return NotFoundError(f"category {name} is not in store {self.url}: see 'o2n categories list', or onboard it")
+
+    def check_whole(self, manifest: Manifest) -> None:
+        """Read all that a version is made of.
+
+        Raises:
+            IntegrityError: something of it is gone or was altered.
+        """
+        self._check_blobs(manifest)
+        for blob in manifest.blobs.values():
+            self.get_blob(blob)
 
     def _check_blobs(self, manifest: Manifest) -> None:
         for name, blob in manifest.blobs.items():
