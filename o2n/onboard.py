@@ -336,8 +336,10 @@ def _make(
             )
         return pack(rows, usual=usual, usual_without=without)
 
-    # The words tell it from what was made before: scales that do not say what is usual without each reference.
-    scales_inputs = [*base, adapter_blob.sha256, features_blob.sha256, "usual without each reference"]
+    # The words tell it from what was made before: scales that do not say what is usual without each reference, and
+    # distances to banks that had not filled up what a reference left out had stood for.
+    in_budget = [] if profile.pool.budget is None else ["filled up"]
+    scales_inputs = [*base, adapter_blob.sha256, features_blob.sha256, "usual without each reference", *in_budget]
     scales_blob = stages.run("scales", scales_inputs, make_scales)
 
     extras = _extras(more_normal, references, profile)
@@ -356,7 +358,8 @@ def _make(
             return pack(own)
         return pack(torch.cat([own, MemoryBank(bank, bank_kept(), place_weight).distance(queries)]))
 
-    distances_blob = stages.run("distances", [*base, features_blob.sha256, normals_blob.sha256], make_distances)
+    distances_inputs = [*base, features_blob.sha256, normals_blob.sha256, *in_budget]
+    distances_blob = stages.run("distances", distances_inputs, make_distances)
 
     def make_calibration() -> bytes:
         with adapter_loaded() as adapter:

@@ -2,7 +2,7 @@
 
 import tempfile
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -72,7 +72,7 @@ class OneToNormalFitted:
         ablation of the paper's table 5. In a calibrated profile it is on the scale of the profile's own number.
         """
         profile = self.profile.model_copy(update={"prompts": prompts})
-        foundation = replace(load_foundation(self.profile), profile=profile)
+        foundation = load_foundation(profile)
         manifest = self.store.manifest(self.ref)
         ref = self.store.publish(manifest.model_copy(update={"category": f"prompts-{prompts}", "profile": profile}))
         branch = PersonalBranch(foundation, self.store)
