@@ -10,10 +10,8 @@ salt or a slow hash would be for.
 
 import hashlib
 import hmac
-import random
 import re
 import secrets
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Literal, get_args
@@ -22,7 +20,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from o2n.category import Digest
 from o2n.errors import ConflictError, IntegrityError, NotFoundError, O2NError
-from o2n.store import CategoryStore
+from o2n.store import SWAP_ATTEMPTS, CategoryStore, pause
 
 Scope = Literal["score", "feedback", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -30,7 +28,6 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)
 KEY = "tokens/tokens.json"
 # So that a token that was committed or logged by mistake is found by those who look for such.
 PREFIX = "o2n_"
-SWAP_ATTEMPTS = 20
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 
@@ -119,7 +116,7 @@ def _change(store: CategoryStore, change: Callable[[tuple[Token, ...]], tuple[To
         try:
             store.objects.put_if(KEY, changed.model_dump_json(indent=1).encode(), etag)
         except ConflictError:
-            time.sleep(random.uniform(0, min(0.5, 0.01 * 2**attempt)))
+            pause(attempt)
             continue
         return
     raise ConflictError(f"the tokens in store {store.url} are changed by others all the time: try again later")
