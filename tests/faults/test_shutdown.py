@@ -28,7 +28,9 @@ def take_away(cluster: Cluster) -> None:
         client.put(url, json={"applications": []}).raise_for_status()
 
 
-def test_it_answers_what_its_models_have_in_hand_and_cuts_nothing_off(own_cluster: Cluster, published: CategoryStore, quick_profile: str) -> None:
+def test_it_answers_what_its_models_have_in_hand_and_cuts_nothing_off(
+    own_cluster: Cluster, published: CategoryStore, quick_profile: str
+) -> None:
     ref = published.current("checks")
     scores = [score.score for score in TripletScorer(QUICK, published).score(PICTURES, [ref] * len(PICTURES))]
     url = deploy(own_cluster, profile=quick_profile, deadline_seconds=MAX_DEADLINE_SECONDS)
