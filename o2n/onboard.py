@@ -139,12 +139,13 @@ def onboard(
         CategoryError: a name or references that cannot be used.
         FoundationError, StoreError: models or store that cannot be.
     """
-    serving = _serving_these(name, references, profile, store, object_word, more_normal)
+    inputs = _checked(name, references, profile, object_word, more_normal)
+    serving = _serving(inputs, store)
     if serving:
         on_progress("published", 1.0)
         return Onboarded(serving.ref, STAGES, {}, tuple(serving.warnings), unchanged=True)
     stages = Stages(store, on_progress)
-    manifest = _make(stages, name, references, profile, store, object_word, more_normal)
+    manifest = _make(stages, inputs, store)
     begun = time.perf_counter()
     ref = store.publish(manifest)
     seconds = {**stages.seconds, "publish": round(time.perf_counter() - begun, 3)}
@@ -161,12 +162,13 @@ def preview(
     more_normal: Sequence[Picture] = (),
 ) -> Preview:
     """What `onboard` would do with the same arguments; makes nothing and writes nothing. Raises as it does."""
-    serving = _serving_these(name, references, profile, store, object_word, more_normal)
+    inputs = _checked(name, references, profile, object_word, more_normal)
+    serving = _serving(inputs, store)
     if serving:
         return Preview((), serving.ref, unchanged=True)
     stages = Stages(store, lambda stage, done: None, recall_only=True)
     try:
-        made = _make(stages, name, references, profile, store, object_word, more_normal)
+        made = _make(stages, inputs, store)
     except (NotMadeError, NotFoundError):  # the latter where a run was stopped between two stages
         return Preview(tuple(stage for stage in STAGES if stage not in stages.resumed))
     return Preview((), made.ref)
@@ -180,70 +182,72 @@ def describe_machine(device: torch.device) -> str:
     return f"{platform.machine()} {device.type}, {threads} thread{'s' * (threads != 1)}"
 
 
-def _serving_these(
-    name: str,
-    references: list[Picture],
-    profile: Profile,
-    store: CategoryStore,
-    object_word: str | None,
-    more_normal: Sequence[Picture],
-) -> Manifest | None:
-    """The version that serves now, if it was onboarded with the very same and is whole, whatever was fed back since.
+@dataclass(frozen=True)
+class _Inputs:
+    """All that a version is made of. digests: of the references as they were given; resized: those of them that are no
+    copies, uint8 (R, R, 3); extras: further good pictures of that size that are none either, by their digests."""
 
-    It is known by what went in: what comes out may differ in last digits from one machine to the next.
-    """
+    name: str
+    word: str
+    profile: Profile
+    digests: list[str]
+    resolution: int
+    resized: list[Picture]
+    extras: dict[str, Picture]
+
+    @property
+    def distinct(self) -> list[str]:
+        return list(dict.fromkeys(self.digests))
+
+
+def _checked(
+    name: str, references: list[Picture], profile: Profile, object_word: str | None, more_normal: Sequence[Picture]
+) -> _Inputs:
     check_name(name)
     _check_references(references, name)
     _check_more_normal(len(more_normal), name)
+    digests = [images.digest(reference) for reference in references]
+    resolution = profile.resolution(smallest_side(references))
+    # A copy of a reference brings nothing, and would stay in the bank from which that reference is left out.
+    distinct = dict(zip(digests, references, strict=True)).values()
+    resized = [images.resize(reference, resolution) for reference in distinct]
+    extras = {images.digest(one): one for one in (images.resize(picture, resolution) for picture in more_normal)}
+    for reference in resized:
+        extras.pop(images.digest(reference), None)
+    return _Inputs(name, sources.class_word(name, object_word), profile, digests, resolution, resized, extras)
+
+
+def _serving(inputs: _Inputs, store: CategoryStore) -> Manifest | None:
+    """The version that serves now, if it was onboarded with these and is whole, whatever was fed back since.
+
+    It is known by what went in: what comes out may differ in last digits from one machine to the next.
+    """
     try:
-        serving = store.manifest(store.current(name))
-        calibrated = store.calibration(serving.ref).pictures
+        serving = store.manifest(store.current(inputs.name))
+        same = (serving.reference_digests, serving.object_word, serving.profile) == (
+            inputs.distinct,
+            inputs.word,
+            inputs.profile,
+        )
+        if not same or serving.foundation != load_foundation(inputs.profile).identity:
+            return None
+        fed_back = {said.picture for said in serving.feedback}
+        extras = {one.picture for one in store.calibration(serving.ref).pictures if one.origin == "extra"}
+        if not extras <= set(inputs.extras) <= extras | fed_back:
+            return None
         store.check_whole(serving)
     except (NotFoundError, IntegrityError):  # none yet, or one that is to be replaced
         return None
-    fed_back = {said.picture for said in serving.feedback}
-    extras = {one.picture for one in calibrated if one.origin == "extra"}
-    wanted = set(_extras(more_normal, references, profile))
-    same = (
-        serving.reference_digests == list(dict.fromkeys(map(images.digest, references)))
-        and extras <= wanted <= extras | fed_back
-        and serving.object_word == sources.class_word(name, object_word)
-        and serving.foundation == load_foundation(profile).identity
-        and serving.profile == profile
-    )
-    return serving if same else None
+    return serving
 
 
-def _extras(more_normal: Sequence[Picture], references: list[Picture], profile: Profile) -> dict[str, Picture]:
-    """Further good pictures at the resolution of a version of these references, by their digests; of the references
-    themselves and of copies none."""
-    resolution = profile.resolution(smallest_side(references))
-    extras = {images.digest(one): one for one in (images.resize(picture, resolution) for picture in more_normal)}
-    for reference in references:
-        extras.pop(images.digest(images.resize(reference, resolution)), None)
-    return extras
-
-
-def _make(
-    stages: Stages,
-    name: str,
-    references: list[Picture],
-    profile: Profile,
-    store: CategoryStore,
-    object_word: str | None,
-    more_normal: Sequence[Picture],
-) -> Manifest:
+def _make(stages: Stages, inputs: _Inputs, store: CategoryStore) -> Manifest:
     """Every stage in turn, down to the manifest that would be published."""
-    check_name(name)
-    _check_references(references, name)
-    # A copy of a reference brings nothing, and would stay in the bank from which that reference is left out.
-    distinct = {images.digest(reference): reference for reference in references}
-    word = sources.class_word(name, object_word)
+    name, word, profile = inputs.name, inputs.word, inputs.profile
+    resolution, resized, extras = inputs.resolution, inputs.resized, inputs.extras
     foundation = load_foundation(profile)
     model = foundation.diffusion
 
-    resolution = profile.resolution(smallest_side(references))
-    resized = [images.resize(reference, resolution) for reference in distinct.values()]
     references_blob = stages.keep(pack(torch.from_numpy(np.stack(resized))))
     base = [foundation.identity, profile.model_dump_json(exclude={"name"}), word]
 
@@ -342,8 +346,6 @@ def _make(
     scales_inputs = [*base, adapter_blob.sha256, features_blob.sha256, "usual without each reference", *in_budget]
     scales_blob = stages.run("scales", scales_inputs, make_scales)
 
-    extras = _extras(more_normal, references, profile)
-
     def make_normals() -> bytes:
         own = unpack(store.get_blob(features_blob), "features")[: len(resized)]
         return pack(torch.cat([own, encode(foundation, list(extras.values()))]) if extras else own)
@@ -386,11 +388,10 @@ def _make(
     )
 
     if odd := odd_reference(unpack(store.get_blob(distances_blob), "distances")[: len(resized)]):
-        digests = [images.digest(reference) for reference in references]
-        number = digests.index(list(distinct)[odd[0]]) + 1
+        number, count = inputs.digests.index(inputs.distinct[odd[0]]) + 1, len(inputs.digests)
         warnings.append(
-            f"reference {number} of {len(references)} is {odd[1]:.1f} times as far from the others as any of those: if "
-            "it is a good part and its picture is well taken, add more like it, or results hang on which are chosen"
+            f"reference {number} of {count} is {odd[1]:.1f} times as far from the others as any of those: if it "
+            "is a good part and its picture is well taken, add more like it, or results hang on which are chosen"
         )
 
     return Manifest(
@@ -412,7 +413,7 @@ def _make(
         },
         chosen_place_weight=place_weight if profile.place_weights else None,
         closer=resolution if resolution > profile.diffusion.resolution else None,
-        reference_digests=list(distinct),
+        reference_digests=inputs.distinct,
         created=datetime.now(UTC),
         libraries={library: metadata.version(library) for library in _LIBRARIES},
         warnings=warnings,

@@ -1,7 +1,7 @@
 """Tests of the library: models are loaded in this process, once."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ from o2n.evaluation.blank import blank_clip, blank_diffusion
 from o2n.foundation import EMBEDDED, Foundation, load_foundation
 from o2n.objects import s3_client
 from tests.helpers import QUICK
+from tests.s3_answers import Forward, Server, serving
 
 
 @pytest.fixture(scope="session")
@@ -69,3 +70,11 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Callable
         path.write_bytes(data)
 
     return str(tmp_path / "in put"), put
+
+
+@pytest.fixture
+def way(s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A way to the S3 server on which answers may be spoilt."""
+    for server in serving(Forward, monkeypatch):
+        server.to, server.spoil = s3, lambda command, status, data: (status, data)
+        yield server

@@ -1,7 +1,6 @@
 """Bytes under keys, the same for a directory and for S3, and what is said of places that cannot be used."""
 
 import errno
-import http.client
 import os
 import shutil
 import socket
@@ -9,16 +8,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import urlsplit
 
 import pytest
 
 from o2n.errors import ConflictError, NotFoundError, StoreError
 from o2n.objects import Objects, open_objects
+from tests.s3_answers import Answer, breaking_off, serving
 
 OPERATIONS = {
     "get": lambda objects: objects.get("some/key"),
@@ -449,44 +446,6 @@ def test_missing_credentials_are_told(s3, monkeypatch):
     assert "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE" in message
 
 
-class Server(ThreadingHTTPServer):
-    """Has one answer for everybody."""
-
-    daemon_threads = True
-    status, headers, body = 200, {}, b""
-
-
-class Answer(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    server: Server
-
-    def answer(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.send_response(self.server.status)
-        for name, value in {**self.server.headers, "Content-Length": str(len(self.server.body))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(self.server.body)
-
-    do_GET = do_PUT = do_HEAD = do_DELETE = answer  # noqa: N815
-
-    def log_message(self, *_) -> None:
-        pass
-
-
-def serving(handler, monkeypatch):
-    server = Server(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    monkeypatch.setenv("O2N_S3_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
 @pytest.fixture
 def answering(s3, monkeypatch):
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
@@ -534,38 +493,6 @@ def test_a_redirect_instead_of_s3_is_told(status, answering):
         assert "O2N_S3_ENDPOINT" in refused(operation, objects)
 
 
-class Forward(Answer):
-    """Passes requests on to the S3 server at `to`; `spoil` makes of an answer's status and body what comes back."""
-
-    def answer(self) -> None:
-        body, to = self.rfile.read(int(self.headers.get("Content-Length", 0))), urlsplit(self.server.to)
-        upstream = http.client.HTTPConnection(to.hostname, to.port)
-        headers = {name: value for name, value in self.headers.items() if name != "Expect"}
-        upstream.request(self.command, self.path, body, headers)
-        answer = upstream.getresponse()
-        data = answer.read()
-        upstream.close()
-        status, sent = self.server.spoil(self.command, answer.status, data)
-        self.close_connection = sent != data
-        if status:
-            self.send_response(status)
-            if "ETag" in answer.headers:
-                self.send_header("ETag", answer.headers["ETag"])
-            self.send_header("Content-Length", str(len(data if status == answer.status else sent)))
-            self.end_headers()
-            self.wfile.write(sent)
-
-    do_GET = do_PUT = do_DELETE = answer  # noqa: N815
-
-
-@pytest.fixture
-def way(s3, monkeypatch):
-    """A way to the S3 server on which answers may be spoilt."""
-    for server in serving(Forward, monkeypatch):
-        server.to, server.spoil = s3, lambda command, status, data: (status, data)
-        yield server
-
-
 @pytest.fixture
 def forgetful(way):
     """The first answer to a PUT gets lost."""
@@ -590,17 +517,6 @@ def test_a_write_whose_answer_got_lost_is_no_conflict(bucket, forgetful):
     objects.put_if("a", b"two", objects.get("a")[1])
     assert forgetful == [200]
     assert objects.get("a")[0] == b"two"
-
-
-def breaking_off(times: int) -> Callable[[str, int, bytes], tuple[int, bytes]]:
-    """Connections break in the middle of the first so many bodies."""
-    left = iter(range(times))
-
-    def spoil(command: str, status: int, data: bytes) -> tuple[int, bytes]:
-        breaks = command == "GET" and next(left, None) is not None
-        return status, data[: len(data) // 2] if breaks else data
-
-    return spoil
 
 
 def test_a_body_that_breaks_off_is_read_again(bucket, way, monkeypatch):

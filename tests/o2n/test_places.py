@@ -9,7 +9,7 @@ from o2n import images, places
 from o2n.errors import PictureError, StoreError
 from o2n.objects import s3_client
 from tests.helpers import checks
-from tests.o2n.test_objects import Server, breaking_off, way  # noqa: F401 - a fixture
+from tests.s3_answers import Server, breaking_off
 
 PICTURE = images.encode_png(checks(0))
 
@@ -39,9 +39,7 @@ def test_pictures_are_found_at_any_depth_in_one_order(place: tuple[str, Callable
 
 
 def test_a_picture_that_breaks_off_on_its_way_is_read_again(
-    bucket: str,
-    way: Server,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
+    bucket: str, way: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     s3_client().put_object(Bucket=bucket, Key="a.png", Body=PICTURE)
     way.spoil = breaking_off(1)
@@ -53,7 +51,7 @@ def test_a_picture_that_breaks_off_on_its_way_is_read_again(
         places.read_bytes(f"s3://{bucket}/a.png")
 
 
-def test_a_web_page_is_no_picture(bucket: str, way: Server) -> None:  # noqa: F811
+def test_a_web_page_is_no_picture(bucket: str, way: Server) -> None:
     way.spoil = lambda command, status, data: (200, b"<html><body>Welcome <br></body></html>")
     with pytest.raises(StoreError, match="without ETag"):
         places.read_bytes(f"s3://{bucket}/a.png")
