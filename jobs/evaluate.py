@@ -23,9 +23,8 @@ import ray
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from o2n.data.datasets import DATASETS
+from o2n.data.datasets import DATASETS, data_set
 from o2n.data.datasets.base import DataSet, LabelledCategory, Sample
-from o2n.data.datasets.mvtec import load_folder
 from o2n.errors import O2NError
 from o2n.evaluation import sheets, tables
 from o2n.evaluation.plan import Run, Settings, complete, missing, plan
@@ -152,7 +151,7 @@ def load(data: Path, names: Sequence[str]) -> Loaded:
         DataSetError: one that is not there, or not as published.
     """
     found = names or [name for name in DATASETS if (data / name).is_dir() or name == "families"]
-    chosen = [DATASETS.get(name) or DataSet(name, name, "industrial", load_folder) for name in dict.fromkeys(found)]
+    chosen = [data_set(name) for name in dict.fromkeys(found)]
     return [(dataset, dataset.load(data / dataset.name)) for dataset in chosen]
 
 

@@ -1,10 +1,11 @@
-"""Ray job: train the text branch's linear maps (eq. 6) on an auxiliary set with masks, in MVTec layout.
+"""Ray job: train the text branch's linear maps (eq. 6) on an auxiliary set with masks.
 
     ray job submit --working-dir . -- python jobs/train_text_map.py /data/visa --trained-on visa \\
         --profile paper --output visa.safetensors
 
-Needs no cluster. Name the file in a profile's `text_map`. It says what it was trained on, and evaluating on that is
-refused: use VisA for MVTec AD, and MVTec AD for everything else. The last line printed is a JSON summary.
+The set lies as it was published, or in MVTec layout. Needs no cluster. Name the file in a profile's `text_map`. It says
+what it was trained on, and evaluating on that is refused: use VisA for MVTec AD, and MVTec AD for everything else. The
+last line printed is a JSON summary.
 """
 
 import os
@@ -21,7 +22,13 @@ from o2n.profiles import Profile
 
 @click.command(cls=OneLineErrorsCommand)
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--trained-on", required=True, metavar="NAME", help="What the set in FOLDER is called.")
+@click.option(
+    "--trained-on",
+    required=True,
+    metavar="NAME",
+    help="What is in FOLDER: visa, mvtec or another data set of docs/datasets.md as published, or else, whatever the "
+    "name, a folder in MVTec layout.",
+)
 @click.option("--output", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The map to write.")
 @click.option("--steps", default=2000, show_default=True, type=click.IntRange(1))
 @click.option(
@@ -37,7 +44,7 @@ def main(folder: Path, trained_on: str, output: Path, steps: int, batch: int, se
 
     if output.is_dir() or not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
         raise O2NError(f"--output {output} cannot be written: give a file in a folder of yours that exists")
-    samples = read_auxiliary(folder)
+    categories = read_auxiliary(folder, trained_on)
     begun = time.perf_counter()
     with tqdm(total=steps, unit="step", disable=None) as bar:
 
@@ -48,7 +55,7 @@ def main(folder: Path, trained_on: str, output: Path, steps: int, batch: int, se
         maps, card = train_text_map(
             load_foundation(profile).clip,
             profile.encoder.levels,
-            samples,
+            categories,
             trained_on,
             steps=steps,
             batch=batch,

@@ -5,7 +5,6 @@ to make patches of defects read abnormal, by focal and dice loss on the map of t
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from o2n import images
-from o2n.errors import PictureError
+from o2n.data.datasets import data_set
+from o2n.data.datasets.base import LabelledCategory, Mask, Sample
+from o2n.errors import DataSetError
 from o2n.features import patch_features
 from o2n.models import ClipModel, LinearMaps
 from o2n.text import text_features, text_logits
@@ -25,34 +26,19 @@ LEARNING_RATE = 1e-3
 FOCUS = 2.0  # gamma of the focal loss
 
 
-@dataclass(frozen=True)
-class Sample:
-    """A picture of the auxiliary set, and where it is spoilt: a file, or None for a good one."""
-
-    object_word: str
-    picture: Path
-    mask: Path | None
-
-
-def read_auxiliary(folder: Path) -> list[Sample]:
-    """The test pictures of a folder in MVTec layout: NAME/test/KIND/*.png, the masks of those that are not `good` in
-    NAME/ground_truth/KIND/*_mask.png.
+def read_auxiliary(folder: Path, name: str) -> list[LabelledCategory]:
+    """The data set called `name` as it was published, or, if none is called so, a folder in MVTec layout.
 
     Raises:
-        PictureError: there are none, or a mask is missing.
+        DataSetError: it is not laid out like that, or a defect has no mask.
     """
-    samples = []
-    for kind in sorted(folder.glob("*/test/*/")):
-        name = kind.parent.parent.name
-        for picture in images.find(kind):
-            mask = None if kind.name == "good" else _mask_of(picture)
-            samples.append(Sample(name.replace("_", " "), picture, mask))
-    if not any(sample.mask for sample in samples) or all(sample.mask for sample in samples):
-        raise PictureError(
-            f"{folder} is no auxiliary set: give a folder in MVTec layout with good and bad pictures, "
-            "NAME/test/KIND/*.png, and NAME/ground_truth/KIND/*_mask.png"
-        )
-    return samples
+    categories = data_set(name.casefold()).load(folder)
+    for category in categories:
+        if not category.masked:
+            raise DataSetError(
+                f"{folder}: {category.name} has defects without a mask: give a set in which all have one"
+            )
+    return categories
 
 
 def focal_loss(probability: Tensor, mask: Tensor) -> Tensor:
@@ -76,7 +62,7 @@ def dice_loss(probability: Tensor, mask: Tensor) -> Tensor:
 def train_text_map(
     clip: ClipModel,
     levels: tuple[int, ...],
-    samples: list[Sample],
+    categories: list[LabelledCategory],
     name: str,
     *,
     steps: int,
@@ -84,7 +70,7 @@ def train_text_map(
     seed: int,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
 ) -> tuple[LinearMaps, MapCard]:
-    """Train the maps on `samples`, the auxiliary set called `name`; half of every batch is good, half is not.
+    """Train the maps on the queries of the auxiliary set called `name`; half of every batch is good, half is not.
 
     Returns: the maps, and their card. The same arguments give the same maps on one machine.
 
@@ -92,8 +78,9 @@ def train_text_map(
         PictureError: a picture or a mask that cannot be read.
     """
     device, side = clip.mean.device, clip.resolution
-    digests = sorted({images.digest(images.read(sample.picture))[:16] for sample in samples})
-    texts = {word: text_features(clip, word).to(device) for word in {sample.object_word for sample in samples}}
+    samples = [(category.object_word, sample) for category in categories for sample in category.queries]
+    digests = sorted({images.digest(sample.read())[:16] for _, sample in samples})
+    texts = {word: text_features(clip, word).to(device) for word in {word for word, _ in samples}}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         width, embed_dim = clip.model.visual.transformer.width, next(iter(texts.values())).shape[-1]
@@ -102,10 +89,10 @@ def train_text_map(
     optimizer = torch.optim.AdamW(maps.parameters(), lr=LEARNING_RATE)
     losses = []
     for step, drawn in enumerate(_batches(samples, steps, batch, seed), start=1):
-        pictures = [images.resize(images.read(sample.picture), side) for sample in drawn]
-        masks = torch.stack([_read_mask(sample.mask, side) for sample in drawn]).to(device)
+        pictures = [images.resize(sample.read(), side) for _, sample in drawn]
+        masks = torch.stack([_shrunk(sample.mask() if sample.mask else None, side) for _, sample in drawn]).to(device)
         features = patch_features(clip, pictures, levels).clone()  # what is born in inference mode has no gradient
-        text = torch.stack([texts[sample.object_word] for sample in drawn]).clone()
+        text = torch.stack([texts[word] for word, _ in drawn]).clone()
         probability = text_logits(F.normalize(maps(features), dim=-1), text).softmax(dim=-1)[..., 1]
         grid = int(probability.shape[-1] ** 0.5)
         shown = F.interpolate(
@@ -132,26 +119,19 @@ def train_text_map(
     return maps.eval().requires_grad_(False), card
 
 
-def _batches(samples: list[Sample], steps: int, batch: int, seed: int) -> Iterator[list[Sample]]:
+def _batches(
+    samples: list[tuple[str, Sample]], steps: int, batch: int, seed: int
+) -> Iterator[list[tuple[str, Sample]]]:
     rng = np.random.default_rng(seed)
-    good = [sample for sample in samples if sample.mask is None]
-    bad = [sample for sample in samples if sample.mask is not None]
+    good = [one for one in samples if not one[1].anomalous]
+    bad = [one for one in samples if one[1].anomalous]
     for _ in range(steps):
         yield [part[rng.integers(len(part))] for part in (good, bad) for _ in range(max(1, batch // 2))]
 
 
-def _mask_of(picture: Path) -> Path:
-    name, kind = picture.parent.parent.parent, picture.parent.name
-    mask = name / "ground_truth" / kind / f"{picture.stem}_mask.png"
-    if not mask.is_file():
-        raise PictureError(f"{picture} has no mask: {mask} is missing")
-    return mask
-
-
-def _read_mask(file: Path | None, side: int) -> Tensor:
-    """float32 (side, side), 1 where it is spoilt; of a good picture nowhere."""
-    if file is None:
+def _shrunk(mask: Mask | None, side: int) -> Tensor:
+    """float32 (side, side), 1 wherever there is something of the defect; of a good picture nowhere."""
+    if mask is None:
         return torch.zeros(side, side)
-    # Before it is shrunk: numbers of classes, or a 1, would be rounded away.
-    spoilt = Image.fromarray(np.asarray(images.read(file).any(axis=-1), np.float32))
+    spoilt = Image.fromarray(mask.astype(np.float32))
     return torch.from_numpy(np.asarray(spoilt.resize((side, side), Image.Resampling.BOX)) > 0).float()

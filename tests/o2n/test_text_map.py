@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from PIL import Image
 
 from jobs.train_text_map import main
 from o2n import images
-from o2n.errors import FoundationError, PictureError
+from o2n.data.datasets import DATASETS
+from o2n.data.datasets.base import read_mask
+from o2n.errors import DataSetError, FoundationError
 from o2n.evaluation.judge import judge
 from o2n.evaluation.tasks import Task
 from o2n.features import patch_features
@@ -27,8 +30,9 @@ from o2n.profiles import Profile
 from o2n.store import CategoryStore
 from o2n.text import LOGIT_SCALE, abnormal_probability, text_features, text_logits
 from o2n.text_map import MapCard, read_map, refuse_trained_on, write_map
-from o2n.text_training import _read_mask, dice_loss, focal_loss, read_auxiliary, train_text_map
+from o2n.text_training import _shrunk, dice_loss, focal_loss, read_auxiliary, train_text_map
 from tests.helpers import QUICK, checks
+from tests.o2n.data.datasets.trees import visa
 
 CARD = MapCard(
     trained_on="visa", pictures=("0" * 16,), encoder="e", levels=(2, 4, 5), resolution=64, steps=1, seed=0, loss=0.5
@@ -48,11 +52,12 @@ def spoilt(seed: int) -> tuple[Picture, Picture]:
 def auxiliary(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A set in MVTec layout: one category, four good and four bad pictures."""
     folder = tmp_path_factory.mktemp("auxiliary")
-    for kind in ("test/good", "test/red", "ground_truth/red"):
+    for kind in ("train/good", "test/good", "test/red", "ground_truth/red"):
         (folder / "board" / kind).mkdir(parents=True)
     for seed in range(4):
         picture, mask = spoilt(seed)
         Image.fromarray(checks(50 + seed)).save(folder / "board/test/good" / f"{seed:03}.png")
+        Image.fromarray(checks(70 + seed)).save(folder / "board/train/good" / f"{seed:03}.png")
         Image.fromarray(picture).save(folder / "board/test/red" / f"{seed:03}.png")
         Image.fromarray(mask).save(folder / "board/ground_truth/red" / f"{seed:03}_mask.png")
     return folder
@@ -84,10 +89,10 @@ def test_a_trained_map_reads_where_a_defect_is(profile: Profile) -> None:
 
 
 def test_the_same_arguments_give_the_same_maps(auxiliary: Path) -> None:
-    clip, samples = load_foundation(QUICK).clip, read_auxiliary(auxiliary)
+    clip, boards = load_foundation(QUICK).clip, read_auxiliary(auxiliary, "boards")
 
     def trained(seed: int) -> bytes:
-        return write_map(*train_text_map(clip, (2, 4), samples, "boards", steps=3, batch=4, seed=seed))
+        return write_map(*train_text_map(clip, (2, 4), boards, "boards", steps=3, batch=4, seed=seed))
 
     assert trained(0) == trained(0) != trained(1)
 
@@ -99,19 +104,32 @@ def test_a_map_fits_its_encoder_whatever_precision_it_was_trained_in(auxiliary: 
     cast.seeing.to(torch.bfloat16)
     file = tmp_path / "map.safetensors"
     levels = QUICK.encoder.levels
-    file.write_bytes(
-        write_map(*train_text_map(cast, levels, read_auxiliary(auxiliary), "boards", steps=1, batch=2, seed=0))
-    )
+    boards = read_auxiliary(auxiliary, "boards")
+    file.write_bytes(write_map(*train_text_map(cast, levels, boards, "boards", steps=1, batch=2, seed=0)))
     assert load_foundation(QUICK.model_copy(update={"text_map": str(file)})).text_map is not None
 
 
+def test_visa_is_read_as_it_is_published(tmp_path: Path) -> None:
+    """The set that the paper's map for MVTec AD is trained on, whose layout is its own."""
+    profile, file = tmp_path / "quick.json", tmp_path / "map.safetensors"
+    profile.write_text(QUICK.model_dump_json())
+    options = ["--trained-on", "VisA", "--output", str(file), "--steps", "1", "--batch", "2", "--profile", str(profile)]
+    done = CliRunner().invoke(main, [str(visa(tmp_path)), *options], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    card = read_map(file)[1]
+    asked = [images.digest(query.read()) for one in DATASETS["visa"].load(tmp_path) for query in one.queries]
+    assert set(card.pictures) == {digest[:16] for digest in asked}
+    with pytest.raises(FoundationError, match="trained on VisA"):
+        refuse_trained_on(card, "visa", [])
+
+
 @pytest.mark.parametrize("value", [1, 3, 255])
-def test_a_mask_is_whatever_is_not_black(auxiliary: Path, tmp_path: Path, value: int) -> None:
+def test_a_mask_is_whatever_is_not_black(tmp_path: Path, value: int) -> None:
     """Numbers of classes too, and a spot that is less than a pixel where the mask is shrunk."""
     mask = np.zeros((256, 256), np.uint8)
     mask[8:16, 200:201], mask[128:, :64] = value, value
     Image.fromarray(mask).save(tmp_path / "mask.png")
-    found = _read_mask(tmp_path / "mask.png", 64).numpy()
+    found = _shrunk(read_mask(tmp_path / "mask.png"), 64).numpy()
     expected = np.zeros((64, 64))
     expected[2:4, 50], expected[32:, :16] = 1, 1
     assert np.array_equal(found, expected)
@@ -176,13 +194,17 @@ def test_without_a_map_the_profile_says_so(auxiliary: Path, profile: Profile) ->
 
 
 def test_a_folder_that_is_no_auxiliary_set_is_refused(auxiliary: Path, tmp_path: Path) -> None:
-    with pytest.raises(PictureError, match="MVTec layout"):
-        read_auxiliary(tmp_path)
-    red = tmp_path / "board" / "test" / "red"
-    red.mkdir(parents=True)
-    Image.fromarray(checks(0)).save(red / "000.png")
-    with pytest.raises(PictureError, match="no mask"):
-        read_auxiliary(tmp_path)
+    with pytest.raises(DataSetError, match="as in MVTec AD"):
+        read_auxiliary(tmp_path, "boards")
+    with pytest.raises(DataSetError, match=r"split_csv/1cls.csv"):
+        read_auxiliary(auxiliary, "visa")
+    shutil.copytree(auxiliary, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "board/ground_truth/red/000_mask.png").unlink()
+    with pytest.raises(DataSetError, match=r"000_mask.png: no such file"):
+        read_auxiliary(tmp_path, "boards")
+    shutil.rmtree(tmp_path / "board/ground_truth")
+    with pytest.raises(DataSetError, match="board has defects without a mask"):
+        read_auxiliary(tmp_path, "boards")
 
 
 PIXELS = arrays(np.float32, (2, 3, 3), elements=st.floats(0, 1, width=32))

@@ -5,24 +5,13 @@ from pathlib import Path
 import pytest
 
 from o2n.data.datasets import DATASETS
-from o2n.data.datasets.visa import WORDS
 from o2n.errors import DataSetError
-from tests.o2n.data.datasets.trees import check, kinds, mask, picture
+from tests.o2n.data.datasets.trees import check, kinds, visa
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    rows = ["object,split,label,image,mask"]
-    for name in WORDS:
-        for split, number in (("train", 0), ("train", 1), ("test", 2)):
-            image = picture(tmp_path / name / "Data" / "Images" / "Normal" / f"{number:04}.JPG")
-            rows.append(f"{name},{split},normal,{image.relative_to(tmp_path)},")
-        image = picture(tmp_path / name / "Data" / "Images" / "Anomaly" / "000.JPG")
-        drawn = mask(tmp_path / name / "Data" / "Masks" / "Anomaly" / "000.png")
-        rows.append(f"{name},test,anomaly,{image.relative_to(tmp_path)},{drawn.relative_to(tmp_path)}")
-    (tmp_path / "split_csv").mkdir()
-    (tmp_path / "split_csv" / "1cls.csv").write_text("\n".join(rows) + "\n")
-    return tmp_path
+    return visa(tmp_path)
 
 
 def test_visa(tree: Path) -> None:

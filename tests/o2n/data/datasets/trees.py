@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from o2n.data.datasets.base import LabelledCategory
+from o2n.data.datasets.visa import WORDS
 
 
 def picture(path: Path, height: int = 24, width: int = 20) -> Path:
@@ -47,3 +48,18 @@ def kinds(category: LabelledCategory) -> dict[str, int]:
     """How many queries of each kind."""
     found = [one.kind for one in category.queries]
     return {kind: found.count(kind) for kind in sorted(set(found))}
+
+
+def visa(root: Path) -> Path:
+    """VisA: of each object two good pictures to draw from, a good and a bad query."""
+    rows = ["object,split,label,image,mask"]
+    for name in WORDS:
+        for split, number in (("train", 0), ("train", 1), ("test", 2)):
+            image = picture(root / name / "Data" / "Images" / "Normal" / f"{number:04}.JPG")
+            rows.append(f"{name},{split},normal,{image.relative_to(root)},")
+        image = picture(root / name / "Data" / "Images" / "Anomaly" / "000.JPG")
+        drawn = mask(root / name / "Data" / "Masks" / "Anomaly" / "000.png")
+        rows.append(f"{name},test,anomaly,{image.relative_to(root)},{drawn.relative_to(root)}")
+    (root / "split_csv").mkdir()
+    (root / "split_csv" / "1cls.csv").write_text("\n".join(rows) + "\n")
+    return root
