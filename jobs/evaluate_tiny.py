@@ -22,12 +22,12 @@ import numpy as np
 from tqdm import tqdm
 
 from o2n.evaluation import tasks
-from o2n.evaluation.judge import BRANCHES, Judgement, judge
+from o2n.evaluation.judge import Judgement, judge
 from o2n.evaluation.processes import one_thread_processes
 from o2n.evaluation.speed import Speed, measure
 from o2n.evaluation.tasks import Task
 from o2n.options import OneLineErrorsCommand, profile_option
-from o2n.profiles import Profile
+from o2n.profiles import BRANCHES, Profile
 from o2n.store import CategoryStore
 
 FOLDERS = {"mnist": "mnist-t10k", "magnetic": "magnetic-tile"}

@@ -56,6 +56,7 @@ def _checked(name: str) -> str:
 
 
 CategoryName = Annotated[str, AfterValidator(_checked)]
+Verdict = Literal["normal", "anomalous"]
 VersionId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -90,7 +91,7 @@ class Feedback(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    verdict: Literal["normal", "anomalous"]
+    verdict: Verdict
     by: str = Field(min_length=1, max_length=128, description="who said so")
     note: str | None = Field(None, max_length=1024)
     at: AwareDatetime

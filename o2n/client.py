@@ -19,7 +19,7 @@ import httpx
 from pydantic import AwareDatetime, BaseModel, TypeAdapter, ValidationError
 
 from o2n import errors, images
-from o2n.category import check_name
+from o2n.category import Verdict, check_name
 from o2n.errors import O2NError, OverloadedError, RequestError, UnavailableError
 
 ATTEMPTS = 6
@@ -154,9 +154,7 @@ class Client:
             scored += _parse(list[Scored], [{**picture, "version": found.version} for picture in found.pictures])
         return scored
 
-    def feedback(
-        self, category: str, picture: Picture, verdict: Literal["normal", "anomalous"], note: str | None = None
-    ) -> Version:
+    def feedback(self, category: str, picture: Picture, verdict: Verdict, note: str | None = None) -> Version:
         """Say what a picture is; returns the version that serves after that. Raises as `score`."""
         data = {"verdict": verdict} | ({"note": note} if note else {})
         path = f"/v1/categories/{check_name(category)}/feedback"

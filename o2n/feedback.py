@@ -5,7 +5,7 @@ fed back.
 """
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from o2n import images
 from o2n.calibration import Calibration, NormalPicture
-from o2n.category import BlobName, BlobRef, Feedback, Manifest, VersionRef
+from o2n.category import BlobName, BlobRef, Feedback, Manifest, Verdict, VersionRef
 from o2n.errors import ConflictError, IntegrityError, RequestError
 from o2n.images import Picture
 from o2n.store import SWAP_ATTEMPTS, CategoryStore, pause
@@ -103,9 +103,7 @@ def keep_anomalous(store: CategoryStore, ref: VersionRef, picture: Picture, by: 
     store.keep_feedback(ref.category, feedback.model_copy(update={"blob": blob}))
 
 
-def _verdict(
-    verdict: Literal["normal", "anomalous"], query: Picture, ref: VersionRef, by: str, note: str | None
-) -> Feedback:
+def _verdict(verdict: Verdict, query: Picture, ref: VersionRef, by: str, note: str | None) -> Feedback:
     try:
         return Feedback(
             verdict=verdict,

@@ -5,10 +5,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
+from o2n.category import Verdict
+
 MAX_PICTURES = 64
 
 Include = Literal["anomaly_map", "overlay", "counterpart", "reference"]
-Verdict = Literal["normal", "anomalous"]
 
 
 def _from_base64(text: object) -> bytes:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from o2n import images
 from o2n.calibration import Decision, decide
-from o2n.category import Feedback, Manifest, Pointer, VersionRef
+from o2n.category import Feedback, Manifest, Pointer, Verdict, VersionRef
 from o2n.errors import ConflictError, DeadlineError, O2NError
 from o2n.feedback import keep_anomalous
 from o2n.fusion import Score, fuse_with
@@ -19,7 +19,7 @@ from o2n.store import CategoryStore
 from o2n.tokens import read_tokens
 from serve import metrics
 from serve.catalog import Catalog
-from serve.protocol import CategoryAnswer, CategoryDetails, FeedbackEntry, Verdict, VersionEntry
+from serve.protocol import CategoryAnswer, CategoryDetails, FeedbackEntry, VersionEntry
 from serve.scoring import READY_TIMEOUT_SECONDS, Branches
 from serve.store_calls import store_call
 

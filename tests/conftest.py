@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from infra.local.cluster import Cluster, local_cluster
-from infra.local.demo import deploy
+from infra.local.deploy import deploy
 from infra.local.s3 import s3_server as local_s3_server
 from o2n.onboard import onboard
 from o2n.store import CategoryStore

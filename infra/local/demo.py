@@ -8,28 +8,26 @@ import base64
 import contextlib
 import fcntl
 import io
-import re
 import shutil
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 import httpx
 import numpy as np
 import psutil
 import pyarrow.parquet as pq
-import yaml
 from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from infra.local.cluster import Cluster, free_port, local_cluster
+from infra.local.cluster import local_cluster
+from infra.local.deploy import StepError, deploy, step, submit
+from infra.local.memory import PeakMemory
 from infra.local.photographs import write_photographs
 from o2n import images
 from o2n.branches import unpack
@@ -42,16 +40,10 @@ from o2n.report import Scored, auroc_table, write_report
 from o2n.store import CategoryStore
 from o2n.triplet import TripletScorer
 
-ROOT = Path(__file__).parents[2]
 PROFILE = "tiny"
 MARK = ".o2n-demo"  # says that a folder is a demo's own
-READY_SECONDS = 420.0
 AGREEMENT = 1e-5  # in the branches' own units
 MIN_AUROC = 0.8  # of the demo's own photographs; guessing is 0.5
-
-
-class DemoError(O2NError):
-    """A step of the demo that did not do what it should."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +125,7 @@ def run(data: Path | None, output: Path, keep: bool) -> None:
         unit = {name: units(store, refs[name]) for name in categories}
         difference = largest_difference(queries, over_http, read_offline(scores), in_process, unit)
         if not difference <= AGREEMENT:  # so that a missing score, which is no number, fails too
-            raise DemoError(f"HTTP, offline and in-process scores differ by {difference:.2e}, more than {AGREEMENT}")
+            raise StepError(f"HTTP, offline and in-process scores differ by {difference:.2e}, more than {AGREEMENT}")
 
         shown = [
             Scored(q.category, str(q.path.relative_to(data)), q.label, picture, score)
@@ -145,7 +137,7 @@ def run(data: Path | None, output: Path, keep: bool) -> None:
         write_report(report, shown, "O2N demo", curl=curl)
         mean = print_table(shown)
         if own_photographs and not mean >= MIN_AUROC:
-            raise DemoError(f"mean AUROC {mean:.3f}, less than {MIN_AUROC}: the models are not what they should be")
+            raise StepError(f"mean AUROC {mean:.3f}, less than {MIN_AUROC}: the models are not what they should be")
         click.echo(f"HTTP, offline and in-process scores agree to {difference:.1e}")
         click.echo(f"{time.monotonic() - begun:.0f} s, {peak.gib:.1f} GiB of memory at most")
         click.echo(f"report: {report}")
@@ -161,11 +153,11 @@ def own_folder(output: Path) -> Iterator[None]:
     """Make the folder, or take away the store and the scores of a demo before, so that what this one shows is what it
     did; until the end no other demo gets it.
 
-    Raises: DemoError: there are files in it that no demo made, or another demo is running in it.
+    Raises: StepError: there are files in it that no demo made, or another demo is running in it.
     """
     mark = output / MARK
     if output.exists() and not mark.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise DemoError(
+        raise StepError(
             f"--output {output} holds other things than a demo's: give a new folder, or an empty one "
             "('make clean' removes o2n-demo)"
         )
@@ -174,15 +166,10 @@ def own_folder(output: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise DemoError(f"another demo runs in {output}: wait for its end, or give another --output") from None
+            raise StepError(f"another demo runs in {output}: wait for its end, or give another --output") from None
         for name in ("store", "scores"):
             shutil.rmtree(output / name, ignore_errors=True)
         yield
-
-
-def step(what: str) -> None:
-    """Say what comes next."""
-    click.secho(f"\n▸ {what}", bold=True)
 
 
 def find_queries(data: Path) -> list[Query]:
@@ -198,60 +185,6 @@ def find_queries(data: Path) -> list[Query]:
     return queries
 
 
-def submit(cluster: Cluster, job: str, *arguments: str) -> None:
-    """`ray job submit`, its log shown as it comes."""
-    command = ("ray", "job", "submit", "--working-dir", str(ROOT), "--", "python", job, *arguments)
-    process = cluster.popen(*command)
-    assert process.stdout is not None
-    tail: list[str] = []
-    for line in process.stdout:
-        tail = [*tail[-30:], line.rstrip()]
-        # The rest is Ray's own talk about how to follow a job.
-        if re.match(r"\[\d+/\d+\]|error", line):
-            click.echo(f"  {line.rstrip()}")
-    if process.wait() != 0:
-        raise DemoError(f"{job} failed; its log ends with: {' | '.join(tail)}")
-
-
-def deploy(
-    cluster: Cluster,
-    port: int | None = None,
-    replicas: int | None = None,
-    options: dict[str, dict[str, Any]] | None = None,
-    **arguments: str | bool | float,
-) -> str:
-    """`serve deploy serve/config.yaml` on loopback, at `port` or a free one; the service's URL once it is ready.
-
-    No tokens are asked for. `arguments` are put in place of those in the file, and so are `options` of a deployment, by
-    its name. With `replicas` every deployment has just so many.
-    """
-    config = yaml.safe_load((ROOT / "serve" / "config.yaml").read_text())
-    config["applications"][0]["args"] |= {"insecure": True, **arguments}
-    for deployment in config["applications"][0]["deployments"] if replicas else ():
-        # Not num_replicas: beside the builder's own autoscaling_config, Serve takes it for where scaling begins.
-        deployment["autoscaling_config"] |= {"min_replicas": replicas, "max_replicas": replicas}
-    for deployment in config["applications"][0]["deployments"]:
-        deployment |= (options or {}).get(deployment["name"], {})
-    config["http_options"] = {"host": "127.0.0.1", "port": port or free_port()}
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-        yaml.safe_dump(config, file)
-        file.flush()
-        deployed = cluster.run("serve", "deploy", file.name)
-    if deployed.returncode != 0:
-        raise DemoError(f"serve deploy failed: {(deployed.stderr or deployed.stdout)[-2000:]}")
-    url = f"http://127.0.0.1:{config['http_options']['port']}"
-    deadline = time.monotonic() + READY_SECONDS
-    with tqdm(desc="  waiting for every branch", bar_format="{desc} {elapsed}", leave=False, disable=None) as bar:
-        while time.monotonic() < deadline:
-            with contextlib.suppress(httpx.HTTPError):
-                if httpx.get(f"{url}/readyz", timeout=10).status_code == 200:
-                    return url
-            bar.update()
-            time.sleep(1)
-    status = cluster.run("serve", "status").stdout
-    raise DemoError(f"the service was not ready after {READY_SECONDS:.0f} s; serve status: {status[-2000:]}")
-
-
 def score_over_http(url: str, queries: list[Query]) -> tuple[dict[str, VersionRef], list[Score]]:
     """One request per picture, several at a time, as cameras would send them."""
     from concurrent.futures import ThreadPoolExecutor
@@ -263,7 +196,7 @@ def score_over_http(url: str, queries: list[Query]) -> tuple[dict[str, VersionRe
             files={"pictures": (query.path.name, query.path.read_bytes())},
         )
         if answer.status_code != 200:
-            raise DemoError(f"scoring {query.path} over HTTP failed ({answer.status_code}): {answer.text[:500]}")
+            raise StepError(f"scoring {query.path} over HTTP failed ({answer.status_code}): {answer.text[:500]}")
         body = answer.json()
         (found,) = body["pictures"]
         return Score(
@@ -331,36 +264,6 @@ def print_table(shown: list[Scored]) -> float:
         click.echo(f"{row.category:16} {row.good:6} {row.defective:6} {values}")
     click.echo()
     return next((row.fused for row in rows if row.category == "mean" and row.fused is not None), float("nan"))
-
-
-class PeakMemory:
-    """Watches what the cluster and this process hold, shared pages counted once; `gib` is the most that was seen."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self.gib = 0.0
-        self._cluster = cluster
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> "PeakMemory":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._done.wait(3):
-            held = sum(self._held([*self._cluster.processes(), psutil.Process()]))
-            self.gib = max(self.gib, held / 2**30)
-
-    @staticmethod
-    def _held(processes: list[psutil.Process]) -> Iterator[int]:
-        for process in processes:
-            with contextlib.suppress(psutil.Error):
-                full = process.memory_full_info()
-                yield getattr(full, "pss", full.uss)
 
 
 if __name__ == "__main__":

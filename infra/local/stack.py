@@ -19,7 +19,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.local.cluster import Cluster, local_cluster
-from infra.local.demo import deploy, step
+from infra.local.deploy import deploy, step
 from infra.local.s3 import BUCKET, private_s3, s3_environment
 from o2n.errors import ConflictError, O2NError, StoreError
 from o2n.interrupt import until_interrupted

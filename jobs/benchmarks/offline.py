@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import torch
 from tqdm import tqdm
 
+from infra.local.memory import held_bytes
 from jobs.benchmarks.figures import json_option, keep, machine, machine_line, make_task, ratio, seconds_of
 from o2n.data.procedural import EVALUATION
 from o2n.evaluation.tasks import Task
@@ -200,14 +201,13 @@ def _memory(pid: int) -> dict[str, int]:
         job = psutil.Process(pid)
         for process in [job, *job.children(recursive=True)]:
             with suppress(psutil.Error):
-                full = process.memory_full_info()
                 title = (process.cmdline() or [""])[0]
                 kind = "job" if process == job else "Ray"
                 if title.startswith("ray::MapWorker"):
                     kind = "worker"
                 elif title.startswith("ray::"):
                     kind = "decoding"
-                held[kind] += getattr(full, "pss", full.uss) / 2**20
+                held[kind] += held_bytes(process) / 2**20
     return {kind: round(value) for kind, value in sorted(held.items())}
 
 

@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from infra.local.cluster import Cluster, local_cluster
-from infra.local.demo import deploy
+from infra.local.deploy import deploy
 from infra.local.load import percentiles, run_load, score_request
 from jobs.benchmarks.figures import json_option, keep, machine, machine_line, make_task, ratio, seconds_of, shares
 from o2n.category import VersionRef

@@ -16,13 +16,11 @@ from o2n.foundation import load_foundation
 from o2n.fusion import upsample
 from o2n.images import Picture
 from o2n.onboard import onboard
-from o2n.profiles import PAPER, Profile
+from o2n.profiles import BRANCHES, PAPER, Profile
 from o2n.scales import UNSCALED
 from o2n.store import CategoryStore
 from o2n.text_map import refuse_trained_on
 from o2n.triplet import TripletScorer
-
-BRANCHES = ("S_P", "S_N", "S_text")
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ def judge(task: Task, draw: int, profile: Profile, store: CategoryStore) -> Judg
         return auroc(np.array(values), task.labels)
 
     raw, raw_maps = raw_patches(task.references, task.queries)
-    figures = {
+    figures: dict[str, float] = {
         "fused": of([score.score for score in scores]),
         "plain sum": of(_plain_sum(task.queries, ref, profile, store)),
         **{name: auroc(branches[:, row], task.labels) for row, name in enumerate(BRANCHES)},

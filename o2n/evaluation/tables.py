@@ -9,11 +9,10 @@ from itertools import combinations
 import numpy as np
 
 from o2n.data.datasets.base import DataSet
-from o2n.evaluation.methods.one_to_normal import BRANCHES
 from o2n.evaluation.metrics import auroc
 from o2n.evaluation.protocol import ALL_METHODS, OURS, Outcome, prompts_part
 from o2n.evaluation.published import SAME_AS, published
-from o2n.profiles import Profile
+from o2n.profiles import BRANCHES, Profile
 
 METRICS = ("AUROC", "AUPRC", "pixel AUROC", "AUPRO")
 DOMAINS = {
@@ -163,7 +162,7 @@ def comparison(
 
 def branches(outcomes: Outcomes, datasets: Sequence[DataSet], shots: int, profile: Profile) -> Table:
     """Table 4: every set of branches, summed with the profile's weights, AUROC."""
-    weights = dict(zip(BRANCHES, (1.0, profile.alpha, profile.beta), strict=True))
+    weights: dict[str, float] = dict(zip(BRANCHES, (1.0, profile.alpha, profile.beta), strict=True))
     sets = [chosen for count in (1, 2, 3) for chosen in combinations(BRANCHES, count)]
 
     def sum_of(chosen: tuple[str, ...]) -> Value:

@@ -3,7 +3,6 @@
 Every function is deterministic in `draw`, which chooses the references; the queries stay the same where they can.
 """
 
-import gzip
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from o2n import images
+from o2n.data.datasets.mnist import T10K_LAYOUT, WORDS, read_part
 from o2n.data.datasets.procedural import STYLE as STYLE
 from o2n.data.defects import TRAINING_DEFECTS, UNSEEN_DEFECTS
 from o2n.data.procedural import EVALUATION, VALIDATION, Category, draw, spoil_photographs
@@ -18,8 +18,6 @@ from o2n.images import Picture
 
 # Larger than any embedded model sees at once, as photographs are.
 SIDE = 128
-
-DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
 @dataclass(frozen=True)
@@ -93,9 +91,8 @@ def digits(number: int, shots: int = 4, each: int = 20) -> list[Task]:
 
 def mnist(root: Path, number: int, shots: int = 4, each: int = 20) -> list[Task]:
     """MNIST's test set in its published files, each digit against the nine others."""
-    pictures = np.frombuffer(gzip.decompress((root / "t10k-images-idx3-ubyte.gz").read_bytes()), np.uint8, offset=16)
-    labels = np.frombuffer(gzip.decompress((root / "t10k-labels-idx1-ubyte.gz").read_bytes()), np.uint8, offset=8)
-    return _one_against_rest("MNIST", pictures.reshape(-1, 28, 28), labels, number, shots, each)
+    pictures, labels = read_part(root, "t10k", T10K_LAYOUT)
+    return _one_against_rest("MNIST", pictures, labels, number, shots, each)
 
 
 def magnetic_tile(root: Path, number: int, shots: int = 4, each: int = 100) -> list[Task]:
@@ -123,7 +120,7 @@ def _one_against_rest(
 ) -> list[Task]:
     shuffled = np.random.default_rng(5).permutation(len(labels))
     tasks = []
-    for digit, name in enumerate(DIGITS):
+    for digit, word in enumerate(WORDS):
         own = [i for i in shuffled if labels[i] == digit]
         others = [i for i in shuffled if labels[i] != digit][:each]
         chosen = np.random.default_rng([number, digit]).choice(own[each:], shots, replace=False)
@@ -131,6 +128,5 @@ def _one_against_rest(
             [images.resize(np.repeat(pictures[i][..., None], 3, axis=-1), 64) for i in rows]
             for rows in (chosen, [*own[:each], *others])
         )
-        word = f"digit {name}"
         tasks.append(Task(group, word, word, references, queries, np.arange(len(queries)) >= each))
     return tasks

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from infra.local.cluster import Cluster, kill_node, local_cluster
-from infra.local.demo import ROOT
+from infra.local.deploy import ROOT
 from o2n.images import encode_png
 from o2n.store import CategoryStore
 from tests.helpers import QUICK, checks, stripes

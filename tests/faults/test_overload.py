@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from infra.local.cluster import Cluster
-from infra.local.demo import deploy
+from infra.local.deploy import deploy
 from infra.local.load import score_request
 from o2n.images import encode_png
 from o2n.store import CategoryStore

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from infra.local.cluster import Cluster
-from infra.local.demo import deploy
+from infra.local.deploy import deploy
 from o2n.category import VersionRef
 from o2n.client import Client
 from o2n.images import Picture, encode_png

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from infra.local.cluster import Cluster
-from infra.local.demo import deploy, submit
+from infra.local.deploy import deploy, submit
 from o2n.calibration import decide
 from o2n.category import VersionRef
 from o2n.client import Client

@@ -9,7 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from infra.local.demo import ROOT, DemoError, own_folder
+from infra.local.demo import own_folder
+from infra.local.deploy import ROOT, StepError
 from tests.helpers import checks, write
 
 DEMO = "from infra.local.demo import main; main()"
@@ -23,7 +24,7 @@ def test_the_demo_clears_no_folder_but_its_own(tmp_path: Path) -> None:
     with own_folder(output):
         assert [path.name for path in sorted(output.iterdir())] == [".o2n-demo", "pictures"]
     for other in (tmp_path, output / ".o2n-demo"):
-        with pytest.raises(DemoError, match="new folder"), own_folder(other):
+        with pytest.raises(StepError, match="new folder"), own_folder(other):
             pass
     assert (output / "pictures").is_dir()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from infra.local.demo import ROOT
+from infra.local.deploy import ROOT
 
 DOCKER = ROOT / "infra" / "docker"
 DOCKERFILE = DOCKER / "Dockerfile"

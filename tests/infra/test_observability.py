@@ -13,7 +13,7 @@ import pytest
 import yaml
 from ray.util.metrics import Counter, Histogram
 
-from infra.local.demo import ROOT
+from infra.local.deploy import ROOT
 from o2n.images import encode_png
 from serve.metrics import METRICS
 from tests.helpers import checks

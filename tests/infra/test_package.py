@@ -6,7 +6,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from infra.local.demo import ROOT
+from infra.local.deploy import ROOT
 
 
 def test_a_wheel_has_every_file_of_the_packages(tmp_path: Path) -> None:

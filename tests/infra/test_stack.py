@@ -17,7 +17,7 @@ import yaml
 
 from infra.kuberay.embed import KUBERAY
 from infra.local.cluster import free_port
-from infra.local.demo import ROOT
+from infra.local.deploy import ROOT
 from infra.local.s3 import BUCKET
 from infra.local.stack import environment_file
 from o2n.images import encode_png

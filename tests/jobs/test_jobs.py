@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from infra.local.cluster import Cluster
-from infra.local.demo import ROOT
+from infra.local.deploy import ROOT
 from o2n.calibration import decide
 from o2n.store import CategoryStore
 from o2n.triplet import TripletScorer

@@ -8,7 +8,7 @@ import yaml
 from click.testing import CliRunner
 
 from infra.local.cluster import Cluster
-from infra.local.demo import ROOT
+from infra.local.deploy import ROOT
 from jobs.onboard_category import main
 from o2n.onboard import STAGES
 from o2n.store import CategoryStore

@@ -5,7 +5,7 @@ import yaml
 from pydantic import ValidationError
 
 from infra.local.cluster import Cluster
-from infra.local.demo import ROOT
+from infra.local.deploy import ROOT
 from o2n.errors import FoundationError, StoreError
 from serve.app import CONFIG, MAX_DEADLINE_SECONDS, Arguments, build
 from serve.catalog import FIRST_SECONDS

@@ -40,15 +40,31 @@ def _load_t10k(root: Path) -> list[LabelledCategory]:
     return one_against_rest(DIGITS, WORDS, kept, asked)
 
 
-def _by_digit(root: Path, part: str, layout: str) -> list[list[Sample]]:
-    path = existing(root / f"{part}-images-idx3-ubyte.gz", layout)
+def read_part(root: Path, part: str, layout: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The pictures, uint8 (N, 28, 28), and labels, uint8 (N,), of "train" or "t10k".
+
+    Raises:
+        DataSetError: a file is missing, or not what it should be; the message has `layout`.
+    """
+    path = existing(_pictures_of(root, part), layout)
     labels = _read(existing(root / f"{part}-labels-idx1-ubyte.gz", layout), _LABELS)
-    if len(_read(path, _PICTURES)) != len(labels):
+    pictures = _read(path, _PICTURES)
+    if len(pictures) != len(labels):
         raise DataSetError(f"{path}: has another number of pictures than its labels; expected {layout}")
+    return pictures, labels
+
+
+def _by_digit(root: Path, part: str, layout: str) -> list[list[Sample]]:
+    _, labels = read_part(root, part, layout)
+    path = _pictures_of(root, part)
     return [
         [Sample(f"{path.name}#{row}", GOOD, partial(_picture, path, row)) for row in np.flatnonzero(labels == digit)]
         for digit in range(10)
     ]
+
+
+def _pictures_of(root: Path, part: str) -> Path:
+    return root / f"{part}-images-idx3-ubyte.gz"
 
 
 def _picture(path: Path, row: np.intp) -> Picture:

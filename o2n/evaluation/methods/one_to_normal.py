@@ -18,11 +18,9 @@ from o2n.foundation import load_foundation
 from o2n.fusion import Score, image_score
 from o2n.images import Picture
 from o2n.onboard import onboard
-from o2n.profiles import Profile
+from o2n.profiles import BRANCHES, Profile
 from o2n.store import CategoryStore
 from o2n.triplet import BATCH, TripletScorer
-
-BRANCHES = ("S_P", "S_N", "S_text")
 
 # Outcomes, and those of others with its pool, are kept for as long as this stays the same: raise it when what is
 # computed changes.
