@@ -9,11 +9,11 @@ oct2017, brainmri, headct, resc, mnist, mnist-t10k, cifar10; a folder of any oth
 that was killed goes on where it stopped when the same command is given again.
 """
 
-import os
 import platform
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -44,6 +44,18 @@ from o2n.profiles import Profile
 LIBRARIES = ("o2n", "torch", "diffusers", "open_clip_torch", "peft", "scikit-learn", "numpy", "ray")
 
 Loaded = list[tuple[DataSet, list[LabelledCategory]]]
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Which weights these are and what they compute on; of each method that can run its revision, and what it was
+    trained on, if it was; why the others cannot run."""
+
+    identity: str
+    processor: str
+    revisions: dict[str, str]
+    trained_on: dict[str, str]
+    left_out: dict[str, str]
 
 
 def _numbers(context: click.Context, parameter: click.Parameter, text: str) -> tuple[int, ...]:
@@ -113,12 +125,10 @@ def main(
     loaded = load(data.absolute(), datasets.split(",") if datasets else [])
     connect_ray()
     gpus = gpus_of_a_worker(gpus)
-    identity, revisions, trained, left_out = ray.get(
-        ray.remote(num_cpus=1, num_gpus=gpus)(_survey).remote(profile, wanted)
-    )
-    for method, why in left_out.items():
+    found = ray.get(ray.remote(num_cpus=1, num_gpus=gpus)(survey).remote(profile, wanted))
+    for method, why in found.left_out.items():
         click.echo(f"{method} is left out: {why}")
-    runs = plan(loaded, revisions, settings, profile, identity, cache)
+    runs = plan(loaded, found.revisions, settings, profile, found.identity, cache)
     failed: list[str] = []
     times: list[Times] = []
     if not tables_only:
@@ -135,9 +145,9 @@ def main(
     facts = [
         ("command", shlex.join(["python", "jobs/evaluate.py", *sys.argv[1:]])),
         ("units", f"{len(known)} of {len(runs)} done, {len(failed)} failed"),
-        *((f"{method} left out", why) for method, why in left_out.items()),
-        *((f"{method} was trained on", what) for method, what in trained.items()),
-        *about(loaded, settings, profile, identity),
+        *((f"{method} left out", why) for method, why in found.left_out.items()),
+        *((f"{method} was trained on", what) for method, what in found.trained_on.items()),
+        *about(loaded, settings, profile, found),
     ]
     files = write(report(known, times, loaded, runs, profile, facts), output)
     print_json({"units": len(runs), "done": len(known), "failed": failed, "output": str(output), "files": len(files)})
@@ -215,12 +225,8 @@ def take_times(runs: list[Run], profile: Profile, gpus: float, *, measure: bool)
     return sorted(found, key=lambda one: list(ALL_METHODS).index(one.method))
 
 
-def about(loaded: Loaded, settings: Settings, profile: Profile, identity: str) -> list[tuple[str, str]]:
+def about(loaded: Loaded, settings: Settings, profile: Profile, found: Survey) -> list[tuple[str, str]]:
     """All that decides the figures, and where they were made."""
-    cpu = next(
-        (line.split(":")[1].strip() for line in _lines(Path("/proc/cpuinfo")) if line.startswith("model name")),
-        platform.processor() or platform.machine(),
-    )
     resources = ray.cluster_resources()
     asked = "all queries"
     if settings.queries:
@@ -243,10 +249,10 @@ def about(loaded: Loaded, settings: Settings, profile: Profile, identity: str) -
         ),
         ("profile", profile.model_dump_json()),
         ("S_text reads with", profile.reads_by),
-        ("weights", f"sha256 {identity}…, of all models of the profile"),
+        ("weights", f"sha256 {found.identity}…, of all models of the profile"),
         (
             "machine",
-            f"{cpu}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}; Ray had "
+            f"{found.processor}, {platform.system()} {platform.machine()}; Ray had "
             f"{resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs",
         ),
         (
@@ -257,13 +263,13 @@ def about(loaded: Loaded, settings: Settings, profile: Profile, identity: str) -
     ]
 
 
-def _survey(profile: Profile, methods: list[str]) -> tuple[str, dict[str, str], dict[str, str], dict[str, str]]:
-    """On a worker: which weights these are; of each method that can run its revision, and what it was trained on, if
-    it was; why the others cannot run."""
+def survey(profile: Profile, methods: list[str]) -> Survey:
+    """On a worker, which has the models."""
+    from o2n.doctor import processor
     from o2n.evaluation.protocol import build, revision
     from o2n.foundation import load_foundation
 
-    revisions, trained, left_out = {}, {}, {}
+    revisions, trained_on, left_out = {}, {}, {}
     for method in methods:
         try:
             built = build(method, profile)
@@ -272,8 +278,8 @@ def _survey(profile: Profile, methods: list[str]) -> tuple[str, dict[str, str], 
             continue
         revisions[method] = revision(built)
         if auxiliary := getattr(built, "trained_on", None):
-            trained[method] = auxiliary
-    return load_foundation(profile).identity, revisions, trained, left_out
+            trained_on[method] = auxiliary
+    return Survey(load_foundation(profile).identity, processor(), revisions, trained_on, left_out)
 
 
 def _times(run: Run, profile: Profile) -> Times:
@@ -282,13 +288,6 @@ def _times(run: Run, profile: Profile) -> Times:
     unit = run.unit
     pictures = [[sample.read() for sample in samples] for samples in (unit.references, unit.queries[:BATCH])]
     return measure(unit.method, pictures[0], pictures[1], unit.object_word, profile)
-
-
-def _lines(file: Path) -> list[str]:
-    try:
-        return file.read_text().splitlines()
-    except OSError:
-        return []
 
 
 def _version(name: str) -> str:

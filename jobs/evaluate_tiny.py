@@ -9,7 +9,6 @@ long it takes. --json keeps every single figure.
 
 import json
 import os
-import platform
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import as_completed
@@ -21,6 +20,7 @@ import click
 import numpy as np
 from tqdm import tqdm
 
+from o2n.doctor import processor
 from o2n.evaluation import tasks
 from o2n.evaluation.judge import Judgement, judge
 from o2n.evaluation.processes import one_thread_processes
@@ -163,7 +163,7 @@ def _write(file: Path, found: list[Judgement], speed: Speed, profile: Profile) -
     about = {
         "profile": profile.model_dump(),
         "foundation": load_foundation(profile).identity,
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "machine": processor(),
         "seconds": asdict(speed),
     }
     file.write_text(json.dumps({**about, "judgements": [asdict(judgement) for judgement in found]}, indent=1))

@@ -3,7 +3,9 @@
 import hashlib
 import os
 import platform
+from contextlib import suppress
 from importlib import metadata
+from pathlib import Path
 
 from o2n.errors import O2NError
 from o2n.profiles import Profile
@@ -31,13 +33,25 @@ def versions() -> list[str]:
 
 def device() -> list[str]:
     """The device that scoring will use."""
+    from o2n.foundation import pick_device
+
+    return [f"device  {pick_device()} ({processor()})"]
+
+
+def processor() -> str:
+    """What scoring will compute on, as its maker calls it: a GPU, or the CPU and how many cores of it are here."""
     import torch
 
     from o2n.foundation import pick_device
 
     chosen = pick_device()
-    name = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else f"{os.cpu_count()} cores"
-    return [f"device  {chosen} ({name})"]
+    if chosen.type == "cuda":
+        return torch.cuda.get_device_name(chosen)
+    name = platform.processor() or platform.machine()
+    with suppress(OSError):  # Linux alone has it, and there Python knows no more than the architecture
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), name)
+    return f"{name}, {os.cpu_count()} cores"
 
 
 def models(profile: Profile) -> list[str]:

@@ -14,6 +14,7 @@ import torch
 
 from o2n.data.defects import UNSEEN_DEFECTS
 from o2n.data.procedural import Category, draw
+from o2n.doctor import processor
 from o2n.evaluation.tasks import STYLE, Task
 from o2n.profiles import Profile
 
@@ -48,10 +49,8 @@ def shares(values: dict[str, float]) -> dict[str, float]:
 
 
 def machine() -> dict[str, Any]:
-    cuda = torch.cuda.is_available()
     return {
-        "processor": torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine(),
-        "cpus": os.cpu_count(),
+        "processor": processor(),
         "load": round(os.getloadavg()[0], 2),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
@@ -60,10 +59,7 @@ def machine() -> dict[str, Any]:
 
 
 def machine_line(machine: dict[str, Any]) -> str:
-    return (
-        f"{machine['processor']}, {machine['cpus']} CPUs with a load of {machine['load']}, "
-        f"torch {machine['torch']} with {machine['threads']} threads"
-    )
+    return f"{machine['processor']}, load {machine['load']}, torch {machine['torch']} with {machine['threads']} threads"
 
 
 def keep(file: Path | None, report: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 import httpx
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from infra.local.cluster import free_port
@@ -257,7 +258,7 @@ def test_doctor(store: CategoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
     for words in (
         "python  3",
         "library o2n .*torch .*faiss",
-        "device  ",
+        r"device  \w+.* \(.*\d cores\)$" if not torch.cuda.is_available() else "device  cuda",
         "models  profile tiny",
         f"store   {store.url} can be read and written, 0 categories",
         "ray     .*no cluster set",
