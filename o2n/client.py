@@ -20,7 +20,7 @@ from pydantic import AwareDatetime, BaseModel, TypeAdapter, ValidationError
 
 from o2n import errors, images
 from o2n.category import Verdict, check_name
-from o2n.errors import O2NError, OverloadedError, RequestError, UnavailableError
+from o2n.errors import O2NError, OverloadedError, RequestError, UnavailableError, cause_of
 
 ATTEMPTS = 6
 TIMEOUT_SECONDS = 60.0
@@ -232,10 +232,8 @@ def _parse(kind: type[Answer], body: Any) -> Answer:
     try:
         return TypeAdapter(kind).validate_python(body)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "it"
         raise ServiceError(
-            f"the service's answer is none that this client knows ({where}: {first['msg']}): use its release of O2N"
+            f"the service's answer is none that this client knows ({cause_of(error)}): use its release of O2N"
         ) from None
 
 

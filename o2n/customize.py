@@ -23,7 +23,7 @@ from torchvision.transforms import v2
 
 from o2n.data.defects import TRAINING_DEFECTS
 from o2n.data.procedural import spoil_photographs
-from o2n.errors import FoundationError, IntegrityError
+from o2n.errors import FoundationError, IntegrityError, cause_of
 from o2n.graphs import training_step
 from o2n.images import Picture
 from o2n.mixture import lora_layers
@@ -162,8 +162,9 @@ def _read(data: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         return json.loads(header["__metadata__"][LORA_ADAPTER_METADATA_KEY]), safetensors.torch.load(data)
     except Exception as error:  # safetensors raises its own kind, and json, key and type errors
-        cause = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise IntegrityError(f"these {len(data)} bytes are no adapter file ({cause}): onboard again") from error
+        raise IntegrityError(
+            f"these {len(data)} bytes are no adapter file ({cause_of(error)}): onboard again"
+        ) from error
 
 
 def load_adapter(model: DiffusionModel, name: str, data: bytes) -> None:
@@ -187,8 +188,9 @@ def load_adapter(model: DiffusionModel, name: str, data: bytes) -> None:
         unload_adapter(model, name)  # half of it may be there, and its name taken
         raise
     except Exception as error:  # diffusers and peft raise many kinds on a file that does not fit
-        cause = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise IntegrityError(f"adapter {name}: does not fit this diffusion model ({cause}): onboard again") from error
+        raise IntegrityError(
+            f"adapter {name}: does not fit this diffusion model ({cause_of(error)}): onboard again"
+        ) from error
     model.unet.eval().requires_grad_(False)
     model.text_loras[name] = text_lora
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
-from o2n.errors import O2NError
+from o2n.errors import O2NError, cause_of
 from o2n.profiles import Profile
 from o2n.settings import get_settings
 from o2n.store import CategoryStore
@@ -108,6 +108,5 @@ def ray() -> list[str]:
     try:
         version = JobSubmissionClient(address).get_version()
     except Exception as error:  # the client raises whatever its HTTP library does
-        cause = str(error).splitlines()[0]
-        raise O2NError(f"Ray at {address} (RAY_ADDRESS) does not answer: {cause}") from None
+        raise O2NError(f"Ray at {address} (RAY_ADDRESS) does not answer: {cause_of(error)}") from None
     return [f"ray     {ray_library.__version__}, cluster at {address} answers (job API {version})"]

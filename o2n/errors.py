@@ -1,5 +1,7 @@
 """Errors a user can act on: one line that names what was wrong, where, and what to do."""
 
+from pydantic import ValidationError
+
 
 class O2NError(Exception):
     """Base of every error that O2N raises on purpose; its text is one line fit for a user."""
@@ -8,6 +10,14 @@ class O2NError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
+
+
+def cause_of(error: BaseException) -> str:
+    """What somebody else's exception says, in one line of at most 200 characters; of pydantic's the first mistake."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))[:200]
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 class PictureError(O2NError):

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from o2n import images
 from o2n.calibration import Calibration, NormalPicture
 from o2n.category import BlobName, BlobRef, Feedback, Manifest, Verdict, VersionRef
-from o2n.errors import ConflictError, IntegrityError, RequestError
+from o2n.errors import ConflictError, IntegrityError, RequestError, cause_of
 from o2n.images import Picture
 from o2n.store import SWAP_ATTEMPTS, CategoryStore, pause
 
@@ -114,8 +114,7 @@ def _verdict(verdict: Verdict, query: Picture, ref: VersionRef, by: str, note: s
             version=ref.version,
         )
     except ValidationError as error:
-        first = error.errors()[0]
-        raise RequestError(f"feedback on {ref.category}: {first['loc'][0]}: {first['msg']}") from None
+        raise RequestError(f"feedback on {ref.category}: {cause_of(error)}") from None
 
 
 def _enlarged(

@@ -23,7 +23,7 @@ from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DCondi
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from o2n.errors import FoundationError
+from o2n.errors import FoundationError, cause_of
 from o2n.hub import TIMM, pulled
 from o2n.models import ClipModel, DiffusionModel, LinearMaps, Tokenizer, VisionModel, weights_digest
 from o2n.profiles import EMBEDDED_LEVELS, TINY, DiffusionSettings, EncoderSettings, Profile
@@ -61,8 +61,7 @@ def pick_device() -> torch.device:
     try:
         return torch.zeros(0, device=wanted).device
     except (RuntimeError, AssertionError) as error:
-        cause = str(error).splitlines()[0]
-        raise FoundationError(f"device {wanted!r} (O2N_DEVICE) cannot be used: {cause}; try 'cpu'") from None
+        raise FoundationError(f"device {wanted!r} (O2N_DEVICE) cannot be used: {cause_of(error)}; try 'cpu'") from None
 
 
 def load_foundation(profile: Profile) -> Foundation:

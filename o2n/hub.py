@@ -19,7 +19,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from o2n.category import Digest
-from o2n.errors import FoundationError
+from o2n.errors import FoundationError, cause_of
 from o2n.profiles import EncoderSettings, Profile
 from o2n.settings import get_settings
 
@@ -213,8 +213,9 @@ def unpack(file: Path, root: Path) -> Record:
                 members = [member for member in tar if member.isreg() and sizes.get(member.name) == member.size]
                 tar.extractall(new, members, filter="data")
         except (OSError, tarfile.TarError, ValidationError, KeyError, ValueError) as error:
-            cause = (str(error).splitlines() or [type(error).__name__])[0]
-            raise FoundationError(f"{file} holds no packed models ({cause}): make it with 'o2n models pack'") from None
+            raise FoundationError(
+                f"{file} holds no packed models ({cause_of(error)}): make it with 'o2n models pack'"
+            ) from None
         for path, one in told.items():
             if not _is(Path(new, path), one):
                 raise FoundationError(f"{file}: {path} is missing or not what was packed: fetch the file anew")
@@ -236,8 +237,7 @@ def read_record(root: Path) -> Record:
     except FileNotFoundError:
         return Record()
     except (OSError, ValidationError) as error:
-        cause = str(error).splitlines()[0]
-        raise FoundationError(f"{root / RECORD} cannot be read ({cause}): pull into another folder") from None
+        raise FoundationError(f"{root / RECORD} cannot be read ({cause_of(error)}): pull into another folder") from None
 
 
 def _note(root: Path, record: Record) -> None:

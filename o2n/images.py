@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from o2n.errors import PictureError
+from o2n.errors import PictureError, cause_of
 
 Picture = NDArray[np.uint8]  # (H, W, 3), RGB
 
@@ -49,8 +49,9 @@ def decode(data: bytes, name: str = "picture") -> Picture:
     except UnidentifiedImageError:
         raise PictureError(f"{name}: is no picture of a known format: send {', '.join(FORMATS)}") from None
     except Exception as error:  # on malformed bytes Pillow's decoders raise half of Python's exceptions
-        cause = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise PictureError(f"{name}: cannot be decoded ({cause}): it is damaged or incomplete, send it anew") from None
+        raise PictureError(
+            f"{name}: cannot be decoded ({cause_of(error)}): it is damaged or incomplete, send it anew"
+        ) from None
 
 
 def read(path: Path) -> Picture:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from o2n import images, places
-from o2n.errors import PictureError, StoreError
+from o2n.errors import PictureError, StoreError, cause_of
 from o2n.settings import get_settings
 
 # Waiting for S3 takes no core, so a few pictures of a batch are fetched at a time; decoded, a large one takes 200 MB.
@@ -174,9 +174,9 @@ def open_file(url: str) -> Iterator[pa.NativeFile]:
     except FileNotFoundError:
         raise PictureError(f"{url}: is not there: check the path") from None
     except pa.ArrowInvalid as error:
-        raise PictureError(f"{url}: cannot be read ({_line(error)}): is it damaged, or no such file?") from None
+        raise PictureError(f"{url}: cannot be read ({cause_of(error)}): is it damaged, or no such file?") from None
     except OSError as error:
-        raise StoreError(f"{url}: cannot be read ({_line(error)}): check its permissions, or try again") from None
+        raise StoreError(f"{url}: cannot be read ({cause_of(error)}): check its permissions, or try again") from None
 
 
 @contextmanager
@@ -185,7 +185,3 @@ def open_parquet(url: str) -> Iterator[pq.ParquetFile]:
     with open_file(url) as file:
         # Without buffers a column of a thousand pictures would be read whole before its first row comes out.
         yield pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

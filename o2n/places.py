@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from o2n import images
-from o2n.errors import PictureError, StoreError
+from o2n.errors import PictureError, StoreError, cause_of
 from o2n.objects import read_s3, s3_client
 from o2n.settings import get_settings
 
@@ -162,7 +162,7 @@ def _told_by_s3(place: str) -> Iterator[None]:
         code = error.response.get("Error", {}).get("Code")
         cause = f"S3 answers {code}"
     except (BotoCoreError, ValueError) as error:  # ValueError: an endpoint that is no URL
-        code, cause = None, (str(error).splitlines() or [type(error).__name__])[0][:200]
+        code, cause = None, cause_of(error)
     if code in _REFUSALS:
         raise PictureError(f"{place}: cannot be read ({cause}): check the URL and what the AWS credentials allow")
     raise StoreError(

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from o2n import places
-from o2n.errors import FoundationError, PictureError
+from o2n.errors import FoundationError, PictureError, cause_of
 from o2n.prompts import INSTANCE_TEMPLATE
 
 Branch = Literal["S_P", "S_N", "S_text"]
@@ -287,8 +287,6 @@ def get_profile(name: str) -> Profile:
     try:
         return Profile.model_validate_json(places.read_bytes(name))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise FoundationError(f"profile file {name} is not a profile: {where}: {first['msg']}") from None
+        raise FoundationError(f"profile file {name} is not a profile: {cause_of(error)}") from None
     except PictureError as error:  # that of all files and objects that cannot be read
         raise FoundationError(f"profile file {error}") from None

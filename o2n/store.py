@@ -24,7 +24,7 @@ from pydantic import BaseModel, ValidationError
 
 from o2n.calibration import Calibration
 from o2n.category import BlobRef, Feedback, Manifest, Pointer, VersionRef, check_name
-from o2n.errors import ConflictError, IntegrityError, NotFoundError
+from o2n.errors import ConflictError, IntegrityError, NotFoundError, cause_of
 from o2n.objects import open_objects
 
 SWAP_ATTEMPTS = 100
@@ -323,11 +323,9 @@ class CategoryStore:
         try:
             return kind.model_validate_json(data)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
             raise IntegrityError(
                 f"{what} in store {self.url} was altered, or written by another release of O2N "
-                f"({where + ': ' if where else ''}{first['msg']}): {remedy}"
+                f"({cause_of(error)}): {remedy}"
             ) from None
 
 

@@ -10,7 +10,7 @@ import safetensors.torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from o2n.category import Digest
-from o2n.errors import FoundationError
+from o2n.errors import FoundationError, cause_of
 from o2n.models import LinearMaps
 
 _CARD = "o2n_text_map"
@@ -56,8 +56,9 @@ def read_map(file: Path) -> tuple[LinearMaps, MapCard]:
     except OSError as error:
         raise FoundationError(f"text map {file} cannot be read ({error.strerror}): check the path") from None
     except (ValidationError, ValueError, KeyError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
-        cause = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise FoundationError(f"text map {file} is none ({cause}): make one with jobs/train_text_map.py") from error
+        raise FoundationError(
+            f"text map {file} is none ({cause_of(error)}): make one with jobs/train_text_map.py"
+        ) from error
     return maps, card
 
 

@@ -19,7 +19,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from o2n.category import Digest
-from o2n.errors import ConflictError, IntegrityError, NotFoundError, O2NError
+from o2n.errors import ConflictError, IntegrityError, NotFoundError, O2NError, cause_of
 from o2n.store import SWAP_ATTEMPTS, CategoryStore, pause
 
 Scope = Literal["score", "feedback", "admin"]
@@ -132,5 +132,5 @@ def _read(store: CategoryStore) -> tuple[TokenList, str | None]:
     except ValidationError as error:
         raise IntegrityError(
             f"{KEY} in store {store.url} was altered, or written by another release of O2N "
-            f"({error.errors()[0]['msg']}): delete it and make the tokens anew"
+            f"({cause_of(error)}): delete it and make the tokens anew"
         ) from None

@@ -11,7 +11,7 @@ import ray
 from pydantic import ValidationError
 
 from o2n.data.datasets.base import DataSet, LabelledCategory
-from o2n.errors import O2NError
+from o2n.errors import O2NError, cause_of
 from o2n.evaluation.protocol import OURS, Outcome, Unit, digest, pool_file, run
 from o2n.evaluation.shots import capped, kept_draw
 from o2n.profiles import Profile
@@ -131,7 +131,7 @@ def _bounded(runs: list[Run], submit: Callable[[Run], ray.ObjectRef], in_flight:
         try:
             error = ray.get(done)
         except ray.exceptions.RayError as lost:
-            error = str(lost).splitlines()[0]
+            error = cause_of(lost)
         yield waiting.pop(done), error
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from o2n.data.datasets.base import LabelledCategory, Sample
-from o2n.errors import DataSetError
+from o2n.errors import DataSetError, cause_of
 
 
 class Draw(BaseModel):
@@ -66,7 +66,7 @@ def kept_draw(folder: Path, dataset: str, category: LabelledCategory, number: in
         try:
             draw = Draw.model_validate_json(file.read_bytes())
         except ValidationError as error:
-            raise DataSetError(f"{file}: is no draw ({error.errors()[0]['msg']}): delete or mend it") from None
+            raise DataSetError(f"{file}: is no draw ({cause_of(error)}): delete or mend it") from None
         if len(draw.references) >= most:
             return draw
     draw = draw_shots(dataset, category, number, most)
