@@ -203,6 +203,16 @@ def unload_adapter(model: DiffusionModel, name: str) -> None:
 
 
 @contextmanager
+def adapter_loaded(model: DiffusionModel, name: str, data: bytes) -> Iterator[str]:
+    """The adapter file `data` in the UNet for as long as the block lasts; its `name`. Raises as `load_adapter`."""
+    load_adapter(model, name, data)
+    try:
+        yield name
+    finally:
+        unload_adapter(model, name)
+
+
+@contextmanager
 def _training_adapter(model: DiffusionModel, settings: CustomisationSettings, seed: int) -> Iterator[list[Tensor]]:
     """A fresh adapter in the UNet, its parameters in float32 whatever the UNet computes in, and what saves memory."""
     torch.manual_seed(seed)

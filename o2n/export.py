@@ -10,7 +10,7 @@ import torch
 from o2n import images
 from o2n.branches import checked_manifest, unpack
 from o2n.category import VersionRef
-from o2n.customize import load_adapter, unload_adapter
+from o2n.customize import adapter_loaded
 from o2n.errors import CategoryError
 from o2n.foundation import load_foundation
 from o2n.images import Picture
@@ -22,8 +22,6 @@ from o2n.store import CategoryStore
 BATCH = 16
 # After so many batches of which no picture passed, no further one is drawn.
 PATIENCE = 3
-
-_ADAPTER = "o2n_export"
 
 
 def draw_normal(
@@ -63,8 +61,7 @@ def normal_pictures(store: CategoryStore, ref: VersionRef) -> Generator[Picture]
     references = list(unpack(blobs["references"], f"the references of {ref.category}").numpy())
     shown = encode(foundation, references)
     known = shown[:0]
-    load_adapter(foundation.diffusion, _ADAPTER, blobs["adapter"])
-    try:
+    with adapter_loaded(foundation.diffusion, "o2n_export", blobs["adapter"]) as adapter:
         batch = useless = 0
         while useless < PATIENCE:
             batch += 1
@@ -72,12 +69,10 @@ def normal_pictures(store: CategoryStore, ref: VersionRef) -> Generator[Picture]
             pool = profile.pool.model_copy(update={"pictures": len(references) + BATCH})
             drawing = profile.model_copy(update={"seed": profile.seed + 100 * batch, "pool": pool})
             redrawn = (batch - 1) * (BATCH - BATCH // 2)
-            drawn = draw_pool(foundation.diffusion, _ADAPTER, references, manifest.object_word, drawing, redrawn)
+            drawn = draw_pool(foundation.diffusion, adapter, references, manifest.object_word, drawing, redrawn)
             resized = [images.resize(picture, manifest.resolution) for picture in drawn]
             everything = torch.cat([known, encode(foundation, resized)])
             new = [place for place in acceptable(shown, everything) if place >= len(known)]
             yield from (resized[place - len(known)] for place in new)
             known = torch.cat([known, everything[new]])
             useless = 0 if new else useless + 1
-    finally:
-        unload_adapter(foundation.diffusion, _ADAPTER)

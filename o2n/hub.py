@@ -26,7 +26,6 @@ from o2n.settings import get_settings
 TIMM = "timm:"
 
 RECORD = "o2n-models.json"
-_CHUNK = 1 << 20
 _LONGEST_RECORD = 16 << 20  # bytes; one of all profiles has 10 KB
 
 _CLIP_FILES = ("open_clip_config.json", "open_clip_model.safetensors")
@@ -334,8 +333,5 @@ def _check(file: Path, told: RecordedFile) -> None:
 
 
 def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
     with file.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -8,8 +8,8 @@ before its last stage, the move of the pointer.
 import json
 import platform
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -22,7 +22,7 @@ from o2n import images, places, sources
 from o2n.bank import MemoryBank, coreset
 from o2n.branches import pack, unpack, unpack_calibration_scales
 from o2n.category import BlobRef, Manifest, VersionRef, check_name
-from o2n.customize import customize, load_adapter, unload_adapter
+from o2n.customize import adapter_loaded, customize
 from o2n.errors import CategoryError, IntegrityError, NotFoundError
 from o2n.foundation import load_foundation
 from o2n.images import Picture
@@ -272,16 +272,11 @@ def _make(stages: Stages, inputs: _Inputs, store: CategoryStore) -> Manifest:
     adapter_inputs = [*base, references_blob.sha256, prior_blob.sha256]
     adapter_blob = stages.run("adapter", adapter_inputs, make_adapter)
 
-    @contextmanager
-    def adapter_loaded() -> Iterator[str]:
-        load_adapter(model, "o2n_onboarding", store.get_blob(adapter_blob))
-        try:
-            yield "o2n_onboarding"
-        finally:
-            unload_adapter(model, "o2n_onboarding")
+    def own_adapter() -> AbstractContextManager[str]:
+        return adapter_loaded(model, "o2n_onboarding", store.get_blob(adapter_blob))
 
     def make_pool() -> bytes:
-        with adapter_loaded() as adapter:
+        with own_adapter() as adapter:
             return _pack_pictures(draw_pool(model, adapter, resized, word, profile))
 
     pool_blob = stages.run("pool", [*base, references_blob.sha256, adapter_blob.sha256], make_pool)
@@ -334,7 +329,7 @@ def _make(stages: Stages, inputs: _Inputs, store: CategoryStore) -> Manifest:
             return pack(UNSCALED)
         features = unpack(store.get_blob(features_blob), "features")
         text = unpack(store.get_blob(text_blob), "text features")
-        with adapter_loaded() as adapter:
+        with own_adapter() as adapter:
             rows, usual, without = branch_scales(
                 foundation, adapter, views, features, origins, bank_kept(), place_weight, text, word
             )
@@ -364,7 +359,7 @@ def _make(stages: Stages, inputs: _Inputs, store: CategoryStore) -> Manifest:
     distances_blob = stages.run("distances", distances_inputs, make_distances)
 
     def make_calibration() -> bytes:
-        with adapter_loaded() as adapter:
+        with own_adapter() as adapter:
             made = calibrate(
                 foundation,
                 adapter,

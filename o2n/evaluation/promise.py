@@ -34,7 +34,6 @@ class Realised:
     calibrations.
     """
 
-    requested: float
     promised: float
     realised: float
     deviation: float
@@ -58,10 +57,9 @@ def realised(
     *,
     with_references: bool,
     calibrations: int = 1000,
-    seed: int = 0,
 ) -> Realised:
     """Calibrate on `extras` of the others chosen at random, with or without the references, and decide on the rest."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     promised, shares = [], []
     for index in range(calibrations):
         scores = scored[index % len(scored)]
@@ -70,4 +68,4 @@ def realised(
         decision = decide(0.0, Calibration(scores=tuple(sorted(chosen))), rate)
         promised.append(decision.false_positive_rate)
         shares.append(float((others[extras:] > decision.threshold).mean()))
-    return Realised(rate, mean(promised), mean(shares), float(np.std(shares)))
+    return Realised(mean(promised), mean(shares), float(np.std(shares)))

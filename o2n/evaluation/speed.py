@@ -13,12 +13,13 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from o2n.bank import MemoryBank
 from o2n.branches import NormalBranch, PersonalBranch, TextBranch
 from o2n.category import VersionRef
-from o2n.customize import customize, load_adapter, unload_adapter
+from o2n.customize import adapter_loaded, customize
 from o2n.evaluation.tasks import Task
 from o2n.features import counterpart_features, features_to_compare, features_to_read
 from o2n.foundation import Foundation, load_foundation
 from o2n.graphs import without_graphs
 from o2n.images import Picture, resize
+from o2n.normals import encode
 from o2n.onboard import onboard
 from o2n.personalize import personalize, seeded_noise
 from o2n.pool import draw_pool, draw_prior, warped
@@ -27,7 +28,6 @@ from o2n.prompts import personal_prompts
 from o2n.store import CategoryStore
 from o2n.triplet import BATCH, TripletScorer
 
-ENCODE_BATCH = 16
 ADAPTER = "o2n_speed"
 
 # PyTorch's counter knows the attention of GPUs alone.
@@ -117,24 +117,11 @@ def onboarding_stages(task: Task, foundation: Foundation, rounds: int) -> Iterat
     def draw() -> None:
         pool[:] = draw_pool(model, ADAPTER, references, task.object_word, profile)
 
-    load_adapter(model, ADAPTER, adapter)
-    try:
+    with adapter_loaded(model, ADAPTER, adapter):
         yield timed_stage("pool", max(1, profile.pool.pictures - len(references)), draw, rounds)
-    finally:
-        unload_adapter(model, ADAPTER)
     pictures = references + warped(references, profile.pool.warps) + pool
 
-    def build() -> None:
-        MemoryBank(
-            torch.cat(
-                [
-                    features_to_compare(foundation, pictures[start : start + ENCODE_BATCH])
-                    for start in range(0, len(pictures), ENCODE_BATCH)
-                ]
-            )
-        )
-
-    yield timed_stage("bank", len(pictures), build, rounds)
+    yield timed_stage("bank", len(pictures), lambda: MemoryBank(encode(foundation, pictures)), rounds)
 
 
 def scoring_stages(
@@ -176,26 +163,23 @@ def personalise_stage(
     profile, model, manifest = foundation.profile, foundation.diffusion, store.manifest(ref)
     text = model.embed(personal_prompts(manifest.object_word, prompts))
     noise = seeded_noise(profile.seed, (len(queries), *model.latent_shape)).to(model.device)
-    load_adapter(model, ADAPTER, store.get_blob(manifest.blobs["adapter"]))
-    try:
-        with nullcontext() if graphs else without_graphs():
-            return timed_stage(
-                f"personalise, {prompts} prompt{'s' * (prompts > 1)}" + ", no graphs" * (not graphs),
-                len(queries),
-                lambda: personalize(
-                    model,
-                    queries,
-                    [text] * len(queries),
-                    [ADAPTER] * len(queries),
-                    noise,
-                    t=profile.t,
-                    steps=profile.diffusion.steps,
-                    guidance=profile.guidance,
-                ),
-                rounds,
-            )
-    finally:
-        unload_adapter(model, ADAPTER)
+    adapter = store.get_blob(manifest.blobs["adapter"])
+    with adapter_loaded(model, ADAPTER, adapter), nullcontext() if graphs else without_graphs():
+        return timed_stage(
+            f"personalise, {prompts} prompt{'s' * (prompts > 1)}" + ", no graphs" * (not graphs),
+            len(queries),
+            lambda: personalize(
+                model,
+                queries,
+                [text] * len(queries),
+                [ADAPTER] * len(queries),
+                noise,
+                t=profile.t,
+                steps=profile.diffusion.steps,
+                guidance=profile.guidance,
+            ),
+            rounds,
+        )
 
 
 def whole_score(

@@ -2,6 +2,7 @@
 whole score is what a CPU makes of the picture."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from o2n.category import VersionRef
-from o2n.customize import customize, load_adapter, unload_adapter
+from o2n.customize import adapter_loaded, customize
 from o2n.foundation import load_foundation
 from o2n.fusion import Score
 from o2n.graphs import _graphs_of, without_graphs
@@ -31,11 +32,11 @@ SETTINGS = QUICK.customisation.model_copy(update={"learning_rate": 0.05})  # so 
 def model() -> Iterator[DiffusionModel]:
     diffusion = load_foundation(QUICK).diffusion
     made = {"one": [checks(0), checks(1)], "two": [resize(stripes(s), 64) for s in (0, 1)]}
-    for name, pictures in made.items():
-        load_adapter(diffusion, name, customize(diffusion, pictures, [], name, SETTINGS, 0))
-    yield diffusion
-    for name in made:
-        unload_adapter(diffusion, name)
+    with ExitStack() as stack:
+        for name, pictures in made.items():
+            trained = customize(diffusion, pictures, [], name, SETTINGS, 0)
+            stack.enter_context(adapter_loaded(diffusion, name, trained))
+        yield diffusion
 
 
 def redrawn(model: DiffusionModel, seed: int, adapters: list[str], guidance: float) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """Equations (2) and (3): what t does, which redrawing is chosen, many adapters in one batch."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from o2n.category import BlobRef
-from o2n.customize import customize, load_adapter, unload_adapter
+from o2n.customize import adapter_loaded, customize
 from o2n.foundation import Foundation
 from o2n.images import Picture, resize
 from o2n.mixture import BASE
@@ -25,11 +26,12 @@ SETTINGS = QUICK.customisation.model_copy(update={"learning_rate": 0.05})  # so 
 @pytest.fixture(scope="module")
 def model(foundation: Foundation) -> Iterator[DiffusionModel]:
     diffusion = foundation.diffusion
-    for name, pictures in (("one", [checks(0), checks(1)]), ("two", [resize(stripes(s), 64) for s in (0, 1)])):
-        load_adapter(diffusion, name, customize(diffusion, pictures, [], name, SETTINGS, 0))
-    yield diffusion
-    unload_adapter(diffusion, "one")
-    unload_adapter(diffusion, "two")
+    made = {"one": [checks(0), checks(1)], "two": [resize(stripes(s), 64) for s in (0, 1)]}
+    with ExitStack() as stack:
+        for name, pictures in made.items():
+            trained = customize(diffusion, pictures, [], name, SETTINGS, 0)
+            stack.enter_context(adapter_loaded(diffusion, name, trained))
+        yield diffusion
 
 
 def latents(model: DiffusionModel, count: int) -> torch.Tensor:
