@@ -7,7 +7,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
-from o2n.errors import CategoryError
+from o2n.errors import CategoryError, in_words
 from o2n.profiles import Profile
 
 BlobName = Literal[
@@ -57,7 +57,7 @@ def _checked(name: str) -> str:
 
 CategoryName = Annotated[str, AfterValidator(_checked)]
 Verdict = Literal["normal", "anomalous"]
-VersionId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+VersionId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$"), in_words("a version is 16 hexadecimal digits")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 

@@ -1,6 +1,9 @@
 """Errors a user can act on: one line that names what was wrong, where, and what to do."""
 
-from pydantic import ValidationError
+from typing import Any
+
+from pydantic import ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic_core import PydanticCustomError
 
 
 class O2NError(Exception):
@@ -18,6 +21,18 @@ def cause_of(error: BaseException) -> str:
         first = error.errors()[0]
         return ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))[:200]
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def in_words(words: str) -> WrapValidator:
+    """Annotates a pydantic field: what that refuses is refused in `words`, instead of with a regular expression."""
+
+    def check(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return validate(value)
+        except ValidationError:
+            raise PydanticCustomError("in_words", "{words}", {"words": words}) from None
+
+    return WrapValidator(check)
 
 
 class PictureError(O2NError):

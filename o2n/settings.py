@@ -1,11 +1,15 @@
 """What the environment decides: store, S3 server, models, device, false-positive rate, what evaluations keep."""
 
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from o2n.errors import O2NError
+from o2n.errors import O2NError, in_words
+
+_Server = Annotated[str, Field(pattern=r"^https?://[^\s/]+"), in_words("use http://HOST:PORT or https://HOST")]
+_Device = Annotated[str, Field(pattern=r"^(cpu|mps|cuda(:\d+)?)$"), in_words("use cpu, cuda, cuda:1 or mps")]
 
 
 class Settings(BaseSettings):
@@ -17,15 +21,11 @@ class Settings(BaseSettings):
         default_factory=lambda: (Path.home() / ".o2n" / "store").as_uri(),
         description="where categories live: file:///PATH or s3://BUCKET/PREFIX",
     )
-    s3_endpoint: str | None = Field(
-        None, pattern=r"^https?://[^\s/]+", description="the S3 server, where it is not Amazon's"
-    )
+    s3_endpoint: _Server | None = Field(None, description="the S3 server, where it is not Amazon's")
     models: Path | None = Field(
         None, description="folder that 'o2n models pull' has filled: looked into before the hub is asked"
     )
-    device: str | None = Field(
-        None, pattern=r"^(cpu|mps|cuda(:\d+)?)$", description="None: cuda where there is one, else cpu"
-    )
+    device: _Device | None = Field(None, description="None: cuda where there is one, else cpu")
     false_positive_rate: float = Field(
         0.05, gt=0, lt=1, description="share of normal pictures that may be called anomalous, where none is asked for"
     )

@@ -24,16 +24,19 @@ def test_empty_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("name", "value", "said"),
     [
-        ("O2N_S3_ENDPOINT", "localhost:9000"),
-        ("O2N_DEVICE", "gpu"),
-        ("O2N_FALSE_POSITIVE_RATE", "0"),
-        ("O2N_FALSE_POSITIVE_RATE", "1"),
-        ("O2N_FALSE_POSITIVE_RATE", "5%"),
+        ("O2N_S3_ENDPOINT", "localhost:9000", "use http://HOST:PORT or https://HOST"),
+        ("O2N_DEVICE", "gpu", "use cpu, cuda, cuda:1 or mps"),
+        ("O2N_FALSE_POSITIVE_RATE", "0", "greater than 0"),
+        ("O2N_FALSE_POSITIVE_RATE", "1", "less than 1"),
+        ("O2N_FALSE_POSITIVE_RATE", "5%", "number"),
     ],
 )
-def test_a_bad_value_names_its_variable(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_a_bad_value_names_its_variable_and_what_it_takes(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
     monkeypatch.setenv(name, value)
-    with pytest.raises(O2NError, match=name):
+    with pytest.raises(O2NError, match=name) as refused:
         get_settings()
+    assert said in str(refused.value)
