@@ -11,12 +11,13 @@ from pydantic import BaseModel
 from o2n import images
 from o2n.calibration import Rate
 from o2n.category import VersionId
+from o2n.errors import RequestError
 from o2n.images import Picture
 from o2n.report import overlay
 from o2n.tokens import Token
 from serve import metrics
 from serve.auth import needs
-from serve.bodies import read_feedback, read_pictures
+from serve.bodies import read_feedback, read_pictures, refuse_unknown
 from serve.observer import note_scored
 from serve.protocol import (
     CategoryAnswer,
@@ -40,7 +41,14 @@ async def get_service(request: Request) -> Service:
     return service
 
 
+async def refuse_unknown_queries(request: Request) -> None:
+    """FastAPI leaves out in silence what a route does not declare."""
+    known = [parameter.alias for parameter in request.scope["route"].dependant.query_params]
+    refuse_unknown("query parameter", request.query_params, known)
+
+
 TheService = Annotated[Service, Depends(get_service)]
+KnownQueries = Depends(refuse_unknown_queries)
 
 router = APIRouter(prefix="/v1/categories", tags=["categories"])
 probes = APIRouter(tags=["probes"])
@@ -61,7 +69,7 @@ _FILE = {"type": "string", "contentMediaType": "application/octet-stream"}
 
 @router.post(
     "/{name}/score",
-    dependencies=[needs("score")],
+    dependencies=[needs("score"), KnownQueries],
     response_model_exclude_none=True,
     responses=responses(400, 401, 403, 404, 408, 409, 413, 422, 429, 500, 503),
     openapi_extra=_body(
@@ -72,7 +80,10 @@ async def score(
     service: TheService,
     name: str,
     request: Request,
-    include: Annotated[list[Include], Query(description="what to send beside the scores")] = [],  # noqa: B006
+    include: Annotated[
+        list[Include],
+        Query(description="what to send beside the scores; several are include=overlay&include=counterpart"),
+    ] = [],  # noqa: B006
     false_positive_rate: Annotated[
         Rate | None, Query(description="share of normal pictures that may be called anomalous")
     ] = None,
@@ -87,6 +98,7 @@ async def score(
 
 @router.post(
     "/{name}/feedback",
+    dependencies=[needs("feedback"), KnownQueries],
     responses=responses(400, 401, 403, 404, 408, 409, 413, 422, 429, 500, 503),
     openapi_extra=_body(
         FeedbackRequest,
@@ -124,17 +136,20 @@ async def list_feedback(service: TheService, name: str) -> list[FeedbackEntry]:
 
 @router.post(
     "/{name}/rollback",
-    dependencies=[needs("admin")],
-    responses=responses(400, 401, 403, 404, 409, 422, 500, 503),
+    dependencies=[needs("admin"), KnownQueries],
+    responses=responses(400, 401, 403, 404, 408, 409, 413, 422, 500, 503),
 )
 async def rollback(
     service: TheService,
     name: str,
+    request: Request,
     version: Annotated[
         VersionId | None, Query(description="the version to go back to; by default the one that served before")
     ] = None,
 ) -> VersionAnswer:
     """Let an earlier version serve again. Without a version it is a toggle: done twice, it undoes itself."""
+    if await request.body():
+        raise RequestError("a rollback takes no body: give the version to go back to as ?version=ID")
     ref = await service.rollback(name, version)
     return VersionAnswer(category=ref.category, version=ref.version)
 

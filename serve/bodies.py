@@ -1,4 +1,6 @@
-"""Bodies of requests -> pictures and verdicts, from multipart forms or JSON."""
+"""Bodies of requests -> pictures and verdicts, from multipart forms or JSON. What nobody would read is refused."""
+
+from collections.abc import Collection, Iterable
 
 from fastapi import Request
 from starlette.datastructures import FormData, UploadFile
@@ -19,7 +21,7 @@ async def read_pictures(request: Request) -> list[Upload]:
 
     Raises:
         PictureError: there are none, or the form cannot be read.
-        RequestError: another content type.
+        RequestError: another content type, or a field that is unknown.
         ValidationError: JSON that is no `ScoreRequest`.
         TooLargeError, TooSlowError: see `limits.limited` and `limits.check_json`.
     """
@@ -30,6 +32,7 @@ async def read_pictures(request: Request) -> list[Upload]:
     files = [item for item in form.getlist("pictures") if isinstance(item, UploadFile)]
     if not files:
         raise PictureError("the request has no pictures: send at least one file in the field 'pictures'")
+    refuse_unknown("form field", form, ["pictures"])
     return [Upload(file.filename or "picture", await file.read()) for file in files]
 
 
@@ -41,9 +44,20 @@ async def read_feedback(request: Request) -> FeedbackRequest:
     file, verdict, note = form.get("picture"), form.get("verdict"), form.get("note")
     if not isinstance(file, UploadFile):
         raise PictureError("the request has no picture: send one file in the field 'picture'")
+    refuse_unknown("form field", form, FeedbackRequest.model_fields)
     # Fields that are files instead of text are for pydantic to refuse.
     picture = PictureIn.model_construct(name=file.filename or "picture", data=await file.read())
     return FeedbackRequest.model_validate({"picture": picture, "verdict": verdict, "note": note or None})
+
+
+def refuse_unknown(what: str, given: Iterable[str], known: Collection[str]) -> None:
+    """Else a misspelt name would be left out in silence, and the answer be another than was asked for.
+
+    Args: what: the kind of names these are. Raises: RequestError.
+    """
+    for name in given:
+        if name not in known:
+            raise RequestError(f"{what} {name[:64]!r} is unknown: this request takes {', '.join(known) or 'none'}")
 
 
 def _content_type(request: Request, field: str) -> str:

@@ -118,7 +118,7 @@ def handle_errors(app: FastAPI) -> None:
     async def on_http_error(request: Request, error: HTTPException) -> JSONResponse:
         code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
         # Not `request.url`, which is put together with the client's `host` and may be none.
-        message = f"{request.method} {request.scope['path'][:200]}: {error.detail}: see /docs for what there is"
+        message = f"{request.method} {request.scope['path'][:200]}: {error.detail}: see /openapi.json for what there is"
         return error_answer(request.scope, error.status_code, code, message, dict(error.headers or {}))
 
     @app.exception_handler(Exception)

@@ -54,6 +54,9 @@ def create_app(service: Service, doorkeeper: Doorkeeper) -> FastAPI:
         summary="Few-shot visual anomaly scores for hundreds of categories",
         description=DESCRIPTION,
         redirect_slashes=False,  # a path that is almost one of these is an error like any other
+        # FastAPI's pages load their scripts from the internet, and are blank without it; /openapi.json says the same.
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.service, app.state.doorkeeper = service, doorkeeper
     for router in (api.router, api.probes, kserve.router, page.router):

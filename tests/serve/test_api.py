@@ -195,6 +195,7 @@ def test_categories_and_rollbacks_that_are_none(local: Local) -> None:
     ("method", "path", "status", "code"),
     [
         ("GET", "/elsewhere", 404, "not_found"),
+        ("GET", "/docs", 404, "not_found"),  # FastAPI's, which is blank where there is no internet
         ("GET", "/v1/categories/checks/score", 405, "method_not_allowed"),
         ("DELETE", "/v1/categories/checks", 405, "method_not_allowed"),
         ("GET", "/v1/categories/checks/score/", 404, "not_found"),
@@ -203,7 +204,7 @@ def test_categories_and_rollbacks_that_are_none(local: Local) -> None:
 )
 def test_paths_and_methods_that_are_none(local: Local, method: str, path: str, status: int, code: str) -> None:
     answer = local.client.request(method, path, headers=local.allowed("score"), follow_redirects=False)
-    assert is_error(answer, status, code)
+    assert is_error(answer, status, code, "see /openapi.json")
     assert ("allow" in answer.headers) == (status == 405)
 
 
@@ -252,6 +253,42 @@ def test_other_bad_requests(local: Local) -> None:
     assert is_error(send(), 422, "invalid_request", "none")
     assert is_error(send(files={"other": b"x"}), 400, "bad_picture", "'pictures'")
     assert is_error(send(params={"include": "all"}, files=files(checks(0))), 422, "invalid_request", "include")
+
+
+def test_names_that_no_request_takes_are_refused_instead_of_left_out(local: Local) -> None:
+    def send(path: str, scope: str, **body) -> httpx.Response:
+        return local.client.post(f"/v1/categories/stripes/{path}", headers=local.allowed(scope), **body)
+
+    pictures = files(stripes(2))
+    for query in ("includes=overlay", "include=overlay&%ff=1"):
+        known = "is unknown: this request takes include, false_positive_rate"
+        assert is_error(send(f"score?{query}", "score", files=pictures), 422, "invalid_request", known)
+    answer = send("score", "score", files=pictures, data={"false_positive_rate": "0.5"})
+    assert is_error(answer, 422, "invalid_request", "'false_positive_rate' is unknown: this request takes pictures")
+    verdict = {"files": {"picture": encode_png(stripes(2))}, "data": {"verdict": "anomalous"}}
+    answer = send("feedback?note=a", "feedback", **verdict)
+    assert is_error(answer, 422, "invalid_request", "query parameter 'note' is unknown: this request takes none")
+    verdict["data"]["by"] = "ada"
+    answer = send("feedback", "feedback", **verdict)
+    assert is_error(answer, 422, "invalid_request", "field 'by' is unknown: this request takes picture, verdict, note")
+    assert local.store.feedback("stripes") == []
+    # Who may not ask is told that first.
+    assert is_error(local.client.post(f"{SCORE}?includes=overlay"), 401, "unauthorized")
+
+
+def test_a_rollback_that_names_its_version_elsewhere_is_refused(local: Local) -> None:
+    def rollback(query: str = "", **request) -> httpx.Response:
+        path = f"/v1/categories/turned/rollback{query}"
+        return local.client.post(path, headers=local.allowed("admin"), **request)
+
+    for seeds in ((0, 1), (2, 3)):
+        ref = onboard("turned", [checks(seed) for seed in seeds], QUICK, local.store).ref
+    assert is_error(rollback(json={"version": "f" * 16}), 422, "invalid_request", "?version=ID")
+    assert is_error(rollback(data={"version": "f" * 16}), 422, "invalid_request", "?version=ID")
+    assert is_error(rollback("?to=x"), 422, "invalid_request", "'to' is unknown: this request takes version")
+    assert is_error(rollback("?version=zzz"), 422, "invalid_request", "a version is 16 hexadecimal digits")
+    assert local.store.current("turned") == ref
+    local.store.delete("turned")
 
 
 def test_too_many_pictures(local: Local) -> None:
