@@ -1,7 +1,9 @@
 """The `o2n` command: onboard, score, feedback, serve, categories, tokens, models, doctor."""
 
+import errno
 import ipaddress
 import os
+import socket
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,7 +16,7 @@ from o2n import __version__, images
 from o2n.calibration import decide, describe, least_rate, shortfall
 from o2n.categories_cli import categories
 from o2n.category import VersionRef
-from o2n.errors import O2NError, PictureError
+from o2n.errors import O2NError, PictureError, cause_of
 from o2n.models_cli import models
 from o2n.options import (
     OneLineErrors,
@@ -305,10 +307,31 @@ def serve(host: str, port: int, profile: str, insecure: bool, store: CategorySto
     """
     if insecure and not _is_loopback(host):
         raise O2NError(f"--insecure is refused on {host}, where others could reach it: use tokens, or --host 127.0.0.1")
-    get_profile(profile)  # a wrong one is told here, before Ray takes its seconds to start
+    # What is wrong is told here, before Ray takes its seconds to start: the profile, the address, the store.
+    get_profile(profile)
+    _check_address(host, port)
+    read_tokens(store)
+    click.echo(f"starting the service with profile {profile}: its models take up to a minute to load", err=True)
     # The library does not import the service built upon it.
     options = [f"--host={host}", f"--port={port}", f"--profile={profile}", f"--store={store.url}"]
     os.execv(sys.executable, [sys.executable, "-m", "serve", *options, *(["--insecure"] if insecure else [])])
+
+
+def _check_address(host: str, port: int) -> None:
+    """Refuse an address that nobody can listen on, as the service's server would: after all else has started."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+    except (socket.gaierror, UnicodeError) as error:  # the latter for names that can be nobody's
+        raise O2NError(f"host {host!r} is unknown ({cause_of(error)}): choose another with --host") from None
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise O2NError(f"port {port} of {host} is taken: choose another with --port") from None
+        raise O2NError(
+            f"port {port} of {host} cannot be listened on ({error.strerror}): choose another with --host or --port"
+        ) from None
 
 
 def _is_loopback(host: str) -> bool:

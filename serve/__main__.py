@@ -1,6 +1,7 @@
 """`o2n serve`: the application on a Ray of its own, until interrupted."""
 
 import contextlib
+import logging
 import os
 import signal
 
@@ -8,6 +9,7 @@ import click
 import ray
 from ray import serve
 from ray.serve.exceptions import RayServeException
+from ray.serve.schema import LoggingConfig
 
 from o2n.interrupt import until_interrupted
 from serve import CLUSTER_ENVIRONMENT
@@ -23,8 +25,9 @@ from serve.app import Arguments, build
 def main(host: str, port: int, profile: str, store: str, insecure: bool) -> None:
     """Serve over HTTP on this machine alone."""
     until_interrupted()
-    # By default Ray puts its workers, and so every replica, behind whatever else the machine does.
-    os.environ.update(CLUSTER_ENVIRONMENT, RAY_worker_niceness="0")
+    # By default Ray puts its workers, and so every replica, behind whatever else the machine does, and warns of those
+    # that take over half a minute to come up.
+    os.environ.update(CLUSTER_ENVIRONMENT, RAY_worker_niceness="0", SERVE_SLOW_STARTUP_WARNING_S="120")
     # "local" never attaches to somebody else's cluster. Its size is in whole models, not cores: five deployments.
     ray.init(
         address="local",
@@ -32,9 +35,13 @@ def main(host: str, port: int, profile: str, store: str, insecure: bool) -> None
         include_dashboard=False,
         logging_level="warning",
     )
+    until_interrupted()  # again: Ray has put its own in the place of ours, which ends in a dump of its stack
     try:
         with contextlib.suppress(KeyboardInterrupt):
-            serve.start(http_options={"host": host, "port": port})
+            logging.getLogger("ray.serve").setLevel(logging.WARNING)
+            serve.start(
+                http_options={"host": host, "port": port}, logging_config=LoggingConfig(log_level=logging.WARNING)
+            )
             serve.run(build(Arguments(profile=profile, store=store, insecure=insecure)), name="o2n", route_prefix="/")
             click.echo(
                 f"serving {store} at http://{host}:{port}, try: curl http://{host}:{port}/v1/categories", err=True

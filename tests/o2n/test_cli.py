@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -251,6 +252,22 @@ def test_insecure_is_refused_where_others_could_reach_it(store: CategoryStore, h
     assert fails_in_one_line(run("serve", "--insecure", "--host", host), f"refused on {host}")
 
 
+def test_serve_refuses_what_it_cannot_use_before_anything_starts(
+    store: CategoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "execv", lambda *command: pytest.fail(f"started: {command}"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        refused = run("serve", f"--port={port}")
+        assert fails_in_one_line(refused, f"port {port} of 127.0.0.1 is taken: choose another with --port")
+    free = f"--port={free_port()}"
+    assert fails_in_one_line(run("serve", "--host=no.such.host.invalid", free), "'no.such.host.invalid' is unknown")
+    assert fails_in_one_line(run("serve", "--host=192.0.2.254", free), "of 192.0.2.254 cannot be listened on")
+    (tmp_path / "afile").touch()
+    assert fails_in_one_line(run("serve", free, "--store", str(tmp_path / "afile")), "leads through a file")
+    assert fails_in_one_line(run("serve", free, "--store", "/nowhere/at/all"), "/nowhere/at is no folder here")
+
+
 def test_doctor(store: CategoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     healthy = run("doctor")
@@ -293,10 +310,13 @@ def test_every_command_and_every_option_has_help(names: tuple[str, ...]) -> None
 
 
 @pytest.mark.cluster
-def test_serve_answers_until_interrupted(published: CategoryStore, quick_profile: str) -> None:
-    port = free_port()
+def test_serve_answers_until_it_is_stopped(published: CategoryStore, quick_profile: str, tmp_path: Path) -> None:
+    port, said = free_port(), tmp_path / "said"
     command = [str(Path(sys.executable).with_name("o2n")), "serve", f"--port={port}", f"--profile={quick_profile}"]
-    process = subprocess.Popen([*command, f"--store={published.url}"], env={**os.environ, "RAY_ADDRESS": ""})
+    with said.open("w") as log:
+        process = subprocess.Popen(
+            [*command, f"--store={published.url}"], env={**os.environ, "RAY_ADDRESS": ""}, stdout=log, stderr=log
+        )
     headers = {"Authorization": f"Bearer {create_token(published, f'o2n-serve-{port}', ['score'])}"}
     try:
         deadline = time.monotonic() + 300
@@ -315,13 +335,16 @@ def test_serve_answers_until_interrupted(published: CategoryStore, quick_profile
             files = {"pictures": ("0.png", encode_png(checks(7)))}
             waiting = [clients.submit(httpx.post, address, files=files, headers=headers, timeout=100) for _ in range(6)]
             wait(waiting, return_when=FIRST_COMPLETED)
-            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGTERM)
             answered = [request.result().status_code for request in waiting]
     finally:
         process.send_signal(signal.SIGINT)
         status = process.wait(120)
-    assert status == 0
-    assert answered == [200] * 6  # what was under way as well
+    text = said.read_text()
+    assert status == 0, text
+    assert answered == [200] * 6, text  # what was under way as well
+    assert text.startswith("starting the service"), text
+    assert not re.search(r"^INFO |(ServeController|ProxyActor) .* INFO |SIGTERM|Traceback", text, re.M), text
 
 
 def test_space_is_collected(store: CategoryStore) -> None:
