@@ -176,7 +176,7 @@ class LocalObjects:
         if not self.root.parent.is_dir() and not self.root.is_relative_to(Path.home() / ".o2n"):
             raise StoreError(
                 f"store {self.url} is missing: {self.root.parent} is no folder here; create or mount it, "
-                "or correct O2N_STORE"
+                "or correct --store or O2N_STORE"
             )
 
     @contextmanager
@@ -192,18 +192,20 @@ class LocalObjects:
         try:
             yield
         except OSError as error:
-            remedy = _LOCAL_REMEDIES.get(error.errno or 0, "look at the disk, or use another store (O2N_STORE)")
+            remedy = _LOCAL_REMEDIES.get(
+                error.errno or 0, "look at the disk, or use another store (--store or O2N_STORE)"
+            )
             raise StoreError(f"store {self.url} cannot be used ({error.strerror}): {remedy}") from error
 
 
 _LOCAL_REMEDIES = {
-    errno.ENOSPC: "it is full: free some space or use another store (O2N_STORE)",
-    errno.EDQUOT: "your quota is used up: free some space or use another store (O2N_STORE)",
-    errno.EROFS: "it is read-only: remount it writable or use another store (O2N_STORE)",
-    errno.EACCES: "give this user the right to read and write it, or use another store (O2N_STORE)",
-    errno.EPERM: "give this user the right to read and write it, or use another store (O2N_STORE)",
-    errno.ENOTDIR: "its path leads through a file: correct O2N_STORE",
-    errno.EEXIST: "its path leads through a file: correct O2N_STORE",
+    errno.ENOSPC: "it is full: free some space or use another store (--store or O2N_STORE)",
+    errno.EDQUOT: "your quota is used up: free some space or use another store (--store or O2N_STORE)",
+    errno.EROFS: "it is read-only: remount it writable or use another store (--store or O2N_STORE)",
+    errno.EACCES: "give this user the right to read and write it, or use another store (--store or O2N_STORE)",
+    errno.EPERM: "give this user the right to read and write it, or use another store (--store or O2N_STORE)",
+    errno.ENOTDIR: "its path leads through a file: correct --store or O2N_STORE",
+    errno.EEXIST: "its path leads through a file: correct --store or O2N_STORE",
     errno.ESTALE: "it was unmounted: mount it again",
 }
 
@@ -405,7 +407,8 @@ class S3Objects:
             raise ConflictError(f"{key} in store {self.url} was changed by somebody else: try again") from None
         if code == "NoSuchBucket":
             raise StoreError(
-                f"store {self.url} is missing: there is no bucket {self._bucket}; create it or correct O2N_STORE"
+                f"store {self.url} is missing: there is no bucket {self._bucket}; create it, "
+                "or correct --store or O2N_STORE"
             ) from None
         if code == "NoSuchKey":
             raise NotFoundError(f"{key} is not in store {self.url}") from None
@@ -427,7 +430,7 @@ def _s3_remedy(error: Exception) -> str:
         return "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
     if isinstance(error, e.HTTPClientError):
         return "check O2N_S3_ENDPOINT and the network"
-    return "check O2N_STORE and O2N_S3_ENDPOINT"
+    return "check --store or O2N_STORE, and O2N_S3_ENDPOINT"
 
 
 def _check(objects: Objects) -> None:
@@ -437,7 +440,7 @@ def _check(objects: Objects) -> None:
     objects.delete(probe)
     if read != written:
         raise StoreError(
-            f"store {objects.url} does not give back what was written: check O2N_STORE and O2N_S3_ENDPOINT"
+            f"store {objects.url} does not give back what was written: check --store or O2N_STORE, and O2N_S3_ENDPOINT"
         )
 
 

@@ -308,7 +308,7 @@ def test_a_store_whose_parent_is_missing_is_told_not_created(operation, tmp_path
 def test_a_store_that_is_a_file_is_told(operation, tmp_path):
     (tmp_path / "file").write_bytes(b"mine")
     message = refused(OPERATIONS[operation], open_objects(str(tmp_path / "file")))
-    assert "its path leads through a file: correct O2N_STORE" in message
+    assert "its path leads through a file: correct --store or O2N_STORE" in message
     assert (tmp_path / "file").read_bytes() == b"mine"
 
 
@@ -352,7 +352,7 @@ def test_a_full_disk_is_told_and_what_is_there_stays(disk, tmp_path, monkeypatch
         lambda objects: objects.put_if("some/key", large, etag),
         lambda objects: objects.put("new", large),
     ):
-        assert "it is full: free some space or use another store (O2N_STORE)" in refused(write, objects)
+        assert "it is full: free some space or use another store (--store or O2N_STORE)" in refused(write, objects)
         assert [path.name for path in objects.root.rglob("*.tmp")] == []
     assert objects.get("some/key") == (b"old", etag)
     assert objects.keys("") == ["some/key"]
@@ -371,7 +371,7 @@ def test_a_read_only_disk_is_told_and_can_be_read(disk, tmp_path, monkeypatch):
         subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
     for operation in (*WRITES, "delete"):
         message = refused(OPERATIONS[operation], objects)
-        assert "it is read-only: remount it writable or use another store (O2N_STORE)" in message
+        assert "it is read-only: remount it writable or use another store (--store or O2N_STORE)" in message
     assert objects.get("some/key")[0] == b"old"
     assert objects.entry("some/key").size == 3
     assert objects.keys("") == ["some/key"]
@@ -413,7 +413,9 @@ def test_whatever_a_write_fails_of_is_told_and_undone(tmp_path, monkeypatch, cal
 def test_a_bucket_that_does_not_exist_is_told(s3):
     objects = open_objects("s3://no-such-bucket/prefix")
     for operation in OPERATIONS.values():
-        assert "there is no bucket no-such-bucket; create it or correct O2N_STORE" in refused(operation, objects)
+        assert "there is no bucket no-such-bucket; create it, or correct --store or O2N_STORE" in refused(
+            operation, objects
+        )
 
 
 @pytest.fixture
