@@ -1,15 +1,18 @@
-"""What many tests need: a quick profile, pictures of two made-up categories, an HTTP server in this process."""
+"""What many tests need: a quick profile, pictures of two made-up categories, features, a real HTTP server."""
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 import uvicorn
 from PIL import Image
+from torch import Tensor
 
 from o2n.images import Picture
 from o2n.profiles import TINY, Profile
@@ -54,6 +57,19 @@ def write(folder: Path, pictures: list[Picture]) -> Path:
     for index, picture in enumerate(pictures):
         Image.fromarray(picture).save(folder / f"{index:03}.png")
     return folder
+
+
+def unit(*shape: int, seed: int = 0) -> Tensor:
+    """Random features of length 1 along the last axis."""
+    return F.normalize(torch.randn(shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+def wait_until(true: Callable[[], object], what: str, seconds: float = 240.0) -> None:
+    """Look again and again until it is; fails if that takes too long."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, f"no {what} in {seconds} s"
+        time.sleep(0.2)
 
 
 @contextmanager

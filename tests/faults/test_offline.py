@@ -4,8 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,7 +18,7 @@ from o2n.onboard import onboard
 from o2n.run import Request, Run, open_run
 from o2n.store import CategoryStore
 from o2n.triplet import TripletScorer
-from tests.helpers import checks
+from tests.helpers import checks, wait_until
 from tests.toy import SIDE, toy_profile
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -155,7 +153,10 @@ def test_a_killed_node_loses_nothing_and_doubles_nothing(
             stderr=subprocess.STDOUT,
             text=True,
         )
-        wait_until(lambda: (len(run.done()) > 20 and workers_of(nodes[0]) == workers_of(nodes[1]) == 1) or job.poll())
+        wait_until(
+            lambda: (len(run.done()) > 20 and workers_of(nodes[0]) == workers_of(nodes[1]) == 1) or job.poll(),
+            "work on both nodes",
+        )
         kill_node(nodes[0])
         kept = len(run.done())
         output = job.communicate()[0]
@@ -174,10 +175,3 @@ def workers_of(node: psutil.Process) -> int:
         with suppress(psutil.Error):
             found += (process.cmdline() or [""])[0].startswith("ray::MapWorker")
     return found
-
-
-def wait_until(true: Callable[[], object], seconds: float = 300) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)

@@ -1,10 +1,8 @@
 """Fifty categories onboarded on several nodes, store and pictures on S3, while a worker and two nodes are lost."""
 
-import json
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
@@ -13,10 +11,10 @@ import pytest
 import yaml
 
 from infra.local.cluster import Cluster, kill_node, local_cluster
-from infra.local.deploy import ROOT
 from o2n.images import encode_png
 from o2n.store import CategoryStore
-from tests.helpers import QUICK, checks, stripes
+from tests.helpers import QUICK, checks, stripes, wait_until
+from tests.ray_jobs import ray_job, summary
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -79,13 +77,6 @@ def manifest(s3: str, bucket: str, tmp_path: Path) -> Path:
     return file
 
 
-def wait_until(true: Callable[[], bool], what: str, seconds: float = 240.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, f"no {what} in {seconds} s"
-        time.sleep(0.3)
-
-
 def follow(job: "subprocess.Popen[str]") -> list[str]:
     """What a job prints, as it comes."""
     lines: list[str] = []
@@ -120,20 +111,11 @@ def preempt(cluster: Cluster, name: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def submit(*arguments: str) -> tuple[str, ...]:
-    command = ("ray", "job", "submit", "--working-dir", str(ROOT), "--log-style=record", "--", "python")
-    return (*command, "jobs/onboard_category.py", *arguments)
-
-
-def summary(output: str) -> dict:
-    return json.loads([line for line in output.splitlines() if line.startswith("{")][-1])
-
-
 def test_fifty_categories_while_workers_and_nodes_are_lost(
     nodes: Cluster, store: CategoryStore, manifest: Path
 ) -> None:
     first, second = nodes.add_node("first", 1), nodes.add_node("second", 1)
-    job = nodes.popen(*submit("--manifest", str(manifest)))
+    job = nodes.popen(*ray_job("jobs/onboard_category.py", "--manifest", str(manifest)))
     lines = follow(job)
     wait_until(lambda: len(store.categories()) >= 1, "first category")
     workers(nodes.processes())[0].kill()
@@ -167,7 +149,7 @@ def test_fifty_categories_while_workers_and_nodes_are_lost(
     assert loads <= 3 + found["lost_workers"] + 1
     assert len([line for line in output.splitlines() if "running" in line and "waiting" in line]) < 200
 
-    again = nodes.run(*submit("--manifest", str(manifest)))
+    again = nodes.run(*ray_job("jobs/onboard_category.py", "--manifest", str(manifest)))
     found = summary(again.stdout)
     assert again.returncode != 0
     assert (found["published"], found["unchanged"], found["failed"]) == (0, len(good), len(POISONED))

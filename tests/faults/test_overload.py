@@ -3,7 +3,6 @@
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -16,7 +15,7 @@ from o2n.images import encode_png
 from o2n.store import CategoryStore
 from o2n.triplet import TripletScorer
 from tests.faults.clients import Clients, replicas_of
-from tests.helpers import QUICK, checks
+from tests.helpers import QUICK, checks, wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -43,15 +42,6 @@ def url(own_cluster: Cluster, quick_profile: str) -> str:
         adapter_memory=ADAPTER_MEMORY,
         bank_memory=BANK_MEMORY,
     )
-
-
-def wait_until(true: Callable[[], bool], seconds: float) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if true():
-            return True
-        time.sleep(0.5)
-    return False
 
 
 def test_two_hundred_categories_in_little_memory(url: str, published: CategoryStore) -> None:
@@ -93,7 +83,7 @@ def test_two_hundred_categories_in_little_memory(url: str, published: CategorySt
         return [float(line.rsplit(" ", 1)[1]) for line in lines]
 
     for branch in ("personal", "normal"):
-        assert wait_until(lambda branch=branch: sum(told("o2n_cache_evictions_total", branch)) >= 100, 60)
+        wait_until(lambda branch=branch: sum(told("o2n_cache_evictions_total", branch)) >= 100, "evictions", 60)
     assert 0 < max(told("o2n_cache_bytes", "personal")) <= ADAPTER_MEMORY
     assert 0 < max(told("o2n_cache_bytes", "normal")) <= BANK_MEMORY
     for name in names:
@@ -101,10 +91,10 @@ def test_two_hundred_categories_in_little_memory(url: str, published: CategorySt
 
 
 def test_overload_is_refused_at_once_and_replicas_follow_the_load(own_cluster: Cluster, url: str) -> None:
-    assert wait_until(lambda: len(replicas_of(own_cluster, "Personalizer")) == 1, 120)
+    wait_until(lambda: len(replicas_of(own_cluster, "Personalizer")) == 1, "single replica", 120)
     requests = [("checks", seed, encode_png(checks(seed))) for seed in range(100, 108)]
     with Clients(url, requests, clients=CLIENTS).at_work() as clients:
-        risen = wait_until(lambda: len(replicas_of(own_cluster, "Personalizer")) == 2, 180)
+        wait_until(lambda: len(replicas_of(own_cluster, "Personalizer")) == 2, "second replica", 180)
         time.sleep(8)
     answers = Counter(sent.status for sent in clients.sent)
     done = [sent for sent in clients.sent if sent.status == 200]
@@ -121,5 +111,4 @@ def test_overload_is_refused_at_once_and_replicas_follow_the_load(own_cluster: C
     assert refused
     # Never so many under way at once as there were clients: the queue has an end.
     assert max(sum(a.begun <= b.begun < a.begun + a.seconds for a in done) for b in done) < CLIENTS
-    assert risen
-    assert wait_until(lambda: len(replicas_of(own_cluster, "Personalizer")) == 1, 120)
+    wait_until(lambda: len(replicas_of(own_cluster, "Personalizer")) == 1, "single replica", 120)

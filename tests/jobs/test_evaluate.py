@@ -13,7 +13,7 @@ from infra.local.cluster import Cluster
 from jobs.evaluate import load, main
 from o2n.errors import DataSetError
 from tests.helpers import stripes, write
-from tests.jobs.test_jobs import submit, summary
+from tests.ray_jobs import run_job, summary
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_one_command_makes_the_tables_and_another_run_only_writes_them(
     arguments = ("--data", str(data), "--datasets", "cloth", "--profile", quick_profile, "--shots", "2", "--draws", "1")
     arguments += ("--methods", "one-to-normal,patchcore,nearest-patch-dino", "--pool", "2", "--prompts", "0")
     arguments += ("--pixels", "64", "--cache", str(tmp_path / "cache"), "--output", str(tmp_path / "out"))
-    succeeded, output = submit(cluster, "jobs/evaluate.py", *arguments)
+    succeeded, output = run_job(cluster, "jobs/evaluate.py", *arguments)
     assert succeeded, output
     found = summary(output)
     assert (found["units"], found["done"], found["failed"]) == (3, 3, [])
@@ -57,7 +57,7 @@ def test_one_command_makes_the_tables_and_another_run_only_writes_them(
 
     outcomes = {file: file.stat().st_mtime_ns for file in (tmp_path / "cache" / "outcomes").iterdir()}
     shutil.rmtree(tmp_path / "out")
-    succeeded, output = submit(cluster, "jobs/evaluate.py", *arguments, "--tables-only")
+    succeeded, output = run_job(cluster, "jobs/evaluate.py", *arguments, "--tables-only")
     assert succeeded, output
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "cache" / "outcomes").iterdir()} == outcomes
     again = (tmp_path / "out" / "results.md").read_text()

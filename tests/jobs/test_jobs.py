@@ -1,31 +1,18 @@
 """The scoring job through `ray job submit`, as users run them."""
 
-import json
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from infra.local.cluster import Cluster
-from infra.local.deploy import ROOT
 from o2n.calibration import decide
 from o2n.store import CategoryStore
 from o2n.triplet import TripletScorer
 from tests.helpers import QUICK, checks, stripes, write
+from tests.ray_jobs import run_job, summary
 
 pytestmark = pytest.mark.cluster
-
-
-def submit(cluster: Cluster, job: str, *arguments: str) -> tuple[bool, str]:
-    """Whether the job succeeded, and all it printed."""
-    command = ("ray", "job", "submit", "--working-dir", str(ROOT), "--log-style=record", "--", "python", job)
-    done = cluster.run(*command, *arguments)
-    return done.returncode == 0, done.stdout + done.stderr
-
-
-def summary(output: str) -> dict:
-    """The last line of the job's own output that is JSON."""
-    return json.loads([line for line in output.splitlines() if line.startswith("{")][-1])
 
 
 def test_offline_scores_are_the_librarys_and_a_bad_picture_is_a_row(
@@ -35,7 +22,7 @@ def test_offline_scores_are_the_librarys_and_a_bad_picture_is_a_row(
     write(tmp_path / "stripes" / "test" / "new", [stripes(seed, 70, 200) for seed in range(30, 33)])
     (tmp_path / "stripes" / "test" / "new" / "bad.png").write_text("no picture")
     options = ("--tree", str(tmp_path), "--output", str(tmp_path / "scores"), "--profile", quick_profile)
-    succeeded, output = submit(cluster, "jobs/score_images.py", *options)
+    succeeded, output = run_job(cluster, "jobs/score_images.py", *options)
     assert succeeded, output
     assert summary(output)["pictures"] == 8
     assert summary(output)["errors"] == 1
@@ -60,7 +47,7 @@ def test_offline_scores_are_the_librarys_and_a_bad_picture_is_a_row(
 
 
 def test_a_job_that_cannot_start_says_why_in_one_line(cluster: Cluster, tmp_path: Path) -> None:
-    succeeded, output = submit(
+    succeeded, output = run_job(
         cluster, "jobs/score_images.py", "--category", "checks", str(tmp_path), "--output", str(tmp_path / "out")
     )
     assert not succeeded

@@ -8,25 +8,15 @@ import yaml
 from click.testing import CliRunner
 
 from infra.local.cluster import Cluster
-from infra.local.deploy import ROOT
 from jobs.onboard_category import main
 from o2n.onboard import STAGES
 from o2n.store import CategoryStore
 from tests.helpers import checks, stripes, write
+from tests.ray_jobs import run_job, summary
 
 pytestmark = pytest.mark.cluster
 
-
-def submit(cluster: Cluster, *arguments: str) -> tuple[bool, str]:
-    """Whether the job succeeded, and all it printed."""
-    command = ("ray", "job", "submit", "--working-dir", str(ROOT), "--log-style=record", "--", "python")
-    done = cluster.run(*command, "jobs/onboard_category.py", *arguments)
-    return done.returncode == 0, done.stdout + done.stderr
-
-
-def summary(output: str) -> dict:
-    """The last line of the job's own output that is JSON."""
-    return json.loads([line for line in output.splitlines() if line.startswith("{")][-1])
+JOB = "jobs/onboard_category.py"
 
 
 def test_a_tree_is_onboarded_side_by_side_and_bad_categories_fail_alone(
@@ -41,7 +31,7 @@ def test_a_tree_is_onboarded_side_by_side_and_bad_categories_fail_alone(
     store = CategoryStore((tmp_path / "store").as_uri())
     tree = ("--tree", str(tmp_path / "tree"))
     options = ("--profile", quick_profile, "--store", store.url, "--workers", "2")
-    succeeded, output = submit(cluster, *tree, *options)
+    succeeded, output = run_job(cluster, JOB, *tree, *options)
     assert not succeeded
     found = summary(output)
     assert (found["published"], found["failed"]) == (2, 3)
@@ -55,7 +45,7 @@ def test_a_tree_is_onboarded_side_by_side_and_bad_categories_fail_alone(
     assert "[5/5]" in output
 
     place = str(tmp_path / "tree" / "board" / "train" / "good")
-    succeeded, output = submit(cluster, "board", "--references", place, *options)
+    succeeded, output = run_job(cluster, JOB, "board", "--references", place, *options)
     assert succeeded, output
     (again,) = summary(output)["categories"]
     assert again["status"] == "unchanged"
@@ -78,7 +68,7 @@ def test_a_manifest_is_tried_then_onboarded_then_known(cluster: Cluster, quick_p
     store = CategoryStore((tmp_path / "store").as_uri())
     options = ("--manifest", str(file), "--store", store.url, "--workers", "2")
 
-    succeeded, output = submit(cluster, *options, "--dry-run")
+    succeeded, output = run_job(cluster, JOB, *options, "--dry-run")
     assert not succeeded
     found = summary(output)
     assert (found["new"], found["unchanged"], found["failed"]) == (2, 0, 1)
@@ -89,7 +79,7 @@ def test_a_manifest_is_tried_then_onboarded_then_known(cluster: Cluster, quick_p
     assert found["estimate"]["gpu_hours"] == 0
 
     file.write_text(yaml.safe_dump(entries))
-    succeeded, output = submit(cluster, *options, "--json", str(tmp_path / "summary.json"))
+    succeeded, output = run_job(cluster, JOB, *options, "--json", str(tmp_path / "summary.json"))
     assert succeeded, output
     found = json.loads((tmp_path / "summary.json").read_text())
     assert found == summary(output)
@@ -100,7 +90,7 @@ def test_a_manifest_is_tried_then_onboarded_then_known(cluster: Cluster, quick_p
     assert len(store.calibration(store.current("two")).pictures) == 2
 
     file.write_text(yaml.safe_dump([*entries, {**entries[1], "name": "three", "references": "three"}]))
-    succeeded, output = submit(cluster, *options, "--dry-run")
+    succeeded, output = run_job(cluster, JOB, *options, "--dry-run")
     assert succeeded, output
     found = summary(output)
     assert (found["new"], found["unchanged"]) == (1, 2)

@@ -23,14 +23,10 @@ from o2n.onboard import onboard
 from o2n.profiles import Profile
 from o2n.store import CategoryStore
 from o2n.triplet import TripletScorer
-from tests.helpers import QUICK, checks
+from tests.helpers import QUICK, checks, unit
 
 EXACT = {"atol": 1e-5, "rtol": 0.0}
 WEIGHTS = st.sampled_from([0.0, 0.5, 3.0])
-
-
-def unit(*shape: int, seed: int = 0) -> Tensor:
-    return torch.nn.functional.normalize(torch.randn(shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
 
 
 def brute_force(queries: Tensor, bank: Tensor, place_weight: float = 0.0) -> Tensor:

@@ -1,8 +1,6 @@
 """Many categories on a real Ray: who is lost comes back, who is always lost is told, and the others are published."""
 
 import threading
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -14,7 +12,7 @@ import ray
 from o2n.fanout import MAX_LOSSES, Outcome, State, fan_out, fits
 from o2n.sources import Source
 from o2n.store import CategoryStore
-from tests.helpers import QUICK, checks, write
+from tests.helpers import QUICK, checks, wait_until, write
 
 
 @pytest.mark.parametrize(
@@ -35,13 +33,6 @@ from tests.helpers import QUICK, checks, write
 )
 def test_what_a_node_has_room_for(resources: dict[str, float], cpus: float, gpus: float, count: int) -> None:
     assert fits(resources, cpus, gpus) == count
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 200.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.2)
 
 
 def worker_lost(states: list[State], losses: int) -> bool:
@@ -70,7 +61,7 @@ def test_a_category_that_always_loses_its_worker_is_told_and_the_next_is_publish
         )
         run.start()
         for losses in range(MAX_LOSSES):
-            wait_until(partial(worker_lost, states, losses))
+            wait_until(partial(worker_lost, states, losses), "lost worker")
         run.join(300)
     finally:
         ray.shutdown()

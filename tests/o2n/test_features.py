@@ -12,13 +12,9 @@ from o2n.foundation import Foundation
 from o2n.images import resize
 from o2n.models import ClipModel, to_unit
 from o2n.text import abnormal_probability
-from tests.helpers import QUICK, checks, stripes
+from tests.helpers import QUICK, checks, stripes, unit
 
 LEVELS = QUICK.encoder.levels
-
-
-def unit(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.nn.functional.normalize(torch.randn(shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from o2n import place
 from o2n.bank import MemoryBank
@@ -23,13 +22,9 @@ from o2n.place import MOST_VIEWS, choose_place_weight, distances_at
 from o2n.pool import warped
 from o2n.profiles import TINY, Profile
 from o2n.store import CategoryStore
-from tests.helpers import QUICK, checks, stripes
+from tests.helpers import QUICK, checks, stripes, unit
 
 OTHERS = TINY.place_weights
-
-
-def unit(*shape: int, seed: int) -> Tensor:
-    return torch.nn.functional.normalize(torch.randn(shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
 
 
 @given(

@@ -16,15 +16,11 @@ from o2n.profiles import Profile
 from o2n.screening import acceptable
 from o2n.store import CategoryStore
 from o2n.triplet import TripletScorer
-from tests.helpers import QUICK, checks
+from tests.helpers import QUICK, checks, unit
 
 SCREENED: Profile = QUICK.model_copy(
     update={"pool": QUICK.pool.model_copy(update={"screened": True, "pictures": 6}), "fusion": "calibrated"}
 )
-
-
-def unit(*shape: int, seed: int) -> torch.Tensor:
-    return torch.nn.functional.normalize(torch.randn(shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
 
 
 def board(shift: int) -> Picture:
