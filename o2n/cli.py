@@ -90,9 +90,10 @@ def onboard(
             bar.n = done
             bar.refresh()
 
-        good = read_references(references)
+        files = read_references(references)
+        good = list(files.values())
         more = read_more_normal(more_normal, profile.resolution(smallest_side(good))) if more_normal else []
-        result = run(name, good, profile, store, object_word, show, more)
+        result = run(name, good, profile, store, object_word, show, more, list(files))
     for warning in result.warnings:
         click.echo(f"warning: {warning}", err=True)
     calibration = store.calibration(result.ref)
@@ -163,17 +164,21 @@ def _score_here(
     rate: float,
     store: CategoryStore,
 ) -> int:
-    from o2n.report import THUMBNAIL, Scored, write_report
+    from o2n.report import THUMBNAIL, Scored, check_report, write_report
     from o2n.triplet import TripletScorer
 
     ref = store.current(name) if version is None else VersionRef(name, version)
     scorer = TripletScorer(store.manifest(ref).profile, store)
     calibration = store.calibration(ref)
+    if report is not None:
+        check_report(report)
     shown: list[Scored] = []
+    refused: list[str] = []
 
     def outcomes() -> "Iterator[Outcome]":
         for path, outcome in _score_files(scorer, ref, files):
             if isinstance(outcome, PictureError):
+                refused.append(str(outcome))
                 yield path, outcome
                 continue
             picture, found = outcome
@@ -186,7 +191,8 @@ def _score_here(
     failed = _print_outcomes(outcomes(), f"{name} version {ref.version}", as_json)
     note = shortfall(calibration, rate)
     if report is not None:
-        write_report(report, shown, title=f"{name}, version {ref.version}", notes=[note] if note else [])
+        title, notes = f"{name}, version {ref.version}", [note] if note else []
+        write_report(report, shown, title, notes, refused=refused)
     return failed
 
 

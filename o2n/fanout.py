@@ -278,11 +278,11 @@ class CategoryWorker:
         return self._outcome(source, self._measure)
 
     def _onboard(self, source: Source) -> Outcome:
-        references, more = self._read(source)
+        files, references, more = self._read(source)
         from o2n.onboard import onboard
 
         done = onboard(
-            source.name, references, source.profile, self._store, source.object_word, self._show, more_normal=more
+            source.name, references, source.profile, self._store, source.object_word, self._show, more, files
         )
         self._seconds |= done.seconds
         blobs = self._store.manifest(done.ref).blobs
@@ -296,7 +296,7 @@ class CategoryWorker:
         )
 
     def _preview(self, source: Source) -> Outcome:
-        references, more = self._read(source)
+        _, references, more = self._read(source)
         from o2n.onboard import preview
 
         found = preview(source.name, references, source.profile, self._store, source.object_word, more)
@@ -309,7 +309,7 @@ class CategoryWorker:
         )
 
     def _measure(self, source: Source) -> Outcome:
-        references, more = self._read(source)
+        _, references, more = self._read(source)
         from o2n.onboard import onboard
 
         with tempfile.TemporaryDirectory() as folder:
@@ -320,8 +320,9 @@ class CategoryWorker:
         self._seconds |= done.seconds
         return Outcome(category=source.name, status="measured")
 
-    def _read(self, source: Source) -> tuple[list[Picture], list[Picture]]:
-        """The references and the further normal pictures; the models are loaded first, where they are not yet."""
+    def _read(self, source: Source) -> tuple[list[str], list[Picture], list[Picture]]:
+        """The references' files, the references and the further normal pictures; the models are loaded first, where
+        they are not yet."""
         if source.profile not in self._loaded:
             with self._timed("loading"):
                 from o2n.foundation import load_foundation
@@ -332,10 +333,11 @@ class CategoryWorker:
         from o2n.onboard import read_more_normal, read_references, smallest_side
 
         with self._timed("reading"):
-            references = read_references(source.references)
+            found = read_references(source.references)
+            files, references = list(found), list(found.values())
             resolution = source.profile.resolution(smallest_side(references))
             more = read_more_normal(source.more_normal, resolution) if source.more_normal else []
-        return references, more
+        return files, references, more
 
     def _outcome(self, source: Source, work: Callable[[Source], Outcome]) -> Outcome:
         self._seconds = {}

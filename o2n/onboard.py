@@ -78,24 +78,25 @@ class Preview:
     unchanged: bool = False
 
 
-def read_references(place: Path | str) -> list[Picture]:
-    """All pictures in a folder or under an s3:// prefix, or in its train/good, decoded and checked; files without a
-    picture's suffix are left out.
+def read_references(place: Path | str) -> dict[str, Picture]:
+    """All pictures in a folder or under an s3:// prefix, or in its train/good, decoded and checked, by their files;
+    those without a picture's suffix are left out.
 
     A file that should be a picture and is none refuses the whole folder: a category is never quietly built from
     fewer pictures than its owner chose.
 
     Raises:
-        CategoryError: no such folder, too few distinct pictures in it, or too many.
+        CategoryError: no folder, too few distinct pictures in it, or too many.
         PictureError: a picture that cannot be decoded or is refused.
         StoreError: S3 cannot be reached.
     """
     files = sources.good_pictures(str(place))
     if files is None:
-        raise CategoryError(f"references {place}: no such folder; give a folder of {MIN_REFERENCES} to 8 good pictures")
+        why = places.why_none(str(place))
+        raise CategoryError(f"references {place}: {why}; give a folder of {MIN_REFERENCES} to 8 good pictures")
     _check_count(len(files), str(place))
-    references = [sources.read_picture(file) for file in files]
-    _check_references(references, str(place))
+    references = {file: sources.read_picture(file) for file in files}
+    _check_references(list(references.values()), str(place))
     return references
 
 
@@ -103,13 +104,14 @@ def read_more_normal(place: Path | str, resolution: int) -> list[Picture]:
     """All pictures in a folder or under an s3:// prefix, at the version's resolution, so that hundreds fit in memory.
 
     Raises:
-        CategoryError: no such folder, no pictures in it, or too many.
+        CategoryError: no folder, no pictures in it, or too many.
         PictureError: a picture that cannot be decoded or is refused.
         StoreError: S3 cannot be reached.
     """
     files = places.files_in(str(place))
     if files is None:
-        raise CategoryError(f"more normal pictures {place}: no such folder; give one with pictures of good parts")
+        why = places.why_none(str(place))
+        raise CategoryError(f"more normal pictures {place}: {why}; give one with pictures of good parts")
     if not files:
         raise CategoryError(f"more normal pictures {place}: no pictures in it; give a folder with some of good parts")
     _check_more_normal(len(files), str(place))
@@ -124,6 +126,7 @@ def onboard(
     object_word: str | None = None,
     on_progress: Progress = lambda stage, done: None,
     more_normal: Sequence[Picture] = (),
+    files: Sequence[str] = (),
 ) -> Onboarded:
     """Make a version of category `name` from pictures of good parts, and let it serve.
 
@@ -134,6 +137,7 @@ def onboard(
         object_word: what the prompts call the part; by default the name, its signs turned into spaces.
         more_normal: further good pictures, uint8 (H, W, 3), for the calibration alone: the more there are, the lower
             the false-positive rates that can be promised. Copies of references and of each other do not count.
+        files: where the references come from, if from files: what warnings call them.
 
     Raises:
         CategoryError: a name or references that cannot be used.
@@ -143,14 +147,14 @@ def onboard(
     serving = _serving(inputs, store)
     if serving:
         on_progress("published", 1.0)
-        return Onboarded(serving.ref, STAGES, {}, tuple(serving.warnings), unchanged=True)
+        return Onboarded(serving.ref, STAGES, {}, (*inputs.warnings, *serving.warnings), unchanged=True)
     stages = Stages(store, on_progress)
-    manifest = _make(stages, inputs, store)
+    manifest = _make(stages, inputs, store, files)
     begun = time.perf_counter()
     ref = store.publish(manifest)
     seconds = {**stages.seconds, "publish": round(time.perf_counter() - begun, 3)}
     on_progress("published", 1.0)
-    return Onboarded(ref, tuple(stages.resumed), seconds, tuple(manifest.warnings))
+    return Onboarded(ref, tuple(stages.resumed), seconds, (*inputs.warnings, *manifest.warnings))
 
 
 def preview(
@@ -185,7 +189,8 @@ def describe_machine(device: torch.device) -> str:
 @dataclass(frozen=True)
 class _Inputs:
     """All that a version is made of. digests: of the references as they were given; resized: those of them that are no
-    copies, uint8 (R, R, 3); extras: further good pictures of that size that are none either, by their digests."""
+    copies, uint8 (R, R, 3); extras: further good pictures of that size that are none either, by their digests;
+    warnings: what was left out of them."""
 
     name: str
     word: str
@@ -194,6 +199,7 @@ class _Inputs:
     resolution: int
     resized: list[Picture]
     extras: dict[str, Picture]
+    warnings: tuple[str, ...]
 
     @property
     def distinct(self) -> list[str]:
@@ -214,7 +220,13 @@ def _checked(
     extras = {images.digest(one): one for one in (images.resize(picture, resolution) for picture in more_normal)}
     for reference in resized:
         extras.pop(images.digest(reference), None)
-    return _Inputs(name, sources.class_word(name, object_word), profile, digests, resolution, resized, extras)
+    warnings: tuple[str, ...] = ()
+    if copies := len(more_normal) - len(extras):
+        warnings = (
+            f"{copies} of {len(more_normal)} more normal pictures do not count, as copies of references or of each "
+            f"other: {len(extras)} do",
+        )
+    return _Inputs(name, sources.class_word(name, object_word), profile, digests, resolution, resized, extras, warnings)
 
 
 def _serving(inputs: _Inputs, store: CategoryStore) -> Manifest | None:
@@ -241,8 +253,8 @@ def _serving(inputs: _Inputs, store: CategoryStore) -> Manifest | None:
     return serving
 
 
-def _make(stages: Stages, inputs: _Inputs, store: CategoryStore) -> Manifest:
-    """Every stage in turn, down to the manifest that would be published."""
+def _make(stages: Stages, inputs: _Inputs, store: CategoryStore, files: Sequence[str] = ()) -> Manifest:
+    """Every stage in turn, down to the manifest that would be published. Args: files: what to call the references."""
     name, word, profile = inputs.name, inputs.word, inputs.profile
     resolution, resized, extras = inputs.resolution, inputs.resized, inputs.extras
     foundation = load_foundation(profile)
@@ -383,10 +395,12 @@ def _make(stages: Stages, inputs: _Inputs, store: CategoryStore) -> Manifest:
     )
 
     if odd := odd_reference(unpack(store.get_blob(distances_blob), "distances")[: len(resized)]):
-        number, count = inputs.digests.index(inputs.distinct[odd[0]]) + 1, len(inputs.digests)
+        place, count = inputs.digests.index(inputs.distinct[odd[0]]), len(inputs.digests)
+        # A manifest is text, and names on old file systems are none.
+        file = f" ({files[place].encode(errors='replace').decode()})" if files else ""
         warnings.append(
-            f"reference {number} of {count} is {odd[1]:.1f} times as far from the others as any of those: if it "
-            "is a good part and its picture is well taken, add more like it, or results hang on which are chosen"
+            f"reference {place + 1} of {count}{file} is {odd[1]:.1f} times as far from the others as any of those: "
+            "if it is a good part and its picture is well taken, add more like it, or results hang on which are chosen"
         )
 
     return Manifest(

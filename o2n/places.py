@@ -46,6 +46,11 @@ def files_in(place: str) -> list[str] | None:
     return [f"{place.rstrip('/')}/{name}" for name in sorted(files) if _is_wanted([name], images.SUFFIXES)]
 
 
+def why_none(place: str) -> str:
+    """Why `files_in` knows no such place, in words."""
+    return "is a file, not a folder" if not is_s3(place) and Path(place).is_file() else "no such folder"
+
+
 def folders_in(place: str) -> list[str]:
     """The names of the folders directly in a folder or prefix, hidden ones left out, sorted. Raises as `files_in`."""
     if is_s3(place):

@@ -2,7 +2,8 @@
 
 import base64
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,11 +110,18 @@ def auroc_table(scored: Sequence[Scored]) -> list[AurocRow]:
 
 
 def write_report(
-    path: Path, scored: Sequence[Scored], title: str, notes: Sequence[str] = (), curl: str | None = None
+    path: Path,
+    scored: Sequence[Scored],
+    title: str,
+    notes: Sequence[str] = (),
+    curl: str | None = None,
+    refused: Sequence[str] = (),
 ) -> None:
     """One self-contained HTML page: the table, and for every picture query, counterpart, heat map and scores.
 
     Of each category the `MAX_CARDS` highest scores are shown.
+
+    Args: refused: why pictures could not be scored, one line for each, which names it.
 
     Raises:
         O2NError: the file cannot be written.
@@ -127,10 +135,25 @@ def write_report(
         curl=curl,
         table=[row for row in auroc_table(scored) if row.fused is not None],
         categories=[_section(name, [s for s in scored if s.category == name]) for name in _categories(scored)],
+        refused=refused,
     )
+    with _told(path):
+        path.write_text(page, encoding="utf-8", errors="replace")  # names on old file systems are none
+
+
+def check_report(path: Path) -> None:
+    """Refuse a report's file that cannot be written, before there is anything to write; one that is not there yet is
+    made, empty. Raises as `write_report`."""
+    with _told(path):
+        path.open("ab").close()
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Whatever keeps a report from being written, in one line; its folder is made."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding="utf-8", errors="replace")  # names on old file systems are none
+        yield
     except OSError as error:
         raise O2NError(f"report {path} cannot be written ({error.strerror}): give another path") from None
 

@@ -98,9 +98,10 @@ def test_a_reference_unlike_the_others_is_told(store: CategoryStore, quick_profi
     good = write(tmp_path / "good", [checks(0), checks(0) // 8 * 8, stripes(0)])
     done = run("onboard", "board", "--references", str(good), "--profile", quick_profile)
     assert done.exit_code == 0, done.output
-    assert "warning: reference 3 of 3" in done.stderr
-    assert "reference 3 of 3" in last_json(done)["warnings"][0]
-    assert "warning: reference 3 of 3" in run("categories", "show", "board").stdout
+    told = f"reference 3 of 3 ({good / '002.png'}) is"
+    assert f"warning: {told}" in done.stderr
+    assert told in last_json(done)["warnings"][0]
+    assert f"warning: {told}" in run("categories", "show", "board").stdout
 
 
 def test_feedback(store: CategoryStore, tmp_path: Path) -> None:
@@ -136,8 +137,11 @@ def test_a_bad_picture_does_not_keep_the_others_from_being_scored(store: Categor
     onboard("board", [checks(0), checks(1)], QUICK, store)
     new = write(tmp_path / "new", [checks(2), checks(3)])
     (new / "0001.png").write_text("no picture")
-    result = run("score", "board", str(new), "--json")
+    report = tmp_path / "report.html"
+    result = run("score", "board", str(new), "--json", "--report", str(report))
     assert fails_in_one_line(result, "1 of 3 pictures")
+    assert f"<li>{new / '0001.png'}: is no picture" in report.read_text()
+    assert report.read_text().count("<article") == 2
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert ["error" in line for line in lines] == [False, True, False]
 
@@ -160,6 +164,9 @@ def test_score_errors(store: CategoryStore, tmp_path: Path) -> None:
     onboard("board", [checks(0), checks(1)], QUICK, store)
     (tmp_path / "empty").mkdir()
     assert fails_in_one_line(run("score", "board", str(tmp_path / "empty")), "no pictures in")
+    unwritable = run("score", "board", picture, "--json", "--report", str(tmp_path / "empty"))
+    assert fails_in_one_line(unwritable, f"report {tmp_path / 'empty'} cannot be written (Is a directory)")
+    assert unwritable.stdout == ""  # nothing was scored for it
 
 
 def test_onboard_errors(store: CategoryStore, tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ def test_pictures_of_different_sizes_and_modes_make_one_category(store: Category
     Image.fromarray(np.full((40, 50), 40000, np.uint16)).save(folder / "deep.png")
     found = read_references(folder)
     assert len(found) == 6
-    assert onboard("mixed", found, QUICK, store).ref == store.current("mixed")
+    assert onboard("mixed", list(found.values()), QUICK, store).ref == store.current("mixed")
 
 
 def test_files_that_are_no_pictures_by_name_are_left_out(tmp_path: Path) -> None:
@@ -212,6 +212,10 @@ def test_too_many_references_are_refused_before_any_is_decoded(tmp_path: Path) -
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CategoryError, match="no such folder"):
         read_references(tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    for read in (read_references, lambda place: read_more_normal(place, 64)):
+        with pytest.raises(CategoryError, match="file: is a file, not a folder; give "):
+            read(tmp_path / "file")
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", "a b", "ünï", "x" * 300])
@@ -230,6 +234,28 @@ def test_a_reference_unlike_the_others_is_a_warning_and_no_error(store: Category
     assert store.manifest(done.ref).warnings == [warning]
     assert onboard("odd", odd, QUICK, store).warnings == (warning,)
     assert onboard("even", alike, QUICK, store).warnings == ()
+
+
+def test_a_warning_names_the_file_and_the_version_does_not_hang_on_it(store: CategoryStore) -> None:
+    odd = [checks(0), checks(0) // 8 * 8, stripes(0)]
+    files = ["good/a.png", "good/b.png", "good/\udce9.png"]  # the last as old file systems have them
+    done = onboard("odd", odd, QUICK, store, files=files)
+    (warning,) = done.warnings
+    assert warning.startswith("reference 3 of 3 (good/?.png) is ")
+    elsewhere = CategoryStore(f"{store.url}-elsewhere")
+    assert onboard("odd", odd, QUICK, elsewhere).ref == done.ref
+    assert onboard("odd", odd, QUICK, store).unchanged
+
+
+def test_more_normal_pictures_that_are_copies_are_told(store: CategoryStore) -> None:
+    more = [references()[0], checks(7), checks(7), checks(8)]
+    told = ("2 of 4 more normal pictures do not count, as copies of references or of each other: 2 do",)
+    for _ in range(2):
+        done = onboard("board", references(), QUICK, store, more_normal=more)
+        assert done.warnings == told
+    assert done.unchanged
+    assert len(store.calibration(done.ref).scores) == 4
+    assert onboard("board", references(), QUICK, store, more_normal=[checks(7), checks(8)]).warnings == ()
 
 
 def test_pictures_are_kept_and_seen_as_closely_as_the_smallest_reference_allows(tmp_path: Path) -> None:

@@ -136,3 +136,16 @@ def test_a_path_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(O2NError, match="cannot be written"):
         write_report(tmp_path / "file" / "report.html", [], "x")
+
+
+def test_a_report_lists_what_could_not_be_scored(tmp_path: Path) -> None:
+    file = tmp_path / "report.html"
+    write_report(file, [scored("a", None, 0.5)], "Some", refused=["<b>.png: is empty", "c.png: is no picture"])
+    text = file.read_text()
+    assert "2 pictures" in text
+    assert "<li>&lt;b&gt;.png: is empty</li>" in text
+    assert "<li>c.png: is no picture</li>" in text
+    write_report(file, [scored("a", None, 0.5)], "All")
+    assert "Not scored" not in file.read_text()
+    write_report(file, [], "None", refused=["c.png: is no picture"])
+    assert "1 picture<" in file.read_text()

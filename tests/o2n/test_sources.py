@@ -48,8 +48,9 @@ def test_every_folder_of_a_tree_is_a_category(place: str) -> None:
 
 def test_references_are_in_train_good_or_in_the_folder_itself(place: str) -> None:
     board = read_references(f"{place}/board")
-    assert all(np.array_equal(found, checks(seed)) for seed, found in enumerate(board))
+    assert all(np.array_equal(found, checks(seed)) for seed, found in enumerate(board.values()))
     assert len(board) == 2
+    assert all(file.startswith(f"{place}/board/train/good/") for file in board)
     assert len(read_references(f"{place}/a name")) == 3
     assert len(read_more_normal(f"{place}/board/test/broken", 64)) == 1
     with pytest.raises(CategoryError, match="no such folder"):
