@@ -10,7 +10,9 @@ import functools
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -82,6 +84,19 @@ def _loaded(profile: Profile) -> Foundation:
     return load_from(profile, EMBEDDED)
 
 
+@contextmanager
+def _hub_unheard() -> Iterator[None]:
+    """Where there is no network, the hub's client warns of every attempt, dozens of times; the error says it once."""
+    log = logging.getLogger("huggingface_hub")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+@_hub_unheard()
 def load_from(profile: Profile, weights: Path | None) -> Foundation:
     """The same, loaded anew, with the embedded models' weights from the folder `weights`; without one they are as
     before any training, built from a fixed seed."""
@@ -161,6 +176,8 @@ def _load_clip(settings: EncoderSettings, device: torch.device, weights: Path | 
             model = open_clip.create_model(name, require_pretrained=True, force_image_size=settings.resolution)
             tokenize = open_clip.get_tokenizer(name)
         else:
+            if "/" in source and ":" not in source:  # as no name of open_clip's has it
+                raise FoundationError(f"there is no directory {source}")
             name, _, tag = source.partition("@")
             folder = pulled(source, settings.revision)
             weights_of = str(folder / "open_clip_model.safetensors") if folder else tag
@@ -300,10 +317,11 @@ def _hub_tokenizer(tokenizer: Any) -> Tokenizer:
 
 
 def _cannot_load(what: str, source: str, error: Exception) -> FoundationError:
-    cause = " ".join(str(error).split()) or type(error).__name__  # torch names what is missing in its second line
+    # Torch names what is missing in its second line.
+    cause = textwrap.shorten(str(error) or type(error).__name__, 200, placeholder=" …")
     return FoundationError(
-        f"the {what} {source!r} cannot be loaded ({cause[:200]}): give a directory in the hub's layout, "
-        "or a name that the hub can be reached for"
+        f"the {what} {source!r} cannot be loaded ({cause}): give a directory in the hub's layout, or run "
+        "'o2n models pull' where the hub can be reached and set O2N_MODELS to its folder"
     )
 
 

@@ -55,6 +55,7 @@ def _inside(name: str) -> str:
 # Of a repository or of a file in one; joined to a folder, it cannot leave it.
 InsideName = Annotated[str, AfterValidator(_inside)]
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")  # and no branch or tag
+_OFFERED = re.compile(r"[^/.~][^/]*(/[^/]+)?")  # by a hub: OWNER/NAME, MODEL@WEIGHTS, timm:MODEL; else it is a path
 
 
 class RecordedFile(BaseModel):
@@ -97,7 +98,7 @@ def wanted(profile: Profile) -> list[Wanted]:
     """What a profile takes from the hub; nothing of what is embedded or a directory.
 
     Raises:
-        FoundationError: an encoder's weights that the hub does not have.
+        FoundationError: an encoder's weights that the hub does not have, or a path where nothing is.
     """
     found = [_of_encoder(settings) for settings in (profile.encoder, profile.patch_encoder) if settings]
     model = profile.diffusion
@@ -112,10 +113,11 @@ def pulled(source: str, revision: str | None = None) -> Path | None:
     """The folder of a repository, or of the weights of an encoder, in `O2N_MODELS`, if they were pulled there.
 
     Raises:
-        FoundationError: a file of it is missing or has another size than it had, or it is not of the commit `revision`.
+        FoundationError: a file of it is missing or has another size than it had, or it is not of the commit `revision`;
+            or `source` is a path where nothing is.
     """
     root = get_settings().models
-    if root is None or not _is_remote(source):
+    if not _is_remote(source) or root is None:
         return None
     name = _repository(source)
     kept = read_record(root).repositories.get(name)
@@ -143,10 +145,14 @@ def pull(profile: Profile, root: Path, on_file: Callable[[str], None] = lambda n
     A commit once noted down is kept to. Files that are there already, and what they should be, are not taken again.
 
     Raises:
-        FoundationError: the hub cannot be reached, a file is missing there, broken, or not what it was.
+        FoundationError: the hub cannot be reached, a file is missing there, broken, or not what it was; or `profile`
+            needs nothing from it.
     """
+    needed = wanted(profile)
+    if not needed:
+        raise FoundationError(f"profile {profile.name!r} takes nothing from the hub: there is nothing to pull")
     record = read_record(root)
-    for want in wanted(profile):
+    for want in needed:
         repositories = {**record.repositories, want.repository: _pull(want, root, record, on_file)}
         record = Record(repositories=repositories)
         _note(root, record)
@@ -316,7 +322,11 @@ def _repository(source: str) -> str:
 
 
 def _is_remote(source: str) -> bool:
-    return source != "embedded" and not Path(source).is_dir()
+    if source == "embedded" or Path(source).is_dir():
+        return False
+    if not _OFFERED.fullmatch(source):
+        raise FoundationError(f"there is no directory {source}")
+    return True
 
 
 def _folder(root: Path, repository: str) -> Path:

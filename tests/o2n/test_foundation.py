@@ -4,15 +4,19 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import pytest
 import safetensors.torch
 import timm
 import torch
 from diffusers import AutoencoderTiny
+from huggingface_hub.utils import http_backoff
 from timm.models import save_for_hf
 
+from infra.local.cluster import free_port
 from o2n.errors import FoundationError
 from o2n.foundation import EMBEDDED, Foundation, load_foundation, load_from, pick_device
+from o2n.hub import wanted
 from o2n.mixture import BASE
 from o2n.models import to_pictures, weights_digest
 from o2n.personalize import redraw, seeded_noise
@@ -165,6 +169,32 @@ def test_a_clip_without_weights_is_refused(clip_folder: Path, tmp_path: Path) ->
     for source in (tmp_path, "ViT-B-32"):
         with pytest.raises(FoundationError, match=rf"the encoder '{source}' cannot be loaded \(Required pretrained"):
             load_foundation(profile(clip=source))
+
+
+@pytest.mark.parametrize("folder", ["/no/such/folder", "./here", "models/clip", "~/models/clip"])
+def test_a_directory_that_is_not_there_is_told(folder: str) -> None:
+    with pytest.raises(FoundationError, match=rf"the encoder '{folder}' cannot be loaded \(there is no directory"):
+        load_foundation(profile(clip=folder))
+    if folder != "models/clip":  # which a hub could have, as a diffusion model
+        with pytest.raises(FoundationError, match=rf"the diffusion model '{folder}' cannot .* no directory {folder}\)"):
+            load_foundation(profile(diffusion=folder))
+        with pytest.raises(FoundationError, match=f"there is no directory {folder}"):
+            wanted(profile(diffusion=folder))
+
+
+def test_a_hub_that_cannot_be_reached_is_told_once_and_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unreachable(*arguments: object, **options: object) -> None:
+        http_backoff("HEAD", f"http://127.0.0.1:{free_port()}/", max_retries=2, base_wait_time=0)
+
+    monkeypatch.setattr(open_clip, "create_model", unreachable)
+    with pytest.raises(FoundationError, match=r"refused.*'o2n models pull'.* set O2N_MODELS to its folder$"):
+        load_from(profile(clip="ViT-B-32@openai"), EMBEDDED)
+    assert caplog.messages == []
+    with pytest.raises(Exception, match="refused"):
+        unreachable()
+    assert "Retrying" in caplog.text  # what was kept from being heard, and is again
 
 
 def without(source: Path, folder: Path, part: str, lost: str, **renamed: str) -> Path:

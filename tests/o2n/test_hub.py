@@ -338,7 +338,9 @@ def test_weights_of_open_clip_are_found_by_their_name(hub: Hub, tmp_path: Path) 
 
 
 def test_an_embedded_profile_takes_nothing_from_a_hub(hub: Hub, tmp_path: Path) -> None:
-    assert pull(TINY, tmp_path).repositories == {}
+    with pytest.raises(FoundationError, match="'tiny' takes nothing from the hub: there is nothing to pull"):
+        pull(TINY, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
     assert hub.requests == []
     with pytest.raises(FoundationError, match="nothing to pack"):
         pack(TINY, tmp_path, tmp_path / "models.tar")
