@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from o2n.data.datasets import DATASETS, data_set
 from o2n.data.datasets.base import DataSet, LabelledCategory, Sample
-from o2n.errors import O2NError
+from o2n.errors import DataSetError, O2NError
 from o2n.evaluation import sheets, tables
 from o2n.evaluation.plan import Run, Settings, complete, missing, plan
 from o2n.evaluation.protocol import ALL_METHODS, OURS, Outcome
@@ -158,9 +158,17 @@ def load(data: Path, names: Sequence[str]) -> Loaded:
     """The data sets `names` in `data`; without names all that are there, and the procedural families.
 
     Raises:
-        DataSetError: one that is not there, or not as published.
+        DataSetError: one that is not there, or not as published; or there is no folder `data`.
     """
+    if not data.is_dir():
+        raise DataSetError(f"{data}: no such folder: give --data one that has a folder for each data set")
     found = names or [name for name in DATASETS if (data / name).is_dir() or name == "families"]
+    if not names and found == ["families"]:
+        looked_for = ", ".join(name for name in DATASETS if name != "families")
+        click.echo(
+            f"only `families` are judged, which are procedural: {data} has no folder {looked_for}; "
+            "folders of other names are judged if --datasets has them"
+        )
     chosen = [data_set(name) for name in dict.fromkeys(found)]
     return [(dataset, dataset.load(data / dataset.name)) for dataset in chosen]
 

@@ -64,7 +64,7 @@ def test_one_command_makes_the_tables_and_another_run_only_writes_them(
     assert again.split("## What made")[0] == text.split("## What made")[0]
 
 
-def test_what_is_there_is_evaluated_if_nothing_is_named(data: Path) -> None:
+def test_what_is_there_is_evaluated_if_nothing_is_named(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (data / "notes").mkdir()
     (data / "mvtec").mkdir()
     assert [dataset.name for dataset, _ in load(data, ["cloth"])] == ["cloth"]
@@ -72,8 +72,13 @@ def test_what_is_there_is_evaluated_if_nothing_is_named(data: Path) -> None:
         DataSetError, match="mvtec/bottle/train/good: no such file or folder; expected all 15 categories"
     ):
         load(data, [])
+    assert capsys.readouterr().out == ""
     (data / "mvtec").rmdir()
     assert [dataset.name for dataset, _ in load(data, [])] == ["families"]
+    told = capsys.readouterr().out
+    assert f"only `families` are judged, which are procedural: {data} has no folder mvtec, visa" in told
+    assert [dataset.name for dataset, _ in load(data, ["families"])] == ["families"]
+    assert capsys.readouterr().out == ""  # as was asked for
 
 
 @pytest.mark.parametrize(
@@ -82,6 +87,7 @@ def test_what_is_there_is_evaluated_if_nothing_is_named(data: Path) -> None:
         (["--methods", "patchcore,magic"], "magic unknown: choose from one-to-normal"),
         (["--shots", "1,2"], "from 2 on"),
         (["--shots", "two"], "'two' is no list of numbers"),
+        (["--data", "nowhere"], "nowhere: no such folder: give --data one that has a folder for each data set"),
         (["--datasets", "cars"], "cars: no such file or folder; expected CATEGORY/train/good"),
     ],
 )
