@@ -16,7 +16,7 @@ from o2n import __version__, images
 from o2n.calibration import decide, describe, least_rate, shortfall
 from o2n.categories_cli import categories
 from o2n.category import VersionRef
-from o2n.errors import O2NError, PictureError, cause_of
+from o2n.errors import O2NError, PictureError
 from o2n.models_cli import models
 from o2n.options import (
     OneLineErrors,
@@ -331,7 +331,8 @@ def _check_address(host: str, port: int) -> None:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
     except (socket.gaierror, UnicodeError) as error:  # the latter for names that can be nobody's
-        raise O2NError(f"host {host!r} is unknown ({cause_of(error)}): choose another with --host") from None
+        cause = getattr(error, "strerror", None) or error
+        raise O2NError(f"host {host!r} is unknown ({cause}): choose another with --host") from None
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise O2NError(f"port {port} of {host} is taken: choose another with --port") from None

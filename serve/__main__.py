@@ -27,7 +27,7 @@ def main(host: str, port: int, profile: str, store: str, insecure: bool) -> None
     until_interrupted()
     # By default Ray puts its workers, and so every replica, behind whatever else the machine does, and warns of those
     # that take over half a minute to come up.
-    os.environ.update(CLUSTER_ENVIRONMENT, RAY_worker_niceness="0", SERVE_SLOW_STARTUP_WARNING_S="120")
+    os.environ.update(CLUSTER_ENVIRONMENT, RAY_worker_niceness="0", RAY_SERVE_SLOW_STARTUP_WARNING_S="120")
     # "local" never attaches to somebody else's cluster. Its size is in whole models, not cores: five deployments.
     ray.init(
         address="local",
