@@ -3,11 +3,13 @@
 What is converted, so that a picture is scored as people see it: EXIF orientation is applied; grey, palette, 1-bit and
 CMYK become RGB; transparency is laid over white; 16 bits become 8; of a phone's multi-picture JPEG the first counts.
 Colour profiles are not applied. What is refused: animations and multi-page files, floating-point pixels, anything
-under 16 pixels a side, over 50 million pixels or over 32 MiB, and whatever does not decode to its end.
+under 16 pixels a side, over 50 million pixels or over 32 MiB, JPEGs of over 100 scans, and whatever does not decode to
+its end.
 """
 
 import hashlib
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +23,12 @@ Picture = NDArray[np.uint8]  # (H, W, 3), RGB
 MAX_BYTES = 32 << 20
 MAX_PIXELS = 50_000_000
 MIN_SIDE = 16
+# Each scan of a progressive JPEG, however short, is a pass over all its pixels; encoders make some ten.
+MAX_SCANS = 100
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+# The markers that a length follows. Among compressed data 0xFF is followed by 0, or by one that has none.
+_JPEG_MARKER = re.compile(rb"\xff([\xc0-\xcf\xd9-\xfe])")
 
 
 def decode(data: bytes, name: str = "picture") -> Picture:
@@ -40,7 +46,7 @@ def decode(data: bytes, name: str = "picture") -> Picture:
         raise PictureError(f"{name}: is over {MAX_BYTES >> 20} MiB: send a smaller file")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _check_header(image, name)
+            _check_header(image, data, name)
             return _to_rgb(image, name)
     except PictureError:
         raise
@@ -127,13 +133,25 @@ def encode_png(picture: Picture) -> bytes:
     return file.getvalue()
 
 
-def _check_header(image: Image.Image, name: str) -> None:
+def _check_header(image: Image.Image, data: bytes, name: str) -> None:
     """Refuse by what the header says, before any pixel is decoded."""
     check_size(*image.size, name)
     # A phone's MPO holds the same view again, for depth or a preview. Not `n_frames`: of a TIFF that reads all pages,
     # in a time that grows with their square.
     if image.format != "MPO" and getattr(image, "is_animated", False):
         raise PictureError(f"{name}: is an animation or has several pages: send one still picture")
+    if image.format in ("JPEG", "MPO") and _scans(data) > MAX_SCANS:
+        raise PictureError(f"{name}: is a JPEG of over {MAX_SCANS} scans: save it anew")
+
+
+def _scans(data: bytes) -> int:
+    """How many scans a JPEG has until its end, at most one over `MAX_SCANS`; what its segments hold is skipped, such as
+    a thumbnail with scans of its own, and so is what follows it, such as a film."""
+    scans = at = 0
+    while scans <= MAX_SCANS and (marker := _JPEG_MARKER.search(data, at)) and marker[1] != b"\xd9":
+        scans += marker[1] == b"\xda"
+        at = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2])
+    return scans
 
 
 def _too_large(name: str, size: str = "") -> PictureError:

@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -351,6 +352,34 @@ def test_a_jpeg_whose_header_claims_too_much_is_refused_from_it(loads):
     data[frame + 5 : frame + 9] = struct.pack(">HH", 65_500, 65_500)
     assert "over 50 million pixels" in refusal(bytes(data))
     assert not loads
+
+
+def progressive(scans: int, thumbnail: bytes = b"") -> bytes:
+    """A progressive JPEG whose first scan is there so often that it has that many."""
+    data = encoded(noise(), "JPEG", progressive=True, exif=b"Exif\0\0" + thumbnail)
+    start = data.index(b"\xff\xda", data.index(b"\xff\xc2"))
+    end = start + re.search(rb"\xff[\xc0-\xfe]", data[start + 2 :]).start() + 2
+    own = data[start:].count(b"\xff\xda")
+    return data[:start] + data[start:end] * (scans - own) + data[start:]
+
+
+def test_a_jpeg_of_too_many_scans_is_refused_before_it_is_decoded(loads):
+    """Each is a pass over all pixels: some kilobytes could take minutes."""
+    np.testing.assert_array_equal(decode(progressive(100)), decode(progressive(10)))
+    loads.clear()
+    data = progressive(101)
+    assert "is a JPEG of over 100 scans: save it anew" in refusal(data)
+    # What a decoder that looks for a restart passes over without its length hides none.
+    second = data.index(b"\xff\xda", data.index(b"\xff\xda") + 2)
+    assert "over 100 scans" in refusal(data[:second] + b"\xff\x02\xff\xff" + data[second:])
+    assert not loads
+
+
+def test_scans_are_counted_in_the_picture_alone():
+    scans = b"\xff\xda" * 200
+    picture = progressive(50)
+    np.testing.assert_array_equal(decode(progressive(50, scans)), decode(picture))
+    np.testing.assert_array_equal(decode(picture + scans), decode(picture))  # as phones append a film
 
 
 def test_a_file_of_the_most_bytes_is_accepted_and_one_more_is_refused():
