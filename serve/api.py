@@ -1,6 +1,5 @@
 """The routes of O2N's own API, `/v1` and the two probes: thin, each one call into the service."""
 
-import asyncio
 import base64
 from typing import Annotated, Any
 
@@ -90,9 +89,11 @@ async def score(
 ) -> ScoreAnswer:
     """Score one or more pictures with the version that serves now: all of them, or none and an error."""
     ref = await service.catalog.current(name)
-    scored = await service.score(ref, await read_pictures(request), false_positive_rate, "reference" in include)
-    note_scored(request, ref, len(scored))
-    answers = await asyncio.to_thread(lambda: [_answer(found, include) for found in scored])
+    uploads = await read_pictures(request)
+    answers = await service.score(
+        ref, uploads, lambda found: _answer(found, include), false_positive_rate, "reference" in include
+    )
+    note_scored(request, ref, len(answers))
     return ScoreAnswer(category=ref.category, version=ref.version, pictures=answers)
 
 

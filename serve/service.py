@@ -3,7 +3,9 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -24,7 +26,8 @@ from serve.scoring import READY_TIMEOUT_SECONDS, Branches
 from serve.store_calls import store_call
 
 OVERLAY_SIDE = 1024
-# Pictures decoded at once by a replica: a few kilobytes can become 50 million pixels, and a request may have 64 such.
+# Pictures decoded or encoded at once by a replica: a few kilobytes can become 50 million pixels, and a request may have
+# 64 such. In threads of their own, because one that has begun goes on when its request is given up.
 DECODERS = 2
 FEEDBACK_ATTEMPTS = 3
 # Categories looked up at once for a list of them: half of the store's threads.
@@ -35,6 +38,8 @@ SHOWN_VERSIONS = 20
 T = TypeVar("T")
 
 logger = logging.getLogger("ray.serve")
+
+_decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="pictures")
 
 
 @dataclass(frozen=True)
@@ -63,16 +68,22 @@ class Service:
         self.store = store
         self.catalog = Catalog(store, branches.check_loads, branches.warm)
         self._branches = branches
-        self._decoders, self._keepers = asyncio.Semaphore(DECODERS), asyncio.Semaphore(DECODERS)
+        self._keepers = asyncio.Semaphore(DECODERS)
         self._reading: asyncio.Task[bool] | None = None
         self._rate = get_settings().false_positive_rate
 
     async def score(
-        self, ref: VersionRef, uploads: Sequence[Upload], rate: float | None = None, with_reference: bool = False
-    ) -> list[Scored]:
+        self,
+        ref: VersionRef,
+        uploads: Sequence[Upload],
+        answer: Callable[[Scored], T],
+        rate: float | None = None,
+        with_reference: bool = False,
+    ) -> list[T]:
         """Score and decide all pictures with one version: all of them, or none and an error.
 
         Args:
+            answer: what is returned for a picture, made in a thread: PNGs take longer than some scores do.
             rate: the false-positive rate to decide at, in (0, 1); by default that of the settings.
             with_reference: find the nearest normal picture of each, too.
 
@@ -83,7 +94,7 @@ class Service:
         calibration = await self._by(deadline, self.catalog.calibration(ref))
         side = (await self._by(deadline, self.catalog.manifest_of(ref))).resolution
         with self._branches.admitted(len(uploads)):
-            pictures = await asyncio.gather(*(self._prepare(upload, side) for upload in uploads))
+            pictures = await asyncio.gather(*(self._prepare(upload, side, deadline) for upload in uploads))
 
             async def reference_of(query: Picture) -> Picture | None:
                 return await self._branches.reference(query, ref, deadline) if with_reference else None
@@ -92,14 +103,15 @@ class Service:
                 asyncio.gather(*(self._branches.score(query, ref, deadline) for query, _ in pictures)),
                 asyncio.gather(*(reference_of(query) for query, _ in pictures)),
             )
-        found = [
-            Scored(upload.name, picture, score, decide(score.score, calibration, rate or self._rate), reference)
-            for upload, (_, picture), score, reference in zip(uploads, pictures, scores, references, strict=True)
-        ]
+            found = [
+                Scored(upload.name, picture, score, decide(score.score, calibration, rate or self._rate), reference)
+                for upload, (_, picture), score, reference in zip(uploads, pictures, scores, references, strict=True)
+            ]
+            answers = await asyncio.gather(*(_in_thread(deadline, answer, scored) for scored in found))
         for scored in found:
             decision = scored.decision
             metrics.record_score(ref.category, scored.score.score, decision.p_value, decision.is_anomalous)
-        return found
+        return answers
 
     async def learn(self, name: str, upload: Upload, verdict: Verdict, note: str | None, by: str) -> VersionRef:
         """Take an inspector's verdict on a picture; returns the version that serves after it.
@@ -108,16 +120,16 @@ class Service:
             ConflictError: others change the category all the time. Else as `score`.
         """
         ref = await self.catalog.current(name)
+        deadline = time.monotonic() + self._branches.deadline_seconds
         if verdict == "anomalous":
             async with self._keepers:
-                picture = await asyncio.to_thread(_decoded, upload)
+                picture = await _in_thread(deadline, _decoded, upload)
                 await store_call(keep_anomalous, self.store, ref, picture, by, note)
             return ref
-        deadline = time.monotonic() + self._branches.deadline_seconds
         with self._branches.admitted(1):
             for attempt in range(FEEDBACK_ATTEMPTS):
                 manifest = await self._by(deadline, self.catalog.manifest_of(ref))
-                query, _ = await self._prepare(upload, manifest.resolution)
+                query, _ = await self._prepare(upload, manifest.resolution, deadline)
                 score = await self._branches.score(query, ref, deadline)
                 try:
                     ref = await self._branches.accept_normal(query, ref, score, by, note, deadline)
@@ -234,22 +246,33 @@ class Service:
 
     async def _by(self, deadline: float, read: Awaitable[T]) -> T:
         """What `read` finds in the store, by a request's deadline."""
-        try:
-            async with asyncio.timeout(deadline - time.monotonic()):
-                return await read
-        except TimeoutError:
-            raise DeadlineError(f"store {self.store.url} did not answer in time: send it again later") from None
+        async with _told_by(deadline, f"store {self.store.url} did not answer in time: send it again later"):
+            return await read
 
-    async def _prepare(self, upload: Upload, side: int) -> tuple[Picture, Picture]:
+    async def _prepare(self, upload: Upload, side: int, deadline: float) -> tuple[Picture, Picture]:
         """The query at the version's size, and the picture to lay a heat map over."""
 
         def run() -> tuple[Picture, Picture]:
             picture = _decoded(upload)
             return images.resize(picture, side), images.fit(picture, OVERLAY_SIDE)
 
-        async with self._decoders:
-            return await asyncio.to_thread(run)
+        return await _in_thread(deadline, run)
 
 
 def _decoded(upload: Upload) -> Picture:
     return images.decode(upload.data, upload.name) if isinstance(upload.data, bytes) else upload.data
+
+
+async def _in_thread(deadline: float, function: Callable[..., T], *arguments: object) -> T:
+    """What a function makes of pictures, by a request's deadline; what is not begun until then is left undone."""
+    async with _told_by(deadline, "the pictures were not read and drawn in time: send fewer at once, or smaller ones"):
+        return await asyncio.get_running_loop().run_in_executor(_decoders, function, *arguments)
+
+
+@asynccontextmanager
+async def _told_by(deadline: float, late: str) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(deadline - time.monotonic()):
+            yield
+    except TimeoutError:
+        raise DeadlineError(late) from None

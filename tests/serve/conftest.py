@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +32,7 @@ class InProcess:
     """What `serve.scoring.Branches` does with four deployments, done by the library's scorer in this process."""
 
     deadline_seconds = 60.0
+    at_work = 0
 
     def __init__(self, store: CategoryStore, profile: Profile = QUICK) -> None:
         self._store, self._scorer = store, TripletScorer(profile, store)
@@ -60,8 +61,13 @@ class InProcess:
     async def warm(self, ref: VersionRef) -> None:
         await self.check_loads(ref)
 
-    def admitted(self, pictures: int) -> AbstractContextManager[None]:
-        return nullcontext()
+    @contextmanager
+    def admitted(self, pictures: int) -> Iterator[None]:
+        self.at_work += pictures
+        try:
+            yield
+        finally:
+            self.at_work -= pictures
 
     async def ready(self) -> dict[str, bool]:
         return {"encoder": True, "personalizer": True, "normal": True, "text": True}

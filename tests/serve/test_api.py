@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import threading
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 from PIL import Image
 from starlette.testclient import TestClient
 
+from o2n import images
 from o2n.calibration import decide
 from o2n.cli import main
 from o2n.client import Client
@@ -357,6 +359,29 @@ def test_a_list_of_categories_loads_none(published: CategoryStore) -> None:
         found = client.get("/v1/categories").json()
     assert {"checks", "stripes"} <= {category["category"] for category in found}
     assert asked == []
+
+
+@pytest.mark.parametrize("work", ["decode", "encode_png"])
+def test_pictures_that_take_too_long_are_told_and_take_no_more_threads(
+    published: CategoryStore, monkeypatch: pytest.MonkeyPatch, work: str
+) -> None:
+    branches, go_on, begun = InProcess(published), threading.Event(), []
+    branches.deadline_seconds = 2.0
+    app = create_app(Service(published, branches), Doorkeeper(published, insecure=True))
+
+    def slow(*_: object) -> object:
+        begun.append(branches.at_work)
+        go_on.wait(20)
+        raise PictureError("given up")
+
+    with TestClient(app) as client:
+        assert client.post(SCORE, files=files(checks(30))).status_code == 200
+        monkeypatch.setattr(images, work, slow)
+        for _ in range(2):
+            answer = client.post(f"{SCORE}?include=overlay", files=files(*[checks(30)] * 4))
+            assert is_error(answer, 503, "deadline", "were not read and drawn in time: send fewer at once")
+        go_on.set()
+    assert begun == [4, 4]  # two threads have begun, while their four pictures were in flight
 
 
 def test_weights_make_up_the_score(tmp_path: Path) -> None:

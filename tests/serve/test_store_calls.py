@@ -49,13 +49,13 @@ def test_what_is_loaded_is_scored(store: Counting) -> None:
     async def main() -> None:
         service = Service(store, InProcess(store))
         ref = await service.catalog.current("checks")
-        (before,) = await service.score(ref, [UPLOAD])
+        (before,) = await service.score(ref, [UPLOAD], lambda found: found)
         with hanging(store):
             asking = [asyncio.create_task(service.feedback("checks")) for _ in range(20)]
             for _ in range(6):
                 assert not (await service.ready())["store"]
             assert await service.catalog.current("checks") == ref
-            (found,) = await service.score(ref, [UPLOAD])
+            (found,) = await service.score(ref, [UPLOAD], lambda found: found)
             assert found.score.score == pytest.approx(before.score.score, abs=1e-5)
         await asyncio.gather(*asking)
         assert (await service.ready())["store"]
@@ -88,7 +88,7 @@ def test_who_needs_it_is_told_in_time_and_finds_what_others_asked_for(store: Cou
                     await service.catalog.current("checks")
             assert store.reads - before == 1
             with pytest.raises(DeadlineError, match="did not answer in time"):
-                await service.score(unread, [UPLOAD])
+                await service.score(unread, [UPLOAD], lambda found: found)
         assert await service.catalog.current("checks") == store.current("checks")
 
     run(main)
