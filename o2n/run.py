@@ -204,8 +204,9 @@ class Run:
                     done.add(shard)
                     kept += sizes[shard]
             yield kept
-        if len(done) < len(sizes):
-            raise O2NError(f"{len(sizes) - len(done)} shards of {self.output} have no scores: run the same again")
+        # Listed anew: another run may have cleared the output since.
+        if missing := len(sizes) - len(self.done()):
+            raise O2NError(f"{missing} shards of {self.output} have no scores: run the same again")
 
     def scores(self) -> Iterator[pa.Table]:
         """All rows that are kept, shard by shard, in the order of the input."""

@@ -98,6 +98,17 @@ def test_rows_that_never_came_are_missed(store: CategoryStore, output: str, tmp_
     assert sum(run.collect(scored(run))) == lost.num_rows
 
 
+def test_rows_that_were_taken_away_meanwhile_are_missed(store: CategoryStore, output: str, tmp_path: Path) -> None:
+    request = request_for(store, folders=[folder_of(tmp_path / "new", 30)], category="checks")
+    run = open_run(output, request, store, workers=1)
+    keeping = run.collect(scored(run))
+    for _ in run.parts():
+        next(keeping)
+    assert open_run(output, request, store, workers=1, overwrite=True).done() == set()
+    with pytest.raises(O2NError, match=r"4 shards of .* have no scores"):
+        list(keeping)
+
+
 def test_a_run_goes_on_with_the_versions_and_the_pictures_it_began_with(
     store: CategoryStore, output: str, tmp_path: Path
 ) -> None:
