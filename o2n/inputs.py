@@ -88,10 +88,11 @@ def _text(name: str | None) -> str | None:
 
 
 def columns(file: pq.ParquetFile, url: str, inputs: Inputs) -> list[str]:
-    """Those of path, bytes and category that a Parquet file has.
+    """Those of path, bytes and category that a Parquet file has; `bytes` only if it holds bytes.
 
     Raises:
-        PictureError: it has neither paths nor bytes, or not the column of categories, or lists or structs in them.
+        PictureError: it has neither paths nor bytes, or not the column of categories, lists or structs in them, or
+            `bytes` alone that are none.
     """
     names = file.schema_arrow.names
     column = inputs.category_column
@@ -100,12 +101,24 @@ def columns(file: pq.ParquetFile, url: str, inputs: Inputs) -> list[str]:
     found = [name for name in ("path", "bytes") if name in names]
     if not found:
         raise PictureError(f"{url}: has neither a column 'path' nor 'bytes', only {', '.join(names)}: rename one")
+    if "bytes" in found and not _holds_bytes(kind := file.schema_arrow.field("bytes").type):
+        if "path" not in found:
+            raise PictureError(
+                f"{url}: column bytes holds {kind}, not bytes: give those of the pictures' files, or paths"
+            )
+        found.remove("bytes")  # their number, as like as not
     wanted = [*found, *([column] if column and column not in found else [])]
     for name in wanted:
         kind = file.schema_arrow.field(name).type
         if pa.types.is_nested(kind):
             raise PictureError(f"{url}: column {name} holds {kind}, not one value: give it one a row")
     return wanted
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    types = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
+    held = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return any(is_type(held) for is_type in types)
 
 
 def categories(batch: pa.RecordBatch, inputs: Inputs) -> pa.Array:

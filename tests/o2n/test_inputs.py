@@ -57,6 +57,31 @@ def test_paths_in_parquet_are_listed_with_their_category(place: tuple[str, Calla
         list(inputs.listed(Inputs(parquet=f"{root}/gone.parquet", category="b")))
 
 
+@pytest.mark.parametrize("kind", [pa.int64(), pa.string(), pa.list_(pa.uint8())])
+def test_a_column_of_sizes_is_not_taken_for_the_pictures_bytes(tmp_path: Path, kind: pa.DataType) -> None:
+    rows = pa.array([None, None], kind)
+    file, wanted = str(tmp_path / "new.parquet"), Inputs(parquet=str(tmp_path), category="b")
+    pq.write_table(pa.table({"path": ["/1.png", "/2.png"], "bytes": rows}), file)
+    with inputs.open_parquet(file) as opened:
+        assert inputs.columns(opened, file, wanted) == ["path"]
+    assert list(inputs.listed(wanted)) == [("/1.png", "b"), ("/2.png", "b")]
+    pq.write_table(pa.table({"bytes": rows}), file)
+    with inputs.open_parquet(file) as opened, pytest.raises(PictureError) as raised:
+        inputs.columns(opened, file, wanted)
+    held = pq.read_schema(file).field("bytes").type
+    message = f"{file}: column bytes holds {held}, not bytes: give those of the pictures' files, or paths"
+    assert str(raised.value) == message
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary(4), pa.dictionary(pa.int32(), pa.binary())])
+def test_bytes_are_taken_as_they_are_kept(tmp_path: Path, kind: pa.DataType) -> None:
+    file = str(tmp_path / "new.parquet")
+    pq.write_table(pa.table({"bytes": pa.array([b"1234"], pa.binary()).cast(kind)}), file)
+    with inputs.open_parquet(file) as opened:
+        assert inputs.columns(opened, file, Inputs(parquet=file, category="b")) == ["bytes"]
+        assert opened.read(["bytes"])["bytes"].to_pylist() == [b"1234"]
+
+
 def test_a_name_that_is_no_text_is_its_rows_error(tmp_path: Path) -> None:
     for name in (b"a.png", b"caf\xe9.png", "ü.png".encode()):
         (tmp_path / os.fsdecode(name)).write_bytes(PICTURE)
