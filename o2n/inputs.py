@@ -172,14 +172,25 @@ def _decoded(
         return None, str(refused)
 
 
+def s3_of(url: str) -> pa.fs.S3FileSystem:
+    """S3 as Arrow reads it, for one bucket: as patiently as boto3 does, and, as boto3 finds out, where the bucket is.
+    Raises as `places.s3_region`."""
+    endpoint = get_settings().s3_endpoint
+    scheme, _, host = endpoint.partition("://") if endpoint else ("https", "", None)
+    return pa.fs.S3FileSystem(
+        endpoint_override=host,
+        scheme=scheme,
+        region=None if endpoint else places.s3_region(url),
+        retry_strategy=pa.fs.AwsStandardS3RetryStrategy(max_attempts=places.s3_attempts()),
+    )
+
+
 @contextmanager
 def open_file(url: str) -> Iterator[pa.NativeFile]:
     """A local file or an s3:// URL, to be read from anywhere in it. Raises as `places.read_bytes`."""
     try:
         if places.is_s3(url):
-            endpoint = get_settings().s3_endpoint
-            scheme, _, host = endpoint.partition("://") if endpoint else ("https", "", None)
-            with pa.fs.S3FileSystem(endpoint_override=host, scheme=scheme).open_input_file(url[5:]) as file:
+            with s3_of(url).open_input_file(url[5:]) as file:
                 yield file
         else:
             with pa.OSFile(url) as file:

@@ -99,6 +99,28 @@ def read_bytes(file: str) -> bytes:
         return read_s3(_client(), bucket, key, images.MAX_BYTES + 1)[0]
 
 
+def s3_attempts() -> int:
+    """How often a request to S3 is made before it fails."""
+    return int(_client().meta.config.retries["total_max_attempts"])
+
+
+def s3_region(place: str) -> str | None:
+    """Where the bucket of an s3:// URL is, as S3 tells even those who may not read it; None: it does not say.
+
+    Raises: PictureError: it is no place on S3. StoreError: S3 cannot be reached.
+    """
+    from botocore.exceptions import ClientError
+
+    bucket, _ = _split(place)
+    with _told_by_s3(place):
+        try:
+            answer = _client().head_bucket(Bucket=bucket)
+        except ClientError as error:
+            answer = error.response
+    region: str | None = answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region")
+    return region
+
+
 def _split(place: str) -> tuple[str, str]:
     """Bucket and prefix, which ends in a slash unless it is empty, so that "new" is not the start of "newer"."""
     bucket, _, prefix = place.removeprefix("s3://").partition("/")

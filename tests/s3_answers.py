@@ -51,12 +51,15 @@ class Forward(Answer):
         data = answer.read()
         upstream.close()
         status, sent = self.server.spoil(self.command, answer.status, data)
+        length = len(data if status == answer.status else sent)
+        if self.command == "HEAD":
+            length = answer.headers["Content-Length"]
         self.close_connection = sent != data
         if status:
             self.send_response(status)
             if "ETag" in answer.headers:
                 self.send_header("ETag", answer.headers["ETag"])
-            self.send_header("Content-Length", str(len(data if status == answer.status else sent)))
+            self.send_header("Content-Length", str(length))
             self.end_headers()
             self.wfile.write(sent)
 

@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from o2n import images, inputs
+from o2n import images, inputs, places
 from o2n.errors import PictureError
 from o2n.inputs import Inputs
+from o2n.objects import open_objects
 from tests.helpers import checks, stripes, write
+from tests.s3_answers import Answer, Server, serving
 
 PICTURE = images.encode_png(checks(0))
 
@@ -80,6 +82,35 @@ def test_bytes_are_taken_as_they_are_kept(tmp_path: Path, kind: pa.DataType) -> 
     with inputs.open_parquet(file) as opened:
         assert inputs.columns(opened, file, Inputs(parquet=file, category="b")) == ["bytes"]
         assert opened.read(["bytes"])["bytes"].to_pylist() == [b"1234"]
+
+
+def test_a_server_that_is_busy_for_a_while_ends_nothing(bucket: str, way: Server) -> None:
+    """Arrow's own three attempts are over after a second or two."""
+    data = os.urandom(300_000)
+    open_objects(f"s3://{bucket}").put("new", data)
+    busy = iter(range(3))
+    way.spoil = lambda command, status, data: (status, data) if next(busy, None) is None else (503, b"")
+    with inputs.open_file(f"s3://{bucket}/new") as file:
+        assert file.read() == data
+
+
+@pytest.fixture
+def amazon(s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A server that boto3 takes for Amazon's own."""
+    for server in serving(Answer, monkeypatch):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", os.environ["O2N_S3_ENDPOINT"])
+        monkeypatch.delenv("O2N_S3_ENDPOINT")
+        places._client_of.cache_clear()
+        yield server
+        places._client_of.cache_clear()
+
+
+def test_a_bucket_is_read_in_the_region_where_it_is(amazon: Server) -> None:
+    amazon.headers = {"x-amz-bucket-region": "eu-central-1"}
+    for amazon.status in (200, 403):
+        assert inputs.s3_of("s3://bucket/some/file").region == "eu-central-1"
+    amazon.headers = {}
+    assert inputs.s3_of("s3://bucket/some/file").region == "us-east-1"  # that of the environment
 
 
 def test_a_name_that_is_no_text_is_its_rows_error(tmp_path: Path) -> None:
