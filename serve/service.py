@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from o2n import images
 from o2n.calibration import Decision, decide
@@ -20,7 +20,7 @@ from o2n.settings import get_settings
 from o2n.store import CategoryStore
 from o2n.tokens import read_tokens
 from serve import metrics
-from serve.catalog import Catalog
+from serve.catalog import FRESH_SECONDS, Catalog
 from serve.protocol import CategoryAnswer, CategoryDetails, FeedbackEntry, VersionEntry
 from serve.scoring import READY_TIMEOUT_SECONDS, Branches
 from serve.store_calls import store_call
@@ -70,6 +70,9 @@ class Service:
         self._branches = branches
         self._keepers = asyncio.Semaphore(DECODERS)
         self._reading: asyncio.Task[bool] | None = None
+        self._listing: asyncio.Task[list[CategoryAnswer]] | None = None
+        self._listed: dict[str, CategoryAnswer] = {}
+        self._list_again = float("-inf")
         self._rate = get_settings().false_positive_rate
 
     async def score(
@@ -138,7 +141,7 @@ class Service:
                     if attempt == FEEDBACK_ATTEMPTS - 1:
                         raise
                     ref = await self._by(deadline, store_call(self.store.current, name))
-        self.catalog.forget(name)
+        self._forget(name)
         return ref
 
     async def feedback(self, name: str) -> list[Feedback]:
@@ -152,28 +155,48 @@ class Service:
         if wanted in earlier:  # else the store says what is wrong
             await self._branches.check_loads(VersionRef(name, wanted))
         ref = await store_call(self.store.rollback, name, version)
-        self.catalog.forget(name)
+        self._forget(name)
         return ref
 
     async def categories(self) -> list[CategoryAnswer]:
         """Every category and the version that serves for it; one that is not whole is left out and logged.
 
         None of them is loaded for that: a version that no one has asked for yet may turn out to be one that cannot be.
+        Of a store with thousands it takes minutes: all who ask wait for one list, which goes on when they give up, and
+        is kept for as long as it took.
         """
-        readers = asyncio.Semaphore(READERS)
+        listing = self._listing
+        if listing is None or (listing.done() and time.monotonic() >= self._list_again):
+            listing = self._listing = asyncio.create_task(self._list())
+        return await asyncio.shield(listing)
+
+    async def _list(self) -> list[CategoryAnswer]:
+        begun, known, readers = time.monotonic(), self._listed, asyncio.Semaphore(READERS)
 
         async def found(name: str) -> CategoryAnswer | None:
             async with readers:
                 try:
                     pointer = await store_call(self.store.pointer, name)
                     ref = self.catalog.instead_of(VersionRef(name, pointer.version))
-                    return self._summary(await self.catalog.manifest_of(ref), pointer)
+                    if (answer := known.get(name)) and answer.version == ref.version:
+                        return answer.model_copy(update=self._pointed(ref, pointer))
+                    # Not by way of the catalog: what serves is not to be driven out by what is merely listed.
+                    return self._summary(await store_call(self.store.manifest, ref), pointer)
                 except O2NError as error:
                     logger.warning("category %s is left out of the list: %s", name, error)
                     return None
 
         names = await store_call(self.store.categories)
-        return [answer for answer in await asyncio.gather(*map(found, names)) if answer]
+        answers = [answer for answer in await asyncio.gather(*map(found, names)) if answer]
+        self._listed = {answer.category: answer for answer in answers}
+        now = time.monotonic()
+        self._list_again = now + max(FRESH_SECONDS, now - begun)
+        return answers
+
+    def _forget(self, name: str) -> None:
+        """Look anew which version serves: it was just changed through this very gateway."""
+        self.catalog.forget(name)
+        self._list_again = float("-inf")
 
     async def category(self, name: str) -> CategoryAnswer:
         """One category and the version that serves for it."""
@@ -181,17 +204,20 @@ class Service:
         return self._summary(manifest, await store_call(self.store.pointer, name))
 
     def _summary(self, manifest: Manifest, pointer: Pointer) -> CategoryAnswer:
-        name = manifest.category
         return CategoryAnswer(
-            category=name,
+            category=manifest.category,
             version=manifest.version,
             created=manifest.created.isoformat(timespec="seconds"),
             references=len(manifest.reference_digests),
             object_word=manifest.object_word,
             profile=manifest.profile.name,
-            history=[version for version in pointer.history if version != manifest.version],
-            refused=self.catalog.refused(name),
+            **self._pointed(manifest.ref, pointer),
         )
+
+    def _pointed(self, ref: VersionRef, pointer: Pointer) -> dict[str, Any]:
+        """What of an answer may change while its version stays."""
+        history = [version for version in pointer.history if version != ref.version]
+        return {"history": history, "refused": self.catalog.refused(ref.category)}
 
     async def category_details(self, name: str) -> CategoryDetails:
         """One category with its calibration and its latest versions; one that is not whole is left out and logged."""

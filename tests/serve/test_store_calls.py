@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from o2n.errors import DeadlineError
+from o2n.errors import DeadlineError, StoreError
 from o2n.store import CategoryStore
 from serve import catalog, service
 from serve.service import Service, Upload
@@ -90,5 +90,53 @@ def test_who_needs_it_is_told_in_time_and_finds_what_others_asked_for(store: Cou
             with pytest.raises(DeadlineError, match="did not answer in time"):
                 await service.score(unread, [UPLOAD], lambda found: found)
         assert await service.catalog.current("checks") == store.current("checks")
+
+    run(main)
+
+
+def test_a_list_is_read_once_for_all_who_ask_and_drives_nothing_out(
+    store: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog, "MANIFESTS", 1)
+
+    async def main() -> None:
+        service = Service(store, InProcess(store))
+        names, scoring = store.categories(), store.current("checks")
+        assert len(names) > 1
+        await service.catalog.manifest_of(scoring)
+        before = store.reads
+
+        async def read() -> int:
+            nonlocal before
+            await service.catalog.manifest_of(scoring)
+            before, since = store.reads, store.reads - before
+            return since
+
+        asking = [asyncio.create_task(service.categories()) for _ in range(5)]
+        await asyncio.sleep(0)
+        asking.pop().cancel()  # who goes away does not take the others' list along
+        lists = [[answer.category for answer in await asked] for asked in asking]
+        assert lists == [names] * 4
+        assert await read() == 2 * len(names)
+        listed = await service.categories()
+        assert await read() == 0
+        service._forget("checks")
+        assert await service.categories() == listed
+        assert await read() == len(names)  # their pointers; a version stays what it is
+
+    run(main)
+
+
+def test_a_list_that_failed_is_not_kept(store: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(prefix: str) -> list[str]:
+        raise StoreError("the store is away")
+
+    async def main() -> None:
+        service = Service(store, InProcess(store))
+        with monkeypatch.context() as patch:
+            patch.setattr(store.objects, "keys", away)
+            with pytest.raises(StoreError, match="away"):
+                await service.categories()
+        assert await service.categories()
 
     run(main)
