@@ -217,7 +217,14 @@ class CategoryStore:
     def feedback(self, name: str) -> list[Feedback]:
         """Every verdict on pictures of a category, oldest first: the normal ones of all its versions, those that were
         rolled back too, and the anomalous ones; raises as `pointer` and `manifest`."""
-        normal = {feedback for manifest in self.versions(name) for feedback in manifest.feedback}
+        pointer = self.pointer(name)
+        normal: set[Feedback] = set()
+        parents: set[str | None] = set()
+        for version in (pointer.version, *reversed(pointer.history)):
+            if version not in parents:  # else what was said of it has been read already, in the version made of it
+                manifest = self.manifest(VersionRef(name, version))
+                normal.update(manifest.feedback)
+                parents.add(manifest.parent)
         anomalous = {
             self._read(key, Feedback, "delete that file")[0]
             for key in self.objects.keys(f"categories/{check_name(name)}/feedback/")

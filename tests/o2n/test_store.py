@@ -228,6 +228,27 @@ def test_feedback_is_listed_oldest_first_wherever_it_is_kept(store):
         store.feedback("cap")
 
 
+def test_feedback_of_a_version_is_read_in_the_one_made_of_it(store, monkeypatch):
+    def judged(parent: Manifest, minute: int) -> Manifest:
+        feedback = [*parent.feedback, said("normal", minute)]
+        made = parent.model_copy(update={"parent": parent.version, "feedback": feedback})
+        store.publish(made)
+        return made
+
+    first = make(store)
+    store.publish(first)
+    second = judged(first, 1)
+    rolled_back = judged(second, 2)
+    store.rollback("bottle")
+    judged(judged(judged(second, 3), 4), 5)
+    read, get = [], store.objects.get
+    monkeypatch.setattr(store.objects, "get", lambda key: read.append(key) or get(key))
+    assert store.feedback("bottle") == [said("normal", minute) for minute in range(1, 6)]
+    manifests = [key for key in read if "/versions/" in key]
+    assert manifest_key(rolled_back.ref) in manifests
+    assert len(manifests) == 4 < len(store.versions("bottle"))
+
+
 def test_feedback_that_is_not_ours_is_told(store):
     publish(store)
     store.objects.put("categories/bottle/feedback/0.json", b"{}")
