@@ -25,6 +25,8 @@ from serve.limits import ID_HEADER, limited, patience_after, request_id
 
 # All bodies that a proxy holds at once: what it may cost in memory, however many send.
 MAX_HELD_BYTES = 1 << 30
+# Of a request's line and headers, and of a chunked body's trailers.
+MAX_HEAD_BYTES = 64 << 10
 ATTEMPTS = 4
 # Longer than a gateway takes to find a category and score (catalog.py, app.py): who has no answer by then waits for a
 # gateway.
@@ -50,7 +52,7 @@ class Intake:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._held = 0
+        self.held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -58,36 +60,32 @@ class Intake:
             return
         # Serve takes any bytes for an id, and fails at some.
         MutableHeaders(scope=scope)[ID_HEADER] = request_id(scope)
-        held = 0
+        body = _Body(self)
         try:
-            body = bytearray()
             receive_limited = limited(scope, receive)
             more = True
             while more:
                 message = await receive_limited()
                 if message["type"] == "http.disconnect":
                     return
-                body += message.get("body", b"")
+                body.add(message.get("body", b""))
                 more = message.get("more_body", False)
-                self._held += len(body) - held
-                held = len(body)
-                if more and self._held > MAX_HELD_BYTES:
+                if more and self.held > MAX_HELD_BYTES:
                     raise OverloadedError("the service is taking in as much as it can hold: try again later")
-            whole = bytes(body)
-            del body  # else both would be held until the answer
-            await self._hand_on(scope, whole, receive, send)
+            body.data = bytes(body.data)  # else every attempt would hold a copy
+            await self._hand_on(scope, body, receive, send)
         except O2NError as error:
             await _with_id(scope, answer_to(scope, error))(scope, receive, send)
         finally:
-            self._held -= held
+            body.drop()
 
-    async def _hand_on(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+    async def _hand_on(self, scope: Scope, body: "_Body", receive: Receive, send: Send) -> None:
         """Until it is answered: Serve answers nothing when the replica that had the request is gone."""
         repeatable = scope["method"] in ("GET", "HEAD") or _REPEATABLE.fullmatch(scope["path"])
         clock = asyncio.get_running_loop().time
         give_up = clock() + ANSWER_SECONDS
         for attempt in range(ATTEMPTS if repeatable else 1):
-            answer = _Answer(scope, send)
+            answer = _Answer(scope, send, body)
             gone = await self._once(scope, body, receive, answer, give_up - clock())
             if answer.started or gone:
                 return
@@ -98,7 +96,7 @@ class Intake:
         message = "the part of the service that had this request was lost, and no other took it: send it again"
         await _with_id(scope, error_answer(scope, 503, "unavailable", message))(scope, receive, send)
 
-    async def _once(self, scope: Scope, body: bytes, receive: Receive, answer: "_Answer", seconds: float) -> bool:
+    async def _once(self, scope: Scope, body: "_Body", receive: Receive, answer: "_Answer", seconds: float) -> bool:
         """Returns: whether the client went away meanwhile."""
         handed, gone = False, False
 
@@ -106,7 +104,7 @@ class Intake:
             nonlocal handed, gone
             if not handed:
                 handed = True
-                return {"type": "http.request", "body": body, "more_body": False}
+                return {"type": "http.request", "body": bytes(body.data), "more_body": False}
             message = await receive()
             gone = message["type"] == "http.disconnect"
             return message
@@ -127,11 +125,27 @@ class Intake:
         return gone
 
 
+class _Body:
+    """A request's body, counted among those that its proxy holds until it is dropped."""
+
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
+        self.data: bytes | bytearray = bytearray()
+
+    def add(self, more: bytes) -> None:
+        self.data += more
+        self._intake.held += len(more)
+
+    def drop(self) -> None:
+        self._intake.held -= len(self.data)
+        self.data = b""
+
+
 class _Answer:
     """An ASGI `send` that lets an answer out once it has a body, and Serve's own refusals in the service's shape."""
 
-    def __init__(self, scope: Scope, send: Send) -> None:
-        self._scope, self._send = scope, send
+    def __init__(self, scope: Scope, send: Send, body: _Body) -> None:
+        self._scope, self._send, self._body = scope, send, body
         self._start: Message | None = None
         self.started = False
 
@@ -142,6 +156,7 @@ class _Answer:
         start, self._start = self._start, None
         if start is not None:
             self.started = True
+            self._body.drop()  # nobody is asked again, and the client may take its time to read
             if self._is_serves_own(start):
                 await self._reshape(start, message)
                 return
@@ -175,12 +190,20 @@ def _with_id(scope: Scope, answer: JSONResponse) -> Response:
 
 
 class DeadlineProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol with what it lacks: a time by which a request must have arrived, its headers included."""
+    """uvicorn's HTTP protocol with what it lacks.
+
+    A time by which a request must have arrived, its headers included, and one by which its answer must have been taken
+    up; and a size that the headers may have.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._due = 0.0
         self._deadline: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
+        self._head = 0
+        # What the parser has taken in since it last gave something out: it keeps a header until that is complete.
+        self._parsing = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -189,15 +212,47 @@ class DeadlineProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         now = self.loop.time()
         self._due = now + patience_after(self._due - now, len(data))
+        self._parsing += len(data)
         super().data_received(data)
+        if self._parsing > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self._refuse_head()
         # A line break between two requests begins none, and yet ends uvicorn's own waiting for the next.
         if self._deadline is None and (self.cycle is None or self.cycle.response_complete):
             self._expect_request()
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        # Of a reader is asked what is asked of a sender.
+        patience = limits.GRACE_SECONDS + self.transport.get_write_buffer_size() / limits.MIN_BYTES_PER_SECOND
+        self._unread = self.loop.call_later(patience, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._expect_no_reading()
+        super().resume_writing()
+
     def on_message_begin(self) -> None:
+        self._head = 0
         super().on_message_begin()
         self._expect_nothing()
         self._expect_request()
+
+    def on_url(self, url: bytes) -> None:
+        self._count_head(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count_head(len(name) + len(value))
+        super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        self._parsing = 0
+        super().on_body(body)
+
+    def send_400_response(self, msg: str) -> None:
+        if self._head > MAX_HEAD_BYTES:
+            self._refuse_head()
+        else:
+            super().send_400_response(msg)
 
     def on_message_complete(self) -> None:
         self._expect_nothing()
@@ -205,7 +260,27 @@ class DeadlineProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._expect_nothing()
+        self._expect_no_reading()
         super().connection_lost(exc)
+
+    def _count_head(self, size: int) -> None:
+        self._parsing = 0
+        self._head += size
+        if self._head > MAX_HEAD_BYTES:
+            raise ValueError("the head is too large")  # ends the parsing; uvicorn then calls `send_400_response`
+
+    def _refuse_head(self) -> None:
+        scope: Scope = {"type": "http", "path": "", "headers": []}
+        message = f"the request's line and headers are over {MAX_HEAD_BYTES >> 10} KiB: send fewer or shorter ones"
+        answer = _with_id(scope, error_answer(scope, 431, "too_large", message, {"connection": "close"}))
+        head = b"".join(b"%b: %b\r\n" % header for header in answer.raw_headers)
+        self.transport.write(b"HTTP/1.1 431 Request Header Fields Too Large\r\n" + head + b"\r\n" + bytes(answer.body))
+        self.transport.close()
+
+    def _expect_no_reading(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _expect_request(self) -> None:
         self._due = self.loop.time() + limits.GRACE_SECONDS

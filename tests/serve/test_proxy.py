@@ -150,6 +150,63 @@ def test_two_hundred_slow_senders_keep_nobody_else_waiting(quick: None) -> None:
         assert client.post(SCORE, content=b"abc").status_code == 200
 
 
+@pytest.mark.parametrize("rest", [b"x: y\r\n" * 100_000, b"x: " + b"y" * 600_000, b"x: " + b"y" * 70_000 + b"\r\n\r\n"])
+def test_headers_are_bounded(rest: bytes) -> None:
+    with behind_intake(echo) as client, connect(client) as connection:
+        with suppress(ConnectionError):
+            connection.sendall(b"GET / HTTP/1.1\r\nhost: o2n\r\n" + rest)
+        said = connection.recv(4096)
+        assert said.startswith(b"HTTP/1.1 431 ")
+        assert json.loads(said.partition(b"\r\n\r\n")[2])["error"]["code"] == "too_large"
+        with suppress(ConnectionError):
+            assert connection.recv(4096) == b""
+
+
+def test_trailers_are_bounded() -> None:
+    head = b"POST /v1/categories/bolts/score HTTP/1.1\r\nhost: o2n\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n"
+    with behind_intake(echo) as client, connect(client) as connection:
+        with suppress(ConnectionError):
+            connection.sendall(head + b"x: " + b"y" * 600_000)
+        assert connection.recv(4096).startswith(b"HTTP/1.1 431 ")
+
+
+def test_large_headers_and_many_small_chunks_pass() -> None:
+    with behind_intake(echo) as client:
+        headers = {"x-large": "y" * 60_000}
+        assert client.post(SCORE, content=(b"x" for _ in range(20_000)), headers=headers).json()["length"] == 20_000
+
+
+async def answer_at_length(scope: Scope, receive: Receive, send: Send) -> None:
+    await read_body(receive)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    for _ in range(1000):
+        await send({"type": "http.response.body", "body": b"x" * 100_000, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def test_who_does_not_read_its_answer_holds_no_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proxy, "MAX_HELD_BYTES", 100_000)
+    head = b"POST /v1/categories/bolts/score HTTP/1.1\r\nhost: o2n\r\ncontent-length: 90000\r\n\r\n"
+    with behind_intake(answer_at_length) as client, connect(client) as first, connect(client) as second:
+        for connection in (first, second):
+            connection.sendall(head + b"x" * 45_000)
+            time.sleep(0.3)
+            connection.sendall(b"x" * 45_000)
+            assert connection.recv(100).startswith(b"HTTP/1.1 200 ")
+
+
+def test_who_does_not_read_its_answer_is_cut_off(quick: None) -> None:
+    ended = threading.Event()
+
+    async def watched(scope: Scope, receive: Receive, send: Send) -> None:
+        await answer_at_length(scope, receive, send)
+        ended.set()
+
+    with behind_intake(watched) as client, connect(client) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nhost: o2n\r\n\r\n")
+        assert ended.wait(20)
+
+
 def test_an_announced_oversize_is_refused_before_it_is_sent() -> None:
     head = b"POST / HTTP/1.1\r\nhost: o2n\r\nexpect: 100-continue\r\ncontent-length: %d\r\n\r\n"
     with behind_intake(echo) as client, connect(client) as connection:
