@@ -48,11 +48,15 @@ class _Replica:
     """
 
     _computed = float("-inf")
+    _checking: asyncio.Task[None] | None = None
 
     async def check_health(self) -> None:
         """Raises: FoundationError, or whatever torch does, where the model does not compute any more."""
         if time.monotonic() - self._computed > PROOF_SECONDS:
-            await self._run(self._check)
+            # However many ask, one computes: anybody may ask for /readyz.
+            if self._checking is None or self._checking.done():
+                self._checking = asyncio.create_task(self._run(self._check))
+            await asyncio.shield(self._checking)
 
     async def ready(self) -> bool:
         await self.check_health()

@@ -34,6 +34,8 @@ from serve.admission import Admission
 ATTEMPTS = 6
 RETRY_SECONDS = 0.1
 READY_TIMEOUT_SECONDS = 5.0
+# Anybody may ask whether the branches are ready: they are asked once in this time, however many do.
+READY_FRESH_SECONDS = 1.0
 
 # What a caller sees of a replica that died, or that took the result it was to hand on with it.
 LOST = (RayActorError, ObjectLostError, WorkerCrashedError, NodeDiedError, TaskCancelledError)
@@ -59,6 +61,8 @@ class Branches:
         self.admission = Admission(deadline_seconds)
         self._profile = profile
         self._encoder, self._personalizer, self._normal, self._text = encoder, personalizer, normal, text
+        self._asking: asyncio.Task[dict[str, bool]] | None = None
+        self._asked_at = float("-inf")
 
     def admitted(self, pictures: int) -> AbstractContextManager[None]:
         """Within it, score so many pictures.
@@ -183,7 +187,13 @@ class Branches:
                 raise UnavailableError(f"{ref.category} version {ref.version}: no replica could load it")
 
     async def ready(self) -> dict[str, bool]:
-        """Encoder, personalizer, normal, text: whether each has a replica that computes."""
+        """Encoder, personalizer, normal, text: whether each has a replica that computes, or had a moment ago."""
+        now = time.monotonic()
+        if self._asking is None or (self._asking.done() and now > self._asked_at + READY_FRESH_SECONDS):
+            self._asked_at, self._asking = now, asyncio.create_task(self._ask_ready())
+        return dict(await asyncio.shield(self._asking))
+
+    async def _ask_ready(self) -> dict[str, bool]:
         handles = {
             "encoder": self._encoder,
             "personalizer": self._personalizer,

@@ -21,7 +21,7 @@ from o2n.onboard import onboard
 from o2n.profiles import Profile
 from o2n.store import CategoryStore
 from o2n.triplet import TripletScorer
-from serve.branches import Encoder, NormalScorer, Personalizer, TextScorer
+from serve.branches import Encoder, NormalScorer, Personalizer, TextScorer, _Replica
 from serve.scoring import ATTEMPTS, Branches
 from tests.helpers import QUICK, checks, stripes
 from tests.serve.conftest import Counting
@@ -262,6 +262,54 @@ def test_what_is_loaded_is_scored_while_the_store_hangs(published: CategoryStore
 
     with asyncio.Runner() as runner:
         runner.run(main())
+
+
+class Computing(_Replica):
+    """A replica that counts how often it proves that it computes."""
+
+    def __init__(self) -> None:
+        self.checks = 0
+
+    def _check(self) -> None:
+        self.checks += 1
+        time.sleep(0.1)
+
+    def broadcast(self, method: str) -> "Computing":
+        self.asked = getattr(self, method)()
+        return self
+
+    async def results_async(self, timeout_s: float, return_exceptions: bool) -> list[bool]:
+        return [await self.asked]
+
+
+def test_however_many_ask_whether_a_replica_is_ready_it_computes_once(loop: asyncio.Runner) -> None:
+    replica = Computing()
+
+    async def ask() -> list[bool]:
+        return await asyncio.gather(*(replica.ready() for _ in range(100)))
+
+    assert all(loop.run(ask()))
+    assert replica.checks == 1
+
+
+def test_however_many_ask_whether_the_branches_are_ready_each_is_asked_once(loop: asyncio.Runner) -> None:
+    broadcasts = 0
+
+    class Handle(Computing):
+        deployment_name = "computing"
+
+        def broadcast(self, method: str) -> Computing:
+            nonlocal broadcasts
+            broadcasts += 1
+            return super().broadcast(method)
+
+    branches = Branches(QUICK, Handle(), Handle(), Handle(), Handle(), deadline_seconds=5.0)
+
+    async def ask() -> list[dict[str, bool]]:
+        return await asyncio.gather(*(branches.ready() for _ in range(100)))
+
+    assert loop.run(ask()) == [{"encoder": True, "personalizer": True, "normal": True, "text": True}] * 100
+    assert broadcasts == 4
 
 
 def test_draining_waits_for_those_in_flight(loop: asyncio.Runner, deployed: Deployed, published: CategoryStore) -> None:
