@@ -1,13 +1,16 @@
 """Who may do what: bearer tokens with scopes, checked before anything else of a request is looked at."""
 
 import asyncio
+import ipaddress
 import logging
 import time
 from datetime import UTC, datetime
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from fastapi import Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
+from starlette.datastructures import Headers
 
 from o2n.errors import ForbiddenError, StoreError, UnauthorizedError
 from o2n.store import CategoryStore
@@ -33,11 +36,25 @@ class Doorkeeper:
     """The tokens of a store, as this replica remembers them."""
 
     def __init__(self, store: CategoryStore, *, insecure: bool = False) -> None:
-        """Args: insecure: everybody may do everything."""
+        """Args: insecure: everybody on this machine may do everything."""
         self._store, self._insecure = store, insecure
         self._tokens = TokenList()
         self._asked_at = self._read_at = float("-inf")
         self._reading: asyncio.Task[None] | None = None
+
+    def check_page(self, headers: Headers) -> None:
+        """Where no token is asked for, a web page elsewhere could have its visitor's browser ask on its behalf.
+
+        Raises:
+            ForbiddenError: the request was addressed to a name that may be anybody's, or came from another page.
+        """
+        if not self._insecure:
+            return
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if not _is_loopback(host):
+            raise ForbiddenError("without tokens the service answers on loopback alone: ask http://127.0.0.1 for it")
+        if origin is not None and origin.partition("://")[2].lower() != host.lower():
+            raise ForbiddenError("without tokens the service answers no other web page: use tokens, or its own page")
 
     async def identify(self, secret: str | None) -> Token:
         """The token that was shown.
@@ -90,6 +107,15 @@ class Doorkeeper:
             logger.warning("the tokens could not be read, those known are used: %r", error)
 
 
+def _is_loopback(host: str) -> bool:
+    """Whether a `host` header, its port left out, is this machine's own."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
 async def authorize(
     request: Request,
     wanted: SecurityScopes,
@@ -99,9 +125,10 @@ async def authorize(
 
     Raises:
         UnauthorizedError, StoreError, IntegrityError: see `Doorkeeper.identify`.
-        ForbiddenError: the token lacks a scope.
+        ForbiddenError: the token lacks a scope; or see `Doorkeeper.check_page`.
     """
     doorkeeper: Doorkeeper = request.app.state.doorkeeper
+    doorkeeper.check_page(request.headers)
     token = await doorkeeper.identify(credentials.credentials if credentials else None)
     for scope in wanted.scopes:
         if scope not in token.scopes:

@@ -355,7 +355,7 @@ def test_a_list_of_categories_loads_none(published: CategoryStore) -> None:
     branches, asked = InProcess(published), []
     branches.check_loads = asked.append
     app = create_app(Service(published, branches), Doorkeeper(published, insecure=True))
-    with TestClient(app) as client:
+    with TestClient(app, base_url="http://127.0.0.1") as client:
         found = client.get("/v1/categories").json()
     assert {"checks", "stripes"} <= {category["category"] for category in found}
     assert asked == []
@@ -374,7 +374,7 @@ def test_pictures_that_take_too_long_are_told_and_take_no_more_threads(
         go_on.wait(20)
         raise PictureError("given up")
 
-    with TestClient(app) as client:
+    with TestClient(app, base_url="http://127.0.0.1") as client:
         assert client.post(SCORE, files=files(checks(30))).status_code == 200
         monkeypatch.setattr(images, work, slow)
         for _ in range(2):
@@ -388,7 +388,7 @@ def test_weights_make_up_the_score(tmp_path: Path) -> None:
     store, profile = CategoryStore(tmp_path.as_uri()), QUICK.model_copy(update={"branches": ("S_P", "S_text")})
     onboard("checks", [checks(0), checks(1)], profile, store)
     app = create_app(Service(store, InProcess(store, profile)), Doorkeeper(store, insecure=True))
-    with TestClient(app) as client:
+    with TestClient(app, base_url="http://127.0.0.1") as client:
         (found,) = client.post(SCORE, files=files(checks(30))).json()["pictures"]
         weights = client.get("/v1/categories/checks").json()["weights"]
     assert weights == {"s_p": 1.0, "s_n": 0.0, "s_text": profile.beta}

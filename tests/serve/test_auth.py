@@ -110,9 +110,36 @@ def test_a_new_token_opens_at_once_and_a_revoked_one_closes_within_seconds(local
 
 def test_insecure_asks_nobody(published: CategoryStore) -> None:
     app = create_app(Service(published, InProcess(published)), Doorkeeper(published, insecure=True))
-    client = TestClient(app)
+    client = TestClient(app, base_url="http://127.0.0.1:8000")
     assert client.get("/v1/categories").status_code == 200
     assert client.get("/v1/categories", headers={"Authorization": "Bearer whatever"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "status"),
+    [
+        ("localhost:8000", "http://localhost:8000", 200),
+        ("[::1]:8000", None, 200),
+        ("evil.example:8000", None, 403),
+        ("evil.example:8000", "http://evil.example:8000", 403),
+        ("127.0.0.1.evil.example", None, 403),
+        ("[", None, 403),
+        ("127.0.0.1:8000", "https://evil.example", 403),
+        ("127.0.0.1:8000", "http://127.0.0.1:9000", 403),
+        ("127.0.0.1:8000", "null", 403),
+    ],
+)
+def test_insecure_answers_no_page_from_elsewhere(
+    published: CategoryStore, host: str, origin: str | None, status: int
+) -> None:
+    app = create_app(Service(published, InProcess(published)), Doorkeeper(published, insecure=True))
+    headers = {"host": host} | ({"origin": origin} if origin else {})
+    assert TestClient(app).get("/v1/categories", headers=headers).status_code == status
+
+
+def test_tokens_open_under_any_name(local: Local) -> None:
+    headers = local.allowed("score") | {"host": "o2n.plant.example", "origin": "https://elsewhere.example"}
+    assert local.client.get("/v1/categories", headers=headers).status_code == 200
 
 
 def test_a_thousand_bad_tokens_do_not_reach_the_store(tmp_path) -> None:
