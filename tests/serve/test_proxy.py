@@ -150,7 +150,11 @@ def test_two_hundred_slow_senders_keep_nobody_else_waiting(quick: None) -> None:
         assert client.post(SCORE, content=b"abc").status_code == 200
 
 
-@pytest.mark.parametrize("rest", [b"x: y\r\n" * 100_000, b"x: " + b"y" * 600_000, b"x: " + b"y" * 70_000 + b"\r\n\r\n"])
+@pytest.mark.parametrize(
+    "rest",
+    [b"x: y\r\n" * 100_000, b"x: " + b"y" * 600_000, b"x: " + b"y" * 70_000 + b"\r\n\r\n"],
+    ids=["many", "endless", "large"],
+)
 def test_headers_are_bounded(rest: bytes) -> None:
     with behind_intake(echo) as client, connect(client) as connection:
         with suppress(ConnectionError):
