@@ -140,7 +140,7 @@ def main(
                 if error:
                     failed.append(f"{one.unit.name}: {error}")
                     bar.write(failed[-1])
-    times = take_times(runs, profile, gpus, measure=not tables_only)
+    times = take_times(runs, profile, gpus, found.processor, measure=not tables_only)
     known = [outcome for one in runs if (outcome := one.outcome())]
     facts = [
         ("command", shlex.join(["python", "jobs/evaluate.py", *sys.argv[1:]])),
@@ -210,19 +210,23 @@ def report(
     return Report(f"Evaluation of profile {profile.name}", notes, (*made, *timed), tuple(pictures), tuple(facts))
 
 
-def take_times(runs: list[Run], profile: Profile, gpus: float, *, measure: bool) -> list[Times]:
-    """Of each method on the first category, one after the other; those that are known are not measured again."""
+def take_times(runs: list[Run], profile: Profile, gpus: float, processor: str, *, measure: bool) -> list[Times]:
+    """Of each method on the first category, one after the other; what is known of `processor`, or without `measure` of
+    any, is not measured again."""
     found = []
     task = ray.remote(num_cpus=1, num_gpus=gpus)(_times)
     plain = [one for one in runs if one.unit.method == OURS or not one.unit.pool]
     for run in {one.unit.method: one for one in reversed(plain)}.values():
         file = run.file.parent.parent / "times" / run.file.name
         try:
-            found.append(Times.model_validate_json(file.read_bytes()))
-            continue
+            known = Times.model_validate_json(file.read_bytes())
         except (OSError, ValidationError):
-            if not measure:
-                continue
+            known = None
+        if known and (known.processor == processor or not measure):
+            found.append(known)
+            continue
+        if not measure:
+            continue
         try:
             one = ray.get(task.remote(run, profile))
         except (O2NError, ray.exceptions.RayError):  # its units have said why

@@ -15,6 +15,7 @@ from concurrent.futures import as_completed
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import click
 import numpy as np
@@ -102,24 +103,32 @@ def main(
 
 
 def table(found: list[Judgement]) -> str:
-    """One row per group of tasks, Markdown: the mean over its tasks, ± the deviation between draws and seeds."""
+    """One row per group of tasks, Markdown: the mean over its tasks, ± the deviation between draws of the references; a
+    draw's figure is the mean over its seeds, and what these differ by stands below."""
     titles = ["group", "tasks", *COLUMNS, "fused over best branch"]
-    lines = [f"| {' | '.join(titles)} |", "|" + " --- |" * len(titles)]
+    lines, told = [f"| {' | '.join(titles)} |", "|" + " --- |" * len(titles)], [""]
     for group in dict.fromkeys(judgement.group for judgement in found):
         mine = [judgement for judgement in found if judgement.group == group]
-        runs = sorted({(judgement.draw, judgement.seed) for judgement in mine})
-        cells = [group, f"{len({judgement.name for judgement in mine})} × {len(runs)}"]
-        for column in COLUMNS:
-            means = [
-                np.mean([j.figures[column] for j in mine if (j.draw, j.seed) == run])
-                for run in runs
-                if all(column in j.figures for j in mine)
-            ]
-            cells.append(f"{100 * np.mean(means):.1f} ± {100 * np.std(means):.1f}" if means else "")
-        fused, *branches = (np.mean([j.figures[name] for j in mine]) for name in ("fused", *BRANCHES))
+        means = {column: _means(mine, column, "draw") for column in COLUMNS}
+        cells = [group, f"{len({judgement.name for judgement in mine})} × {len(means['fused'])}"]
+        cells += [f"{100 * np.mean(v):.1f} ± {100 * np.std(v):.1f}" if v else "" for v in means.values()]
+        fused, *branches = (np.mean(means[name]) for name in ("fused", *BRANCHES))
         cells.append(f"{100 * (fused - max(branches)):+.1f}")
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        first = [judgement for judgement in mine if judgement.draw == mine[0].draw]
+        if len(seeded := _means(first, "fused", "seed")) > 1:
+            told.append(f"{group}, fused, {len(seeded)} seeds of one draw: ± {100 * np.std(seeded):.1f}")
+    return "\n".join([*lines, *told]).rstrip()
+
+
+def _means(found: list[Judgement], column: str, by: Literal["draw", "seed"]) -> list[float]:
+    """The mean over all tasks of each draw, or of each seed; none where a task has no such figure."""
+    if not all(column in one.figures for one in found):
+        return []
+    return [
+        float(np.mean([one.figures[column] for one in found if getattr(one, by) == number]))
+        for number in sorted({getattr(one, by) for one in found})
+    ]
 
 
 def speed_table(speed: Speed) -> str:

@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from o2n import images
@@ -68,7 +70,7 @@ def judge(task: Task, draw: int, profile: Profile, store: CategoryStore) -> Judg
         figures["raw patches, pixel AUROC"] = auroc(coarse, task.masks)
     if task.twins is not None and task.masks is not None:
         bad = task.masks.any(axis=(1, 2))
-        side = profile.diffusion.resolution
+        side = min(profile.diffusion.resolution, size)
         masks = _smaller(task.masks, side)
         queries, twins = _unit(task.queries, side), _unit(task.twins, side)
         counterparts = _unit([score.counterpart for score in scores], side)
@@ -93,9 +95,8 @@ def _plain_sum(queries: list[Picture], ref: VersionRef, profile: Profile, store:
 
 
 def _smaller(masks: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
-    """Masks at the size of what a model draws: what is touched by a defect is defective. bool (N, k·side, k·side)."""
-    times = masks.shape[1] // side
-    return np.asarray(masks.reshape(len(masks), side, times, side, times).any(axis=(2, 4)))
+    """Masks, bool (N, H, W), no smaller than `side`, as bool (N, side, side): what a defect touches is defective."""
+    return F.adaptive_max_pool2d(torch.from_numpy(masks).float(), side).numpy() > 0
 
 
 def _unit(pictures: list[Picture], side: int) -> np.ndarray:

@@ -6,7 +6,6 @@ queries: no threshold, no normalisation; areas under curves need neither.
 
 import base64
 import hashlib
-import inspect
 import json
 import sys
 from dataclasses import dataclass
@@ -186,10 +185,10 @@ def build(name: str, profile: Profile) -> Method:
 
 
 def revision(method: Method) -> str:
-    """How a method is written: the `REVISION` of the module of its class, if that has one, or else its digest."""
-    module = sys.modules[type(method).__module__]
-    number = getattr(module, "REVISION", None)
-    return str(number) if number is not None else hashlib.sha256(inspect.getsource(module).encode()).hexdigest()
+    """How a method is written, the `REVISION` of the module of its class, and its `weights`, if it has some of its own:
+    those trained here differ from one kind of CPU to another."""
+    number = sys.modules[type(method).__module__].REVISION
+    return f"{number} {getattr(method, 'weights', '')}".strip()
 
 
 def _figures(found: Scored, labels: NDArray[np.bool_], unit: Unit) -> dict[str, float]:

@@ -118,7 +118,7 @@ def all_tables(outcomes: Outcomes, datasets: Sequence[DataSet], profile: Profile
     ]
     made += [
         branches(outcomes, datasets, shots[-1], profile),
-        prompts(outcomes, datasets, shots[-1]),
+        prompts(outcomes, datasets, shots[-1], profile),
         pooled(outcomes, datasets, shots),
     ]
     return [table for table in made if table.rows]
@@ -186,8 +186,8 @@ def branches(outcomes: Outcomes, datasets: Sequence[DataSet], shots: int, profil
     )
 
 
-def prompts(outcomes: Outcomes, datasets: Sequence[DataSet], shots: int) -> Table:
-    """Table 5: the whole score had queries been redrawn with other prompts, AUROC."""
+def prompts(outcomes: Outcomes, datasets: Sequence[DataSet], shots: int, profile: Profile) -> Table:
+    """Table 5: the whole score had queries been redrawn with other prompts, AUROC; empty where S_P does not count."""
     counts = sorted({int(part.split()[1]) for one in outcomes.known for part in one.parts if part.endswith(" prompts")})
 
     def with_part(part: str) -> Value:
@@ -201,7 +201,7 @@ def prompts(outcomes: Outcomes, datasets: Sequence[DataSet], shots: int) -> Tabl
 
     ways = [("no text", with_part(prompts_part(0))), ("refined text", lambda one: one.figures["AUROC"])]
     ways += [(f"{count} prompt{'s' * (count > 1)}", with_part(prompts_part(count))) for count in counts]
-    if not any(prompts_part(0) in one.parts for one in outcomes.known):
+    if "S_P" not in profile.branches or not any(prompts_part(0) in one.parts for one in outcomes.known):
         ways = []
     return _of_ours(
         outcomes,

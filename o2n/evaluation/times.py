@@ -6,6 +6,7 @@ from statistics import median
 
 from pydantic import BaseModel
 
+from o2n.doctor import processor
 from o2n.evaluation.protocol import build
 from o2n.evaluation.published import published
 from o2n.evaluation.tables import Row, Table
@@ -17,7 +18,7 @@ BATCH = 8
 
 class Times(BaseModel):
     """Seconds: to fit `references` pictures; to score one picture alone; to score one of a batch of `BATCH` (medians).
-    Loading the models is not counted."""
+    Loading the models is not counted. processor: what they were measured on."""
 
     method: str
     title: str
@@ -25,6 +26,7 @@ class Times(BaseModel):
     fit: float
     alone: float
     in_batch: float
+    processor: str
 
 
 def measure(
@@ -50,7 +52,15 @@ def measure(
         return median(spent) / len(pictures)
 
     alone, in_batch = timed(queries[:1]), timed(queries[:BATCH])
-    return Times(method=method, title=built.name, references=len(references), fit=fit, alone=alone, in_batch=in_batch)
+    return Times(
+        method=method,
+        title=built.name,
+        references=len(references),
+        fit=fit,
+        alone=alone,
+        in_batch=in_batch,
+        processor=processor(),
+    )
 
 
 def times_table(found: Sequence[Times]) -> Table:
@@ -70,11 +80,12 @@ def times_table(found: Sequence[Times]) -> Table:
             )
         )
     references = found[0].references if found else 0
+    processors = " and ".join(sorted({one.processor for one in found}))
     return Table(
         "times",
         "Time of each method",
-        "On one core or one GPU of the machine named below, medians of five; loading the models is not counted. The "
-        "paper's are on an RTX 4090, that of One-to-Normal with one prompt.",
+        f"On one core, or one GPU, of {processors}, medians of five; models "
+        "are loaded before. The paper's are on an RTX 4090, that of One-to-Normal with one prompt.",
         ("method", f"fit, {references} references", "one picture", f"one of a batch of {BATCH}", "paper, one picture"),
         tuple(rows),
         best=False,

@@ -9,9 +9,9 @@ from o2n.evaluation.judge import Judgement
 from o2n.evaluation.speed import Speed
 
 
-def judgement(name: str, draw: int, fused: float) -> Judgement:
+def judgement(name: str, draw: int, fused: float, seed: int = 0) -> Judgement:
     figures = dict.fromkeys(COLUMNS, 0.5) | {"fused": fused, "S_P": 0.6, "S_N": 0.7, "S_text": 0.55}
-    return Judgement("group", name, draw, 0, figures)
+    return Judgement("group", name, draw, seed, figures)
 
 
 def cells(text: str) -> dict[str, str]:
@@ -26,6 +26,16 @@ def test_a_row_is_the_mean_over_tasks_and_the_deviation_between_draws() -> None:
     assert row["fused"] == "85.0 ± 5.0"
     assert row["S_N"] == "70.0 ± 0.0"
     assert row["fused over best branch"] == "+15.0"
+
+
+def test_seeds_of_one_draw_count_as_one_draw() -> None:
+    found = [judgement("a", 0, fused, seed) for seed, fused in enumerate((0.7, 0.8, 0.9))] + [judgement("a", 1, 1.0)]
+    text = table(found)
+    row = cells("\n".join(text.splitlines()[:3]))
+    assert row["tasks"] == "1 × 2"
+    assert row["fused"] == "90.0 ± 10.0"
+    assert row["fused over best branch"] == "+20.0"
+    assert text.splitlines()[-1] == "group, fused, 3 seeds of one draw: ± 8.2"
 
 
 def test_a_figure_that_some_tasks_lack_is_left_out() -> None:

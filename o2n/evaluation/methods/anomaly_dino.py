@@ -14,8 +14,11 @@ from o2n.bank import MemoryBank
 from o2n.evaluation.methods.encoding import as_grid, patches, scored
 from o2n.evaluation.methods.interface import Scored
 from o2n.images import Picture
-from o2n.models import VisionModel
+from o2n.models import VisionModel, weights_digest
 from o2n.poses import moved, pose_of
+
+# Outcomes are kept for as long as this stays the same: raise it when what is computed changes.
+REVISION = 1
 
 LARGEST = 0.01  # share of the patches whose mean distance is the score
 TURNS = 8  # of each reference, in a whole circle
@@ -31,6 +34,7 @@ class AnomalyDINO:
 
     def __init__(self, name: str, encoder: VisionModel, levels: tuple[int, ...], masked: bool = False) -> None:
         self.name = name
+        self.weights = f"{weights_digest([encoder.seeing])} at {encoder.resolution}, {levels}"
         self._encoder, self._levels, self._masked = encoder, levels, masked
 
     def fit(self, references: list[Picture], object_word: str) -> "AnomalyDINOFitted":

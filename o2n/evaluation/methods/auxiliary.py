@@ -65,6 +65,11 @@ def kept(method: str, settings: str, train: Callable[[], dict[str, Tensor]]) -> 
     return found
 
 
+def digest_of(tensors: dict[str, Tensor]) -> str:
+    """The first half of the SHA-256 of what was trained."""
+    return hashlib.sha256(safetensors.torch.save(tensors)).hexdigest()[:32]
+
+
 def _read(file: Path, settings: str) -> dict[str, Tensor] | None:
     try:
         with safetensors.safe_open(file, "pt") as opened:

@@ -10,6 +10,9 @@ from o2n.evaluation.baselines import nearest_picture, random_encoder, raw_patche
 from o2n.evaluation.methods.interface import Scored
 from o2n.images import Picture
 
+# Outcomes are kept for as long as this stays the same: raise it when what is computed changes.
+REVISION = 1
+
 Compare = Callable[[list[Picture], list[Picture]], tuple[NDArray[np.floating], NDArray[np.float32] | None]]
 
 

@@ -26,6 +26,9 @@ from o2n.profiles import Profile
 from o2n.prompts import ABNORMAL_STATES, NORMAL_STATES
 from o2n.text import LOGIT_SCALE
 
+# Outcomes are kept for as long as this stays the same: raise it when what is computed changes.
+REVISION = 1
+
 BEGINNING = "a photo of a"  # what the context is before it has learned anything
 VIEWS = 6
 

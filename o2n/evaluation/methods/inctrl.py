@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from o2n.evaluation.methods.auxiliary import PROCEDURAL, Auxiliary, kept
+from o2n.evaluation.methods.auxiliary import PROCEDURAL, Auxiliary, digest_of, kept
 from o2n.evaluation.methods.encoding import as_grid, patches, scored, wholes
 from o2n.evaluation.methods.interface import Scored
 from o2n.foundation import Foundation, load_foundation
@@ -16,6 +16,9 @@ from o2n.images import Picture
 from o2n.models import ClipModel
 from o2n.profiles import Profile
 from o2n.text import LOGIT_SCALE, text_features
+
+# Outcomes are kept for as long as this stays the same: raise it when what is computed changes.
+REVISION = 1
 
 ALPHA = 0.5  # weight of the largest patch residual
 SHOTS = (2, 4, 8)  # references of a query in training
@@ -81,7 +84,9 @@ class InCTRL:
 
         visual = self._foundation.clip.model.visual
         self.heads = Heads(visual.output_dim, math.prod(visual.grid_size)).eval()
-        self.heads.load_state_dict(kept("inctrl", settings, trained))
+        weights = kept("inctrl", settings, trained)
+        self.heads.load_state_dict(weights)
+        self.weights = digest_of(weights)
 
     def fit(self, references: list[Picture], object_word: str) -> "InCTRLFitted":
         clip, levels = self._foundation.clip, self._foundation.profile.encoder.levels

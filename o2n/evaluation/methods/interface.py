@@ -31,7 +31,8 @@ class Fitted(Protocol):
 
 
 class Method(Protocol):
-    """A method with its settings. `name`: how tables call it."""
+    """A method with its settings. `name`: how tables call it. One with weights that are not the profile's tells in
+    `weights`, if it has that, which they are."""
 
     @property
     def name(self) -> str: ...

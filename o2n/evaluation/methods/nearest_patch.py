@@ -8,8 +8,11 @@ from o2n.bank import MemoryBank
 from o2n.evaluation.methods.encoding import patches, scored
 from o2n.evaluation.methods.interface import Scored
 from o2n.images import Picture
-from o2n.models import VisionModel
+from o2n.models import VisionModel, weights_digest
 from o2n.pool import warped
+
+# Outcomes are kept for as long as this stays the same: raise it when what is computed changes.
+REVISION = 1
 
 
 class NearestPatch:
@@ -17,6 +20,7 @@ class NearestPatch:
 
     def __init__(self, name: str, encoder: VisionModel, levels: tuple[int, ...], warps: int) -> None:
         self.name = name
+        self.weights = f"{weights_digest([encoder.seeing])} at {encoder.resolution}, {levels}"
         self._encoder, self._levels, self._warps = encoder, levels, warps
 
     def fit(self, references: list[Picture], object_word: str) -> "NearestPatchFitted":

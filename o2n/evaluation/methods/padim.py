@@ -12,6 +12,9 @@ from o2n.images import Picture
 from o2n.models import VisionModel
 from o2n.profiles import Profile
 
+# Outcomes are kept for as long as this stays the same: raise it when what is computed changes.
+REVISION = 1
+
 
 class PaDiM:
     """PaDiM on the profile's encoder."""

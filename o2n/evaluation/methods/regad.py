@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from o2n import images
-from o2n.evaluation.methods.auxiliary import PROCEDURAL, Auxiliary, kept
+from o2n.evaluation.methods.auxiliary import PROCEDURAL, Auxiliary, digest_of, kept
 from o2n.evaluation.methods.encoding import as_grid, patches, scored, side_by_side
 from o2n.evaluation.methods.gaussians import PlaceGaussians, chosen_dimensions
 from o2n.evaluation.methods.interface import Scored
@@ -24,6 +24,9 @@ from o2n.foundation import Foundation, load_foundation
 from o2n.images import Picture
 from o2n.poses import inverse, moved, pose_of, warp
 from o2n.profiles import Profile
+
+# Outcomes are kept for as long as this stays the same: raise it when what is computed changes.
+REVISION = 1
 
 # The most that a picture is turned (radians) and moved (of half a side).
 MOST_ANGLE, MOST_SHIFT = math.pi / 4, 0.3
@@ -89,6 +92,7 @@ class RegAD:
         weights = kept("regad", settings, trained)
         self.network = Network(weights["centre"]).eval()
         self.network.load_state_dict(weights)
+        self.weights = digest_of(weights)
 
     def fit(self, references: list[Picture], object_word: str) -> "RegADFitted":
         return RegADFitted(self._foundation, self.network, references)

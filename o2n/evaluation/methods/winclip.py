@@ -15,6 +15,9 @@ from o2n.models import ClipModel, to_unit
 from o2n.profiles import Profile
 from o2n.text import text_features
 
+# Outcomes are kept for as long as this stays the same: raise it when what is computed changes.
+REVISION = 1
+
 TEMPERATURE = 0.07
 WINDOWS = (2, 3)  # sides in patches: the paper's small and mid scale
 
@@ -86,7 +89,7 @@ def look(clip: ClipModel, pictures: list[Picture]) -> Seen:
         for side in WINDOWS:
             inside = tokens[:, kept_tokens(visual.grid_size, side)]
             windows.append(_through(visual, inside.flatten(0, 1))[0].unflatten(0, inside.shape[:2]))
-        found.append(tuple(F.normalize(x, dim=-1).cpu() for x in (whole, last, *windows)))
+        found.append(tuple(F.normalize(x.float(), dim=-1).cpu() for x in (whole, last, *windows)))
     whole, last, *windows = (torch.cat(parts) for parts in zip(*found, strict=True))
     return Seen(whole, last, windows)
 

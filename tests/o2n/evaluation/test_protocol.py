@@ -9,10 +9,13 @@ import pytest
 
 from o2n.data.datasets import DATASETS
 from o2n.errors import DataSetError
+from o2n.evaluation.baselines import _untrained
+from o2n.evaluation.methods.anomaly_dino import AnomalyDINO
 from o2n.evaluation.methods.one_to_normal import OneToNormal
 from o2n.evaluation.metrics import auroc
 from o2n.evaluation.plan import Run, Settings, missing, plan
 from o2n.evaluation.protocol import OURS, Outcome, _write_pool, build, digest, revision, run
+from o2n.foundation import load_foundation
 from o2n.images import decode
 from tests.helpers import QUICK, checks
 
@@ -163,6 +166,10 @@ def test_another_methods_digest_hangs_on_what_it_can_see_of_the_profile(runs: di
     assert of("alone", pool=QUICK.pool.model_copy(update={"warps": 1})) != of("alone")
 
 
-def test_a_method_without_a_revision_is_known_by_its_source() -> None:
+def test_a_revision_tells_weights_that_are_not_the_profiles() -> None:
+    """What was trained here, and encoders that a user brings, decide outcomes too."""
     assert revision(build(OURS, QUICK)).isdigit()
-    assert len(revision(build("patchcore", QUICK))) == 64
+    assert revision(build("patchcore", QUICK)).isdigit()
+    encoder = load_foundation(QUICK).comparing
+    methods = [AnomalyDINO("", encoder, (2,)), AnomalyDINO("", _untrained(), (2,)), AnomalyDINO("", encoder, (3,))]
+    assert len({revision(method) for method in methods}) == 3

@@ -107,6 +107,8 @@ def test_prompts_change_one_branch_of_the_sum() -> None:
     refined = found["refined text"]
     assert isinstance(refined, Figure)
     assert refined.against == 96.2
+    alone = TINY.model_copy(update={"branches": ("S_N",)})  # other counterparts change nothing in it
+    assert "table-5" not in {one.name for one in all_tables(Outcomes(known, {"mvtec": 1}), [MVTEC], alone)}
 
 
 def test_the_pool_is_held_against_the_method_without_it() -> None:

@@ -1,5 +1,8 @@
 """WinCLIP: what a window is, how windows meet in a patch, and that it works without and better with references."""
 
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -40,6 +43,15 @@ def test_a_window_does_not_see_what_is_outside(foundation: Foundation) -> None:
 def test_whole_pictures_are_seen_as_clip_sees_them(foundation: Foundation) -> None:
     pictures = [checks(0), checks(1)]
     torch.testing.assert_close(look(foundation.clip, pictures).whole, wholes(foundation.clip, pictures))
+
+
+def test_what_is_seen_in_half_precision_is_compared_in_full(foundation: Foundation) -> None:
+    """As on a GPU, where the encoder is cast once it is loaded."""
+    cast = replace(foundation.clip, model=copy.deepcopy(foundation.clip.model))
+    cast.seeing.to(torch.bfloat16)
+    seen = look(cast, [checks(0)])
+    assert {seen.whole.dtype, seen.patches.dtype, *(one.dtype for one in seen.windows)} == {torch.float32}
+    torch.testing.assert_close(seen.whole, look(foundation.clip, [checks(0)]).whole, atol=0.05, rtol=0)
 
 
 def test_it_tells_without_references_and_better_with_them() -> None:
