@@ -232,7 +232,9 @@ def take_times(runs: list[Run], profile: Profile, gpus: float, processor: str, *
         except (O2NError, ray.exceptions.RayError):  # its units have said why
             continue
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(one.model_dump_json(), encoding="utf-8")
+        part = file.with_suffix(f".{os.getpid()}.part")
+        part.write_text(one.model_dump_json(), encoding="utf-8")
+        part.replace(file)
         found.append(one)
     return sorted(found, key=lambda one: list(ALL_METHODS).index(one.method))
 

@@ -115,7 +115,7 @@ def table(found: list[Judgement]) -> str:
         fused, *branches = (np.mean(means[name]) for name in ("fused", *BRANCHES))
         cells.append(f"{100 * (fused - max(branches)):+.1f}")
         lines.append(f"| {' | '.join(cells)} |")
-        first = [judgement for judgement in mine if judgement.draw == mine[0].draw]
+        first = [judgement for judgement in mine if judgement.draw == min(one.draw for one in mine)]
         if len(seeded := _means(first, "fused", "seed")) > 1:
             told.append(f"{group}, fused, {len(seeded)} seeds of one draw: ± {100 * np.std(seeded):.1f}")
     return "\n".join([*lines, *told]).rstrip()

@@ -29,7 +29,7 @@ def test_a_row_is_the_mean_over_tasks_and_the_deviation_between_draws() -> None:
 
 
 def test_seeds_of_one_draw_count_as_one_draw() -> None:
-    found = [judgement("a", 0, fused, seed) for seed, fused in enumerate((0.7, 0.8, 0.9))] + [judgement("a", 1, 1.0)]
+    found = [judgement("a", 1, 1.0)] + [judgement("a", 0, fused, seed) for seed, fused in enumerate((0.7, 0.8, 0.9))]
     text = table(found)
     row = cells("\n".join(text.splitlines()[:3]))
     assert row["tasks"] == "1 × 2"
