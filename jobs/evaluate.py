@@ -9,6 +9,7 @@ oct2017, brainmri, headct, resc, mnist, mnist-t10k, cifar10; a folder of any oth
 that was killed goes on where it stopped when the same command is given again.
 """
 
+import os
 import platform
 import shlex
 import sys
