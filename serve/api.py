@@ -81,8 +81,11 @@ async def score(
     request: Request,
     include: Annotated[
         list[Include],
-        Query(description="what to send beside the scores; several are include=overlay&include=counterpart"),
-    ] = [],  # noqa: B006
+        Query(
+            default_factory=list,
+            description="what to send beside the scores; several are include=overlay&include=counterpart",
+        ),
+    ],
     false_positive_rate: Annotated[
         Rate | None, Query(description="share of normal pictures that may be called anomalous")
     ] = None,
