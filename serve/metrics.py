@@ -28,7 +28,7 @@ P_VALUES = [0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
 # Halves, so that the middle of a bucket is a whole number and the mean is exact.
 PICTURES = [number + 0.5 for number in range(17)] + [32.5, 64.5]
 
-# Requests, as the gateway answers them.
+# Requests, as a gateway answers them, or a proxy in its place.
 REQUESTS = Counter(
     "o2n_requests",
     "Requests by route, HTTP status and the code of the error, empty where there is none.",

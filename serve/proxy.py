@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from o2n.errors import O2NError, OverloadedError
-from serve import limits
+from serve import limits, metrics
 from serve.errors import answer_to, error_answer
 from serve.limits import ID_HEADER, limited, patience_after, request_id
 
@@ -34,6 +34,8 @@ ANSWER_SECONDS = 60.0
 PAUSE_SECONDS = 0.25
 # Longer than `Intake` waits for a body, so that its 408 comes first.
 EXTRA_SECONDS = 2.0
+# In the metrics, in the place of a route: what a proxy answers itself no gateway sees, nor counts.
+ROUTE = "(proxy)"
 
 # Done twice they are the same as done once; a rollback is not.
 _REPEATABLE = re.compile(r"/v1/categories/[^/]+/(score|feedback)|/v2/models/.+/infer")
@@ -75,7 +77,7 @@ class Intake:
             body.data = bytes(body.data)  # else every attempt would hold a copy
             await self._hand_on(scope, body, receive, send)
         except O2NError as error:
-            await _with_id(scope, answer_to(scope, error))(scope, receive, send)
+            await _own(scope, answer_to(scope, error))(scope, receive, send)
         finally:
             body.drop()
 
@@ -94,7 +96,7 @@ class Intake:
             logger.warning("request %s was lost with its replica (attempt %d)", request_id(scope), attempt + 1)
             await asyncio.sleep(PAUSE_SECONDS * 2**attempt)
         message = "the part of the service that had this request was lost, and no other took it: send it again"
-        await _with_id(scope, error_answer(scope, 503, "unavailable", message))(scope, receive, send)
+        await _own(scope, error_answer(scope, 503, "unavailable", message))(scope, receive, send)
 
     async def _once(self, scope: Scope, body: "_Body", receive: Receive, answer: "_Answer", seconds: float) -> bool:
         """Returns: whether the client went away meanwhile."""
@@ -171,22 +173,27 @@ class _Answer:
     async def _reshape(self, start: Message, message: Message) -> None:
         status = start["status"]
         sent = Headers(raw=start["headers"])
-        kept = {name: sent[name] for name in ("retry-after", ID_HEADER) if name in sent}
+        kept = {"retry-after": sent["retry-after"]} if "retry-after" in sent else {}
         said = message.get("body", b"").decode(errors="replace")
         logger.warning("request %s: Serve refused it: %d %s", request_id(self._scope), status, said)
         code = "overloaded" if status in (429, 503) else http.HTTPStatus(status).phrase.lower().replace(" ", "_")
         text = f"the service cannot take this request now ({http.HTTPStatus(status).phrase}): try again later"
-        answer = error_answer(self._scope, status, code, text, kept)
-        await answer(self._scope, _nothing, self._send)
+        await _own(self._scope, error_answer(self._scope, status, code, text, kept))(self._scope, _nothing, self._send)
 
 
 async def _nothing() -> Message:
     return {"type": "http.disconnect"}
 
 
-def _with_id(scope: Scope, answer: JSONResponse) -> Response:
+def _own(scope: Scope, answer: JSONResponse) -> Response:
+    """An answer that this proxy gives itself: with the request's id, and counted."""
     answer.headers[ID_HEADER] = request_id(scope)
+    _count(answer.status_code, scope["state"]["error_code"])
     return answer
+
+
+def _count(status: int, code: str) -> None:
+    metrics.REQUESTS.inc(tags={"route": ROUTE, "status": str(status), "code": code})
 
 
 class DeadlineProtocol(HttpToolsProtocol):
@@ -252,6 +259,7 @@ class DeadlineProtocol(HttpToolsProtocol):
         if self._head > MAX_HEAD_BYTES:
             self._refuse_head()
         else:
+            _count(400, "bad_request")
             super().send_400_response(msg)
 
     def on_message_complete(self) -> None:
@@ -272,7 +280,7 @@ class DeadlineProtocol(HttpToolsProtocol):
     def _refuse_head(self) -> None:
         scope: Scope = {"type": "http", "path": "", "headers": []}
         message = f"the request's line and headers are over {MAX_HEAD_BYTES >> 10} KiB: send fewer or shorter ones"
-        answer = _with_id(scope, error_answer(scope, 431, "too_large", message, {"connection": "close"}))
+        answer = _own(scope, error_answer(scope, 431, "too_large", message, {"connection": "close"}))
         head = b"".join(b"%b: %b\r\n" % header for header in answer.raw_headers)
         self.transport.write(b"HTTP/1.1 431 Request Header Fields Too Large\r\n" + head + b"\r\n" + bytes(answer.body))
         self.transport.close()

@@ -16,6 +16,7 @@ from ray.util.metrics import Counter, Histogram
 from infra.local.deploy import ROOT
 from o2n.images import encode_png
 from serve.metrics import METRICS
+from serve.proxy import ROUTE as PROXY
 from tests.helpers import checks
 
 FOLDER = ROOT / "infra" / "observability"
@@ -125,6 +126,7 @@ CALM = {
 INCIDENTS = {
     "O2NErrors": {f'ray_o2n_requests_total{{route="{ROUTE}",status="500",code="internal"}}': "0x300 0+30x300"},
     "O2NRefusing": {f'ray_o2n_requests_total{{route="{ROUTE}",status="429",code="overloaded"}}': "0x300 0+100x300"},
+    "O2NTurnedAway": {f'ray_o2n_requests_total{{route="{PROXY}",status="408",code="too_slow"}}': "0x300 0+100x300"},
     "O2NSlow": {
         f'ray_o2n_request_seconds_bucket{{route="{ROUTE}",le="0.5"}}': "0+600x300 180000+0x300",
         f'ray_o2n_request_seconds_bucket{{route="{ROUTE}",le="10.0"}}': "0+600x600",
@@ -134,6 +136,18 @@ INCIDENTS = {
     "O2NVersionRefused": {"ray_o2n_refused_versions_total": "_x594 1x5"},
     "O2NDrift": {'ray_o2n_p_values_bucket{category="bolts",le="0.5"}': "0+5x200 1010+10x400"},
 }
+
+
+# What proxies answer themselves -> the alert that tells of it.
+REFUSED_BY_PROXIES = [
+    ("429", "overloaded", "O2NRefusing"),
+    ("503", "overloaded", "O2NRefusing"),
+    ("503", "unavailable", "O2NErrors"),
+    ("408", "too_slow", "O2NTurnedAway"),
+    ("413", "too_large", "O2NTurnedAway"),
+    ("431", "too_large", "O2NTurnedAway"),
+    ("400", "bad_request", "O2NTurnedAway"),
+]
 
 
 def firing(tmp_path: Path, series: dict[str, str], alerts: list[str]) -> None:
@@ -165,6 +179,14 @@ def test_an_incident_fires_its_alert_and_no_other(alert: str, tmp_path: Path) ->
     firing(tmp_path, CALM | INCIDENTS[alert], [alert])
 
 
+@needs_promtool
+@pytest.mark.parametrize(("status", "code", "alert"), REFUSED_BY_PROXIES)
+def test_proxies_that_refuse_everybody_are_told_of(status: str, code: str, alert: str, tmp_path: Path) -> None:
+    nobody_else = {name: "0+600x300 180000+0x300" for name in CALM if name.startswith("ray_o2n_request")}
+    refused = {f'ray_o2n_requests_total{{route="{PROXY}",status="{status}",code="{code}"}}': "0x300 0+600x300"}
+    firing(tmp_path, CALM | nobody_else | refused, [alert])
+
+
 def test_every_alert_has_an_incident_that_fires_it() -> None:
     assert {rule["alert"] for group in rules()["groups"] for rule in group["rules"]} == set(INCIDENTS)
 
@@ -175,6 +197,7 @@ def test_a_running_service_exports_what_is_shown(service: str) -> None:
         picture = {"pictures": ("part.png", encode_png(checks(60)))}
         assert client.post("/v1/categories/checks/score", files=picture).status_code == 200
         assert client.post("/v1/categories/nuts/score", files=picture).status_code == 404
+        assert client.get("/healthz", headers={"x-large": "y" * 70_000}).status_code == 431
         rare = {"ray_o2n_cache_evictions_total", "ray_o2n_refused_versions_total", "ray_o2n_retries_total"}
         deadline = time.monotonic() + 120
         missing = {"all"}
@@ -186,6 +209,7 @@ def test_a_running_service_exports_what_is_shown(service: str) -> None:
             missing = names_used() - exported - rare
         assert missing == set()
         assert 'code="not_found"' in answer.text
+        assert f'route="{PROXY}"' in answer.text
         assert 'category="checks"' in answer.text
         assert 'category="nuts"' not in answer.text
         assert not [line for line in answer.text.splitlines() if not re.match(r"(# \w+ )?ray_(o2n|serve)_", line)]

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from ray.util.metrics import Counter
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve import limits, proxy
@@ -236,6 +237,52 @@ def test_all_bodies_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
         assert b"retry-after: " in said
         time.sleep(0.3)
         assert client.post(SCORE, content=b"x" * 50_000).status_code == 200  # nothing is held any more
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, str]]:
+    """Route, status and code of every request that is counted."""
+    found: list[tuple[str, str, str]] = []
+    monkeypatch.setattr(Counter, "inc", lambda self, tags: found.append((tags["route"], tags["status"], tags["code"])))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "code"),
+    [
+        (b"no HTTP", "400", "bad_request"),
+        (b"POST / HTTP/1.1\r\nhost: o2n\r\ncontent-length: 9\r\n\r\nx", "408", "too_slow"),
+        (b"POST / HTTP/1.1\r\nhost: o2n\r\ncontent-length: 99999999\r\n\r\nx", "413", "too_large"),
+        (b"POST / HTTP/1.1\r\nhost: o2n\r\ncontent-length: 9999999\r\n\r\n" + b"x" * 200_000, "429", "overloaded"),
+        (b"GET / HTTP/1.1\r\nhost: o2n\r\nx: " + b"y" * 70_000 + b"\r\n\r\n", "431", "too_large"),
+    ],
+    ids=["no HTTP", "slow", "large body", "full", "large head"],
+)
+def test_what_a_proxy_refuses_is_counted(
+    quick: None,
+    monkeypatch: pytest.MonkeyPatch,
+    counted: list[tuple[str, str, str]],
+    sent: bytes,
+    status: str,
+    code: str,
+) -> None:
+    monkeypatch.setattr(proxy, "MAX_HELD_BYTES", 100_000)
+    with behind_intake(echo) as client:
+        with connect(client) as connection:
+            connection.sendall(sent)
+            assert connection.recv(4096).startswith(f"HTTP/1.1 {status} ".encode())
+        assert client.post(SCORE, content=b"x").status_code == 200  # which is the gateway's to count
+    assert counted == [("(proxy)", status, code)]
+
+
+def test_what_is_lost_or_refused_behind_a_proxy_is_counted(counted: list[tuple[str, str, str]]) -> None:
+    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+        await answer(send, 429, b"Deployment full", b"text/plain; charset=utf-8")
+
+    for app in (losing(100, lose_silently)[0], refuse):
+        with behind_intake(app) as client:
+            client.post("/v1/categories/bolts/rollback")
+    assert counted == [("(proxy)", "503", "unavailable"), ("(proxy)", "429", "overloaded")]
 
 
 def losing(times: int, lose: Callable[[Send], Any]) -> tuple[ASGIApp, list[bytes]]:
