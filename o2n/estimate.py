@@ -8,7 +8,7 @@ from typing import Any
 
 from o2n.errors import O2NError
 from o2n.fanout import Outcome
-from o2n.onboard import STAGES
+from o2n.making import STAGES
 from o2n.profiles import Profile
 from o2n.sources import Source
 from o2n.store import CategoryStore

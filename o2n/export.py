@@ -8,7 +8,6 @@ from itertools import islice
 import torch
 
 from o2n import images
-from o2n.branches import checked_manifest, unpack
 from o2n.category import VersionRef
 from o2n.customize import adapter_loaded
 from o2n.errors import CategoryError
@@ -18,6 +17,7 @@ from o2n.normals import encode
 from o2n.pool import draw_pool
 from o2n.screening import acceptable
 from o2n.store import CategoryStore
+from o2n.version import checked_manifest, tensor_in
 
 BATCH = 16
 # After so many batches of which no picture passed, no further one is drawn.
@@ -46,9 +46,7 @@ def draw_normal(
             f"{ref.category} version {ref.version}: {len(found)} generated pictures pass for normal, and none of the "
             f"last {PATIENCE * BATCH}: ask for no more, or onboard it with more references or more training"
         )
-    manifest = store.manifest(ref)
-    references = unpack(store.get_blob(manifest.blobs["references"]), f"the references of {ref.category}")
-    return list(references.numpy()), found
+    return list(tensor_in(store, store.manifest(ref), "references").numpy()), found
 
 
 def normal_pictures(store: CategoryStore, ref: VersionRef) -> Generator[Picture]:
@@ -57,11 +55,11 @@ def normal_pictures(store: CategoryStore, ref: VersionRef) -> Generator[Picture]
     foundation = load_foundation(store.manifest(ref).profile)
     manifest = checked_manifest(store, ref, foundation)
     profile = manifest.profile
-    blobs = {name: store.get_blob(manifest.blobs[name]) for name in ("adapter", "references")}
-    references = list(unpack(blobs["references"], f"the references of {ref.category}").numpy())
+    references = list(tensor_in(store, manifest, "references").numpy())
     shown = encode(foundation, references)
     known = shown[:0]
-    with adapter_loaded(foundation.diffusion, "o2n_export", blobs["adapter"]) as adapter:
+    weights = store.get_blob(manifest.blobs["adapter"])
+    with adapter_loaded(foundation.diffusion, "o2n_export", weights) as adapter:
         batch = useless = 0
         while useless < PATIENCE:
             batch += 1

@@ -326,7 +326,7 @@ class CategoryWorker:
         if source.profile not in self._loaded:
             with self._timed("loading"):
                 from o2n.foundation import load_foundation
-                from o2n.onboard import describe_machine
+                from o2n.making import describe_machine
 
                 self._machine = describe_machine(load_foundation(source.profile).diffusion.device)
             self._loaded.add(source.profile)

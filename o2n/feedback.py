@@ -56,7 +56,7 @@ def accept_normal(
         FoundationError: the version was made with other models.
         RequestError: `by` or `note` that is too long, or nobody.
     """
-    from o2n.branches import checked_manifest
+    from o2n.version import checked_manifest
 
     judged = checked_manifest(store, ref, foundation)
     query = images.resize(picture, judged.resolution)
@@ -130,21 +130,13 @@ def _enlarged(
     import torch
 
     from o2n.bank import MemoryBank
-    from o2n.branches import pack, unpack, unpack_calibration_scales
     from o2n.features import over_scales
     from o2n.normals import normal_picture, scaled_scores
-
-    def tensor(blob: BlobName) -> torch.Tensor:
-        what = f"{base.category} version {base.version}, {blob}"
-        return unpack(store.get_blob(base.blobs[blob]), what)
+    from o2n.version import calibration_scales_in, pack, tensor_in
 
     new = torch.from_numpy(np.array(features))[None]
-    references, bank, normals, distances = (
-        tensor("references"),
-        tensor("features"),
-        tensor("normals"),
-        tensor("distances"),
-    )
+    stored: tuple[BlobName, ...] = ("references", "features", "normals", "distances")
+    references, bank, normals, distances = (tensor_in(store, base, blob) for blob in stored)
     if new.shape[1:] != bank.shape[1:] or len(calibration.pictures) != len(distances):
         raise IntegrityError(
             f"{base.category} version {base.version} does not fit together: onboard the category again"
@@ -153,7 +145,7 @@ def _enlarged(
     pictures = list(calibration.pictures)
     digest = images.digest(query)
     at = next((row for row, known in enumerate(pictures) if known.picture == digest), None)
-    kept = tensor("kept") if "kept" in base.blobs else None
+    kept = tensor_in(store, base, "kept") if "kept" in base.blobs else None
     weight = base.place_weight
     distances = torch.minimum(distances, MemoryBank(new, place_weight=weight).distance(normals))
     own = MemoryBank(bank, kept, weight).distance(new)
@@ -164,9 +156,7 @@ def _enlarged(
         distances[at] = own[0]
         pictures[at] = pictures[at].model_copy(update={"origin": "feedback"})
     local = over_scales(distances, len(base.profile.comparing.levels))
-    what = f"{base.category} version {base.version}, scales"
-    scales = unpack_calibration_scales(store.get_blob(base.blobs["scales"]), what, len(pictures))
-    s_n_scores = scaled_scores(local, scales[1])
+    s_n_scores = scaled_scores(local, calibration_scales_in(store, base, len(pictures))[1])
     made = Calibration.of(
         normal_picture(base.profile, known.picture, known.origin, known.s_p, s_n, known.s_text)
         for known, s_n in zip(pictures, s_n_scores, strict=True)

@@ -11,11 +11,11 @@ import hashlib
 import json
 import logging
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import open_clip
 import safetensors.torch
@@ -140,22 +140,34 @@ def load_from(profile: Profile, weights: Path | None) -> Foundation:
 def _with_told(
     weights: str, profile: Profile, clip: ClipModel, comparing: VisionModel, diffusion: DiffusionModel
 ) -> str:
-    """The digest of the weights, and of what sources tell beside them that counts: how pictures are normalised, how
-    texts are read, how the noise is scheduled. What is embedded tells nothing that could be otherwise."""
+    """The digest of the weights, and of what sources tell beside them that counts: heads and activations, how pictures
+    are normalised, how texts are read, how the noise is scheduled. What is embedded tells nothing that could be
+    otherwise."""
     told: list[object] = []
     if profile.encoder.source != "embedded":
         told.append(clip.tokenize([READ]).tolist())
+        if Path(profile.encoder.source).is_dir():  # elsewhere the name says it
+            told.append(json.loads(Path(profile.encoder.source, "open_clip_config.json").read_text())["model_cfg"])
     for model, settings in ((clip, profile.encoder), (comparing, profile.comparing)):
         if settings.source != "embedded":
             told.append([model.mean.flatten().tolist(), model.std.flatten().tolist()])
     if profile.diffusion.source != "embedded":
-        # With an underscore begins what hangs on the library and the folder.
-        schedule = {name: value for name, value in diffusion.scheduler_config.items() if not name.startswith("_")}
-        factor = diffusion.vae.config.scaling_factor if diffusion.vae else None
-        told += [diffusion.tokenize([READ]).tolist(), schedule, factor]
+        text = diffusion.text_encoder.config
+        told += [
+            diffusion.tokenize([READ]).tolist(),
+            [text.num_attention_heads, text.hidden_act, text.layer_norm_eps],
+            *(_written(part.config) for part in (diffusion.unet, diffusion.vae) if part is not None),
+            _written(diffusion.scheduler_config),
+        ]
     if not told:
         return weights
     return hashlib.sha256((weights + json.dumps(told, sort_keys=True)).encode()).hexdigest()[:16]
+
+
+def _written(config: Mapping[str, object]) -> dict[str, object]:
+    """What a source's own file says: not what the library adds, of which its next version has more."""
+    added = cast(Sequence[str], config.get("_use_default_values", ()))
+    return {name: value for name, value in config.items() if not name.startswith("_") and name not in added}
 
 
 def _load_clip(settings: EncoderSettings, device: torch.device, weights: Path | None) -> ClipModel:

@@ -178,7 +178,7 @@ def calibrate(
     """The references and the extra normal pictures with the very scores that a query gets, on the version's scales.
 
     Args: as `branch_values`, of the references and then of the extras; scales: of S_P, S_N and S_text, as
-        `branches.unpack_calibration_scales` has them.
+        `version.unpack_calibration_scales` has them.
     """
     pictures = references + extras
     shape = foundation.diffusion.latent_shape

@@ -4,12 +4,12 @@ import torch
 from torch import Tensor
 
 from o2n.bank import picture_distance
-from o2n.branches import checked_manifest, unpack
 from o2n.category import VersionRef
 from o2n.foundation import Foundation
 from o2n.images import Picture
 from o2n.loaded import Loaded
 from o2n.store import CategoryStore
+from o2n.version import checked_manifest, tensor_in
 
 REFERENCE_BYTES = 256 << 20
 
@@ -37,10 +37,7 @@ class References:
     def _load(self, ref: VersionRef) -> tuple[Tensor, Tensor]:
         """The pictures, uint8 (N, R, R, 3), and their features, float32 (N, L, G, D)."""
         manifest = checked_manifest(self._store, ref, self._foundation)
-        pictures, features = (
-            unpack(self._store.get_blob(manifest.blobs[blob]), f"{ref.category} version {ref.version}, {blob}")
-            for blob in ("references", "features")
-        )
+        pictures, features = (tensor_in(self._store, manifest, blob) for blob in ("references", "features"))
         # A bank begins with the references that were onboarded and ends with the pictures that were fed back.
         fed_back = len(manifest.feedback)
         onboarded = len(pictures) - fed_back

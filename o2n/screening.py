@@ -32,3 +32,16 @@ def acceptable(references: Tensor, generated: Tensor) -> list[int]:
             found.append(row)
             known = torch.cat([known, generated[row : row + 1]])
     return found
+
+
+def look_alike(references: Tensor) -> list[tuple[int, int]]:
+    """Pairs of references that show nothing that the other does not show too, such as one photograph saved twice.
+
+    Args: features, float32 (N, L, G, D). Returns: their places, ascending; of more than two alike each with the first.
+    """
+    found = []
+    for row in range(1, len(references)):
+        near = picture_distance(references[row : row + 1], references[:row])[0] < COPY_DISTANCE
+        if near.any():
+            found.append((int(near.nonzero()[0, 0]), row))
+    return found

@@ -30,7 +30,7 @@ QUICK: Profile = TINY.model_copy(
         # Branches in their own units, in which scores are compared to 1e-5; `test_scales.py` has the calibrated ones.
         "fusion": "sum",
         "prompts": 2,
-        "place_weights": (),  # `test_place.py` chooses
+        "place_weights": (),  # `test_place_weight.py` chooses
     }
 )
 

@@ -30,7 +30,6 @@ from infra.local.deploy import StepError, deploy, step, submit
 from infra.local.memory import PeakMemory
 from infra.local.photographs import write_photographs
 from o2n import images
-from o2n.branches import unpack
 from o2n.category import VersionRef
 from o2n.errors import CategoryError, O2NError
 from o2n.fusion import Score
@@ -39,6 +38,7 @@ from o2n.profiles import get_profile
 from o2n.report import Scored, auroc_table, write_report
 from o2n.store import CategoryStore
 from o2n.triplet import TripletScorer
+from o2n.version import tensor_in
 
 PROFILE = "tiny"
 MARK = ".o2n-demo"  # says that a folder is a demo's own
@@ -246,7 +246,7 @@ def largest_difference(
 def units(store: CategoryStore, ref: VersionRef) -> NDArray[np.floating]:
     """What 1 of the fused score, S_P, S_N and S_text is in the branches' own units: the version's deviations, which are
     1 in a profile that is not calibrated. The fused score counts in the largest."""
-    scales = unpack(store.get_blob(store.manifest(ref).blobs["scales"]), "scales").numpy()
+    scales = tensor_in(store, store.manifest(ref), "scales").numpy()
     return np.array([scales[:, 1].max(), *scales[:, 1]])
 
 

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from o2n import images
-from o2n.branches import pack
 from o2n.category import VersionRef
 from o2n.evaluation.baselines import nearest_picture, random_encoder, raw_patches
 from o2n.evaluation.metrics import aupro, auroc, masked_error, ssim_outside
@@ -23,6 +22,7 @@ from o2n.scales import UNSCALED
 from o2n.store import CategoryStore
 from o2n.text_map import refuse_trained_on
 from o2n.triplet import TripletScorer
+from o2n.version import pack
 
 
 @dataclass(frozen=True)

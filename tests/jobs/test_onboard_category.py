@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from infra.local.cluster import Cluster
 from jobs.onboard_category import main
-from o2n.onboard import STAGES
+from o2n.making import STAGES
 from o2n.store import CategoryStore
 from tests.helpers import checks, stripes, write
 from tests.ray_jobs import run_job, summary

@@ -5,10 +5,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import safetensors.torch
+from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 
+from o2n.category import VersionRef
+from o2n.customize import read_adapter
 from o2n.evaluation.blank import blank_clip, blank_diffusion
 from o2n.foundation import EMBEDDED, Foundation, load_foundation
 from o2n.objects import s3_client
+from o2n.slots import SLOTS
+from o2n.store import CategoryStore
 from tests.helpers import QUICK
 from tests.s3_answers import Forward, Server, serving
 
@@ -16,6 +22,20 @@ from tests.s3_answers import Forward, Server, serving
 @pytest.fixture(scope="session")
 def foundation() -> Foundation:
     return load_foundation(QUICK)
+
+
+@pytest.fixture(scope="session")
+def refs(published: CategoryStore) -> list[VersionRef]:
+    """More versions than fit into the UNet at once, each with an adapter of its own."""
+    base = published.manifest(published.current("checks"))
+    metadata, weights = read_adapter(published.get_blob(base.blobs["adapter"]))
+    found = []
+    for number in range(SLOTS + 4):
+        scaled = {f"unet.{key}": tensor * (1 + number / 4) for key, tensor in weights.items()}
+        data = safetensors.torch.save(scaled, {LORA_ADAPTER_METADATA_KEY: json.dumps(metadata, sort_keys=True)})
+        blobs = base.blobs | {"adapter": published.put_blob(data)}
+        found.append(published.publish(base.model_copy(update={"category": f"scaled{number}", "blobs": blobs})))
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from o2n import images
 from o2n.bank import MemoryBank, coreset
-from o2n.branches import NormalBranch, scale_in
+from o2n.branches import NormalBranch
 from o2n.feedback import accept_normal
 from o2n.foundation import load_foundation
 from o2n.normals import encode
@@ -23,6 +23,7 @@ from o2n.onboard import onboard
 from o2n.profiles import Profile
 from o2n.store import CategoryStore
 from o2n.triplet import TripletScorer
+from o2n.version import scale_in
 from tests.helpers import QUICK, checks, unit
 
 EXACT = {"atol": 1e-5, "rtol": 0.0}

@@ -7,7 +7,8 @@ import pytest
 from o2n.estimate import estimate, recorded
 from o2n.fanout import Outcome
 from o2n.foundation import pick_device
-from o2n.onboard import STAGES, describe_machine, onboard
+from o2n.making import STAGES, describe_machine
+from o2n.onboard import onboard
 from o2n.sources import Source
 from o2n.store import CategoryStore
 from tests.helpers import QUICK, checks, stripes

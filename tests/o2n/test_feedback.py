@@ -11,7 +11,6 @@ import torch
 
 from o2n import images
 from o2n.bank import MemoryBank
-from o2n.branches import unpack, unpack_calibration_scales
 from o2n.category import VersionRef
 from o2n.errors import ConflictError, FoundationError, NotFoundError, RequestError
 from o2n.feedback import accept_normal, keep_anomalous
@@ -23,6 +22,7 @@ from o2n.pool import bank_origins
 from o2n.profiles import Profile
 from o2n.store import CategoryStore
 from o2n.triplet import TripletScorer
+from o2n.version import unpack, unpack_calibration_scales
 from tests.helpers import QUICK, checks, stripes
 
 CALIBRATED: Profile = QUICK.model_copy(update={"fusion": "calibrated"})

@@ -67,7 +67,7 @@ def test_an_identity_is_of_all_that_a_source_tells(clip_folder: Path, diffusion_
     models = load_foundation(profile(clip_folder, diffusion_folder))
 
     def changed(source: Path, file: str, old: str, new: str) -> Path:
-        folder = tmp_path / file.replace("/", "-")
+        folder = tmp_path / f"{len(list(tmp_path.iterdir()))}"
         shutil.copytree(source, folder)
         text = (folder / file).read_text()
         assert old in text
@@ -80,11 +80,17 @@ def test_an_identity_is_of_all_that_a_source_tells(clip_folder: Path, diffusion_
     tokens = changed(
         diffusion_folder, "tokenizer/tokenizer_config.json", '"pad_token": "<|endoftext|>"', '"pad_token": "!"'
     )
+    heads = changed(diffusion_folder, "unet/config.json", '"attention_head_dim": 2', '"attention_head_dim": 4')
+    activation = changed(diffusion_folder, "text_encoder/config.json", '"quick_gelu"', '"gelu"')
+    louder = changed(clip_folder, "open_clip_config.json", '"vision_cfg": {', '"quick_gelu": true, "vision_cfg": {')
     found = {
-        load_foundation(profile(mean, diffusion_folder)).identity,
-        *(load_foundation(profile(clip_folder, folder)).identity for folder in (schedule, scaling, tokens)),
+        *(load_foundation(profile(folder, diffusion_folder)).identity for folder in (mean, louder)),
+        *(
+            load_foundation(profile(clip_folder, folder)).identity
+            for folder in (schedule, scaling, tokens, heads, activation)
+        ),
     }
-    assert len(found | {models.identity}) == 5
+    assert len(found | {models.identity}) == 8
     moved = shutil.copytree(diffusion_folder, tmp_path / "moved")
     assert load_foundation(profile(clip_folder, moved)).identity == models.identity
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from o2n import images
 from o2n.bank import MemoryBank, coreset, coreset_without
-from o2n.branches import PersonalBranch, unpack, unpack_calibration_scales
+from o2n.branches import PersonalBranch
 from o2n.features import counterpart_features, features_to_compare, personal_distance
 from o2n.foundation import load_foundation, pick_device
 from o2n.fusion import fuse
@@ -20,6 +20,7 @@ from o2n.pool import bank_origins
 from o2n.profiles import Profile
 from o2n.store import CategoryStore
 from o2n.triplet import TripletScorer
+from o2n.version import unpack, unpack_calibration_scales
 from tests.helpers import QUICK, checks, stripes
 
 CALIBRATED: Profile = QUICK.model_copy(update={"fusion": "calibrated"})

@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from o2n.branches import unpack
 from o2n.category import Feedback, VersionRef
 from o2n.collect import LEAST_AGE, collect
 from o2n.errors import CategoryError, NotFoundError, PictureError
 from o2n.images import Picture
+from o2n.making import STAGES
 from o2n.onboard import (
     MAX_MORE_NORMAL,
-    STAGES,
     Onboarded,
     Preview,
     onboard,
@@ -26,6 +25,7 @@ from o2n.onboard import (
     read_references,
 )
 from o2n.store import CategoryStore
+from o2n.version import unpack
 from tests.helpers import QUICK, checks, stripes, write
 
 
@@ -36,6 +36,12 @@ def store(tmp_path: Path) -> CategoryStore:
 
 def references(seed: int = 0) -> list[Picture]:
     return [checks(seed), checks(seed + 1)]
+
+
+def noisy(seed: int) -> Picture:
+    """One part, photographed again and again."""
+    noise = np.random.default_rng(seed).normal(0, 8, (64, 64, 3))
+    return np.clip(checks(0) + noise, 0, 255).astype(np.uint8)
 
 
 def run(store: CategoryStore, name: str = "board", seed: int = 0) -> Onboarded:
@@ -66,7 +72,6 @@ def test_a_version_is_published_with_everything_a_scorer_needs(store: CategorySt
 
 
 def test_the_bank_holds_references_and_pool(store: CategoryStore) -> None:
-    from o2n.branches import unpack
 
     manifest = store.manifest(run(store).ref)
     features = unpack(store.get_blob(manifest.blobs["features"]), "features")
@@ -226,7 +231,7 @@ def test_a_hostile_name_is_refused_before_anything_is_written(store: CategorySto
 
 
 def test_a_reference_unlike_the_others_is_a_warning_and_no_error(store: CategoryStore) -> None:
-    alike = [checks(0) // 2 + np.uint8(light) for light in range(4)]
+    alike = [noisy(seed) for seed in range(4)]
     odd = [alike[0], stripes(0), *alike[1:3], alike[2]]
     done = onboard("odd", odd, QUICK, store)
     (warning,) = done.warnings
@@ -236,8 +241,17 @@ def test_a_reference_unlike_the_others_is_a_warning_and_no_error(store: Category
     assert onboard("even", alike, QUICK, store).warnings == ()
 
 
+def test_references_that_look_the_same_are_a_warning(store: CategoryStore) -> None:
+    large = checks(0, 200, 200)
+    smaller = Image.fromarray(large).resize((100, 100), Image.Resampling.LANCZOS)
+    files = ["a.png", "b.png", "a small.png", "c.png"]
+    small = np.asarray(smaller)
+    (warning,) = onboard("board", [large, stripes(0), small, checks(2)], QUICK, store, files=files).warnings
+    assert warning.startswith("references 1 of 4 (a.png) and 3 of 4 (a small.png) look the same: ")
+
+
 def test_a_warning_names_the_file_and_the_version_does_not_hang_on_it(store: CategoryStore) -> None:
-    odd = [checks(0), checks(0) // 8 * 8, stripes(0)]
+    odd = [noisy(0), noisy(1), stripes(0)]
     files = ["good/a.png", "good/b.png", "good/\udce9.png"]  # the last as old file systems have them
     done = onboard("odd", odd, QUICK, store, files=files)
     (warning,) = done.warnings

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from o2n.branches import unpack
 from o2n.errors import FoundationError
 from o2n.features import features_to_compare
 from o2n.foundation import load_foundation
 from o2n.images import Picture, resize
 from o2n.references import References
 from o2n.store import CategoryStore
+from o2n.version import unpack
 from tests.helpers import QUICK, checks, stripes
 
 SIDE = QUICK.diffusion.resolution

@@ -11,15 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from o2n.bank import MemoryBank
-from o2n.branches import (
-    NormalBranch,
-    PersonalBranch,
-    TextBranch,
-    pack,
-    unpack,
-    unpack_calibration_scales,
-    unpack_scales,
-)
+from o2n.branches import NormalBranch, PersonalBranch, TextBranch
 from o2n.features import counterpart_features, features_to_compare
 from o2n.foundation import load_foundation, pick_device
 from o2n.images import Picture
@@ -30,6 +22,7 @@ from o2n.profiles import Profile
 from o2n.scales import LEAST_SPREAD, UNSCALED, usual_at
 from o2n.store import CategoryStore
 from o2n.triplet import TripletScorer
+from o2n.version import pack, unpack, unpack_calibration_scales, unpack_scales
 from tests.helpers import QUICK, checks
 
 SUM: Profile = QUICK.model_copy(update={"fusion": "sum"})

@@ -1,22 +1,25 @@
 """Which generated pictures enter the bank: none that strays farther than references do, and none twice."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from o2n.branches import unpack
+from o2n import images
 from o2n.foundation import load_foundation
 from o2n.images import Picture
 from o2n.normals import encode
 from o2n.onboard import onboard
 from o2n.profiles import Profile
-from o2n.screening import acceptable
+from o2n.screening import acceptable, look_alike
 from o2n.store import CategoryStore
 from o2n.triplet import TripletScorer
-from tests.helpers import QUICK, checks, unit
+from o2n.version import unpack
+from tests.helpers import QUICK, checks, stripes, unit
 
 SCREENED: Profile = QUICK.model_copy(
     update={"pool": QUICK.pool.model_copy(update={"screened": True, "pictures": 6}), "fusion": "calibrated"}
@@ -48,6 +51,17 @@ def test_what_passes_is_near_enough_and_new(seed: int, spread: float, copies: in
     assert len(moved) + copies not in found  # the reference itself
     assert sum(row == 0 or len(moved) <= row < len(moved) + copies for row in found) <= 1
     assert found == acceptable(references, generated)
+
+
+def test_one_photograph_saved_twice_is_told_from_two_of_like_parts() -> None:
+    first, second = checks(0, 200, 200), stripes(0, 200, 200)
+    saved = io.BytesIO()
+    Image.fromarray(second).save(saved, "JPEG", quality=90)
+    smaller = Image.fromarray(first).resize((100, 100), Image.Resampling.LANCZOS)
+    pictures = [first, second, checks(0), np.asarray(smaller), np.asarray(Image.open(saved)), checks(1)]
+    features = encode(load_foundation(QUICK), [images.resize(picture, 64) for picture in pictures])
+    assert look_alike(features) == [(0, 3), (1, 4)]
+    assert look_alike(torch.cat([features[:1]] * 3)) == [(0, 1), (0, 2)]
 
 
 def test_a_bank_without_the_pictures_that_do_not_pass(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from o2n import place
 from o2n.bank import MemoryBank
-from o2n.branches import NormalBranch, scale_in, unpack
+from o2n.branches import NormalBranch
 from o2n.data.defects import Kind
 from o2n.data.procedural import spoil_photographs
 from o2n.features import over_scales
@@ -18,10 +18,11 @@ from o2n.foundation import load_foundation
 from o2n.images import Picture
 from o2n.normals import encode
 from o2n.onboard import onboard
-from o2n.place import MOST_VIEWS, choose_place_weight, distances_at
+from o2n.place_weight import MOST_VIEWS, choose_place_weight, distances_at
 from o2n.pool import warped
 from o2n.profiles import TINY, Profile
 from o2n.store import CategoryStore
+from o2n.version import scale_in, unpack
 from tests.helpers import QUICK, checks, stripes, unit
 
 OTHERS = TINY.place_weights
