@@ -99,7 +99,10 @@ class Intake:
         await _own(scope, error_answer(scope, 503, "unavailable", message))(scope, receive, send)
 
     async def _once(self, scope: Scope, body: "_Body", receive: Receive, answer: "_Answer", seconds: float) -> bool:
-        """Returns: whether the client went away meanwhile."""
+        """One attempt, which is given up after so many seconds, in the middle of its answer too.
+
+        Returns: whether the client went away meanwhile.
+        """
         handed, gone = False, False
 
         async def receive_again() -> Message:
@@ -116,11 +119,11 @@ class Intake:
         try:
             # Not `asyncio.timeout`: Serve swallows the cancellation that it is made of.
             await asyncio.wait({task}, timeout=max(0.0, seconds))
-            if not task.done() and answer.started:
-                await asyncio.wait({task})
         finally:
             task.cancel()
-        if task.done() and (error := task.exception()) is not None:
+        if not task.done():
+            logger.error("request %s: Serve did not end its answer in time", request_id(scope))
+        elif (error := task.exception()) is not None:
             logger.error("request %s: Serve's proxy failed", request_id(scope), exc_info=error)
             if answer.started:
                 raise error

@@ -164,11 +164,16 @@ class Service:
         None of them is loaded for that: a version that no one has asked for yet may turn out to be one that cannot be.
         Of a store with thousands it takes minutes: all who ask wait for one list, which goes on when they give up, and
         is kept for as long as it took.
+
+        Raises:
+            StoreError: there is no reading which categories there are.
+            DeadlineError: the list is not complete yet.
         """
+        deadline = time.monotonic() + self._branches.deadline_seconds
         listing = self._listing
         if listing is None or (listing.done() and time.monotonic() >= self._list_again):
             listing = self._listing = asyncio.create_task(self._list())
-        return await asyncio.shield(listing)
+        return await self._by(deadline, asyncio.shield(listing))
 
     async def _list(self) -> list[CategoryAnswer]:
         begun, known, readers = time.monotonic(), self._listed, asyncio.Semaphore(READERS)

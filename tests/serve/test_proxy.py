@@ -348,6 +348,20 @@ def test_a_request_that_nobody_takes_up_ends(monkeypatch: pytest.MonkeyPatch) ->
         assert client.post(SCORE, content=b"x", timeout=20).status_code == 503
 
 
+def test_an_answer_that_stops_in_its_middle_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proxy, "ANSWER_SECONDS", 0.5)
+
+    async def stop(scope: Scope, receive: Receive, send: Send) -> None:
+        await read_body(receive)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"half an answer", "more_body": True})
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+
+    with behind_intake(stop) as client, pytest.raises(httpx.RemoteProtocolError, match="incomplete"):
+        client.post(SCORE, content=b"x", timeout=10)
+
+
 def test_serves_own_refusals_get_the_services_shape() -> None:
     async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
         await answer(send, 503, b"Deployment unavailable", b"text/plain; charset=utf-8")

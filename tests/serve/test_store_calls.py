@@ -127,6 +127,23 @@ def test_a_list_is_read_once_for_all_who_ask_and_drives_nothing_out(
     run(main)
 
 
+def test_who_waits_for_a_list_is_told_in_time(store: Counting) -> None:
+    async def main() -> None:
+        branches = InProcess(store)
+        branches.deadline_seconds = 0.3
+        service = Service(store, branches)
+        with hanging(store):
+            for _ in range(3):
+                with pytest.raises(DeadlineError, match="did not answer in time"):
+                    await service.categories()
+        branches.deadline_seconds = 60.0
+        before = store.reads
+        assert [answer.category for answer in await service.categories()] == store.categories()
+        assert store.reads - before <= 2 * len(store.categories())  # one list, begun by the first who asked
+
+    run(main)
+
+
 def test_a_list_that_failed_is_not_kept(store: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
     def away(prefix: str) -> list[str]:
         raise StoreError("the store is away")
