@@ -53,10 +53,16 @@ class Survey:
     trained on, if it was; why the others cannot run."""
 
     identity: str
+    device: str
     processor: str
     revisions: dict[str, str]
     trained_on: dict[str, str]
     left_out: dict[str, str]
+
+    @property
+    def models(self) -> str:
+        """Under which outcomes are kept: on a GPU the same weights compute other scores."""
+        return self.identity if self.device == "cpu" else f"{self.identity} on {self.device}"
 
 
 def _numbers(context: click.Context, parameter: click.Parameter, text: str) -> tuple[int, ...]:
@@ -129,7 +135,7 @@ def main(
     found = ray.get(ray.remote(num_cpus=1, num_gpus=gpus)(survey).remote(profile, wanted))
     for method, why in found.left_out.items():
         click.echo(f"{method} is left out: {why}")
-    runs = plan(loaded, found.revisions, settings, profile, found.identity, cache)
+    runs = plan(loaded, found.revisions, settings, profile, found.models, cache)
     failed: list[str] = []
     times: list[Times] = []
     if not tables_only:
@@ -294,7 +300,9 @@ def survey(profile: Profile, methods: list[str]) -> Survey:
         revisions[method] = revision(built)
         if auxiliary := getattr(built, "trained_on", None):
             trained_on[method] = auxiliary
-    return Survey(load_foundation(profile).identity, processor(), revisions, trained_on, left_out)
+    foundation = load_foundation(profile)
+    device = foundation.diffusion.device.type
+    return Survey(foundation.identity, device, processor(), revisions, trained_on, left_out)
 
 
 def _times(run: Run, profile: Profile) -> Times:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,9 @@ from click.testing import CliRunner
 from PIL import Image
 
 from infra.local.cluster import Cluster
-from jobs.evaluate import load, main
+from jobs.evaluate import load, main, survey
 from o2n.errors import DataSetError
-from tests.helpers import stripes, write
+from tests.helpers import QUICK, stripes, write
 from tests.ray_jobs import run_job, summary
 
 
@@ -95,3 +96,11 @@ def test_what_cannot_be_is_refused_before_any_work(options: list[str], message: 
     done = CliRunner().invoke(main, ["--data", str(tmp_path), *options])
     assert done.exit_code in (1, 2)
     assert message in done.output
+
+
+def test_outcomes_of_a_gpu_are_kept_beside_those_of_a_cpu() -> None:
+    found = survey(QUICK, ["patchcore"])
+    on_cpu, on_gpu = (replace(found, device=device).models for device in ("cpu", "cuda"))
+    assert found.models in (on_cpu, on_gpu)
+    assert on_cpu != on_gpu
+    assert on_cpu == found.identity  # as what was computed before has it
