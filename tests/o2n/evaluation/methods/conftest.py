@@ -1,6 +1,7 @@
 """Methods that are trained on auxiliary pictures, trained on fewer of them, once for all tests."""
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ def _few() -> Iterator[Labelled]:
 
 
 FEW = Auxiliary("a dozen families, for tests", _few)
+FEWER = Auxiliary("two families, where what is learned does not matter", lambda: islice(_few(), 2))
 
 
 @pytest.fixture(scope="session")
