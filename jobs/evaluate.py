@@ -82,7 +82,13 @@ def _numbers(context: click.Context, parameter: click.Parameter, text: str) -> t
 @click.option("--shots", default="2,4,8", show_default=True, callback=_numbers, metavar="LIST")
 @click.option("--draws", default=5, show_default=True, type=click.IntRange(1), help="Draws of the references.")
 @click.option("--queries", type=click.IntRange(8), help="Ask at most this many pictures of a category. Default: all.")
-@click.option("--pixels", default=256, show_default=True, type=click.IntRange(16), help="Side of maps and masks.")
+@click.option(
+    "--pixels",
+    default=256,
+    show_default=True,
+    type=click.IntRange(16),
+    help="Side of maps and masks. 256 queries of 256 × 256 take 1 GB while they are measured.",
+)
 @click.option("--pool", default=100, show_default=True, type=click.IntRange(0), help="Pictures for figure 4; 0: none.")
 @click.option(
     "--prompts",

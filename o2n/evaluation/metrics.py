@@ -1,4 +1,8 @@
-"""Metrics of the field, exact over all thresholds. NumPy in, plain numbers out."""
+"""Metrics of the field, exact over all thresholds. NumPy in, plain numbers out.
+
+Exactness has a price: scikit-learn's curves hold 60 bytes for each score beside what they are given, and `aupro` 37 for
+each pixel. Of 256 maps of 256 × 256 that is 1 GB.
+"""
 
 import numpy as np
 import torch
