@@ -30,8 +30,9 @@ OVERLAY_SIDE = 1024
 # 64 such. In threads of their own, because one that has begun goes on when its request is given up.
 DECODERS = 2
 FEEDBACK_ATTEMPTS = 3
-# Categories looked up at once for a list of them: half of the store's threads.
-READERS = 4
+# Categories looked up at once for a list of them: it is waiting for the store, ten times as long as computing. Not by
+# all of the store's threads, nor by so many that they compute without a pause: others are scored meanwhile.
+READERS = 6
 # Each is a small file to read, and who goes back further knows the version by name.
 SHOWN_VERSIONS = 20
 

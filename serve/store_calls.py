@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import TypeVar
 
-THREADS = 8
+# As many as S3's client keeps connections: one more would open a new one for each of its calls.
+THREADS = 10
 
 T = TypeVar("T")
 

@@ -4,13 +4,16 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from o2n.errors import DeadlineError, StoreError
+from o2n.objects import s3_client
 from o2n.store import CategoryStore
 from serve import catalog, service
-from serve.service import Service, Upload
+from serve.service import READERS, Service, Upload
+from serve.store_calls import THREADS
 from tests.helpers import checks
 from tests.serve.conftest import Counting, InProcess
 
@@ -123,6 +126,27 @@ def test_a_list_is_read_once_for_all_who_ask_and_drives_nothing_out(
         service._forget("checks")
         assert await service.categories() == listed
         assert await read() == len(names)  # their pointers; a version stays what it is
+
+    run(main)
+
+
+def test_a_list_is_read_by_as_many_as_leave_threads_and_connections_to_others(s3: str, tmp_path: Path) -> None:
+    assert s3_client().meta.config.max_pool_connections == THREADS
+    store = Counting(tmp_path.as_uri())
+    for number in range(THREADS):
+        store.objects.put(f"categories/c{number}/current.json", b"{}")
+
+    async def main() -> None:
+        service = Service(store, InProcess(store))
+        with hanging(store):
+            listing = asyncio.create_task(service.categories())
+            await asyncio.sleep(0.5)
+            assert store.reads == READERS
+            others = [asyncio.create_task(service.feedback("c0")) for _ in range(THREADS)]
+            await asyncio.sleep(0.5)
+            assert store.reads == THREADS
+        assert await listing == []
+        await asyncio.gather(*others, return_exceptions=True)
 
     run(main)
 
