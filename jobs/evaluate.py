@@ -9,7 +9,6 @@ oct2017, brainmri, headct, resc, mnist, mnist-t10k, cifar10; a folder of any oth
 that was killed goes on where it stopped when the same command is given again.
 """
 
-import os
 import platform
 import shlex
 import sys
@@ -21,7 +20,6 @@ from pathlib import Path
 
 import click
 import ray
-from pydantic import ValidationError
 from tqdm import tqdm
 
 from o2n.data.datasets import DATASETS, data_set
@@ -29,9 +27,9 @@ from o2n.data.datasets.base import DataSet, LabelledCategory, Sample
 from o2n.errors import DataSetError, O2NError
 from o2n.evaluation import sheets, tables
 from o2n.evaluation.plan import Run, Settings, complete, missing, plan
-from o2n.evaluation.protocol import ALL_METHODS, OURS, Outcome
+from o2n.evaluation.protocol import ALL_METHODS, Outcome, Unit
 from o2n.evaluation.results import Report, Sheet, write
-from o2n.evaluation.times import Times, times_table
+from o2n.evaluation.times import Times, measure_unit, take_times, times_table
 from o2n.options import (
     OneLineErrorsCommand,
     connect_ray,
@@ -143,7 +141,6 @@ def main(
         click.echo(f"{method} is left out: {why}")
     runs = plan(loaded, found.revisions, settings, profile, found.models, cache)
     failed: list[str] = []
-    times: list[Times] = []
     if not tables_only:
         done = len(runs) - len(missing(runs))
         in_flight = cpus or max(1, int(ray.cluster_resources().get("CPU", 1)))
@@ -153,7 +150,15 @@ def main(
                 if error:
                     failed.append(f"{one.unit.name}: {error}")
                     bar.write(failed[-1])
-    times = take_times(runs, profile, gpus, found.processor, measure=not tables_only)
+    task = ray.remote(num_cpus=1, num_gpus=gpus)(measure_unit)
+
+    def timed(unit: Unit) -> Times | None:
+        try:
+            return None if tables_only else ray.get(task.remote(unit, profile))
+        except (O2NError, ray.exceptions.RayError):  # its units have said why
+            return None
+
+    times = take_times(runs, found.processor, timed)
     known = [outcome for one in runs if (outcome := one.outcome())]
     facts = [
         ("command", shlex.join(["python", "jobs/evaluate.py", *sys.argv[1:]])),
@@ -223,35 +228,6 @@ def report(
     return Report(f"Evaluation of profile {profile.name}", notes, (*made, *timed), tuple(pictures), tuple(facts))
 
 
-def take_times(runs: list[Run], profile: Profile, gpus: float, processor: str, *, measure: bool) -> list[Times]:
-    """Of each method on the first category, one after the other; what is known of `processor`, or without `measure` of
-    any, is not measured again."""
-    found = []
-    task = ray.remote(num_cpus=1, num_gpus=gpus)(_times)
-    plain = [one for one in runs if one.unit.method == OURS or not one.unit.pool]
-    for run in {one.unit.method: one for one in reversed(plain)}.values():
-        file = run.file.parent.parent / "times" / run.file.name
-        try:
-            known = Times.model_validate_json(file.read_bytes())
-        except (OSError, ValidationError):
-            known = None
-        if known and (known.processor == processor or not measure):
-            found.append(known)
-            continue
-        if not measure:
-            continue
-        try:
-            one = ray.get(task.remote(run, profile))
-        except (O2NError, ray.exceptions.RayError):  # its units have said why
-            continue
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(f".{os.getpid()}.part")
-        part.write_text(one.model_dump_json(), encoding="utf-8")
-        part.replace(file)
-        found.append(one)
-    return sorted(found, key=lambda one: list(ALL_METHODS).index(one.method))
-
-
 def about(loaded: Loaded, settings: Settings, profile: Profile, found: Survey) -> list[tuple[str, str]]:
     """All that decides the figures, and where they were made."""
     resources = ray.cluster_resources()
@@ -309,14 +285,6 @@ def survey(profile: Profile, methods: list[str]) -> Survey:
     foundation = load_foundation(profile)
     device = foundation.diffusion.device.type
     return Survey(foundation.identity, device, processor(), revisions, trained_on, left_out)
-
-
-def _times(run: Run, profile: Profile) -> Times:
-    from o2n.evaluation.times import BATCH, measure
-
-    unit = run.unit
-    pictures = [[sample.read() for sample in samples] for samples in (unit.references, unit.queries[:BATCH])]
-    return measure(unit.method, pictures[0], pictures[1], unit.object_word, profile)
 
 
 def _version(name: str) -> str:

@@ -1,13 +1,16 @@
 """How long each method takes on this machine, measured while nothing else of the evaluation runs."""
 
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from statistics import median
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from o2n.doctor import processor
-from o2n.evaluation.protocol import build
+from o2n.evaluation.plan import Run
+from o2n.evaluation.protocol import ALL_METHODS, OURS, Unit, build
 from o2n.evaluation.published import published
 from o2n.evaluation.tables import Row, Table
 from o2n.images import Picture
@@ -63,6 +66,35 @@ def measure(
     )
 
 
+def measure_unit(unit: Unit, profile: Profile) -> Times:
+    """`measure` the unit's method on its references and first queries.
+
+    Raises:
+        O2NError: a picture or a model that cannot be used.
+    """
+    references, queries = ([sample.read() for sample in some] for some in (unit.references, unit.queries[:BATCH]))
+    return measure(unit.method, references, queries, unit.object_word, profile)
+
+
+def take_times(runs: Sequence[Run], processor: str, timed: Callable[[Unit], Times | None]) -> list[Times]:
+    """Of each method on the first of its `runs`, one after the other. What is known of `processor` is not measured
+    again; what is known of another stands where `timed` gives None."""
+    found = []
+    plain = [one for one in runs if one.unit.method == OURS or not one.unit.pool]
+    for run in {one.unit.method: one for one in reversed(plain)}.values():
+        file = run.file.parent.parent / "times" / run.file.name
+        known = _known(file)
+        if (known is None or known.processor != processor) and (fresh := timed(run.unit)):
+            known = fresh
+            file.parent.mkdir(parents=True, exist_ok=True)
+            part = file.with_suffix(f".{os.getpid()}.part")
+            part.write_text(known.model_dump_json(), encoding="utf-8")
+            part.replace(file)
+        if known:
+            found.append(known)
+    return sorted(found, key=lambda one: list(ALL_METHODS).index(one.method))
+
+
 def times_table(found: Sequence[Times]) -> Table:
     """One row for each method."""
     rows = []
@@ -90,3 +122,10 @@ def times_table(found: Sequence[Times]) -> Table:
         tuple(rows),
         best=False,
     )
+
+
+def _known(file: Path) -> Times | None:
+    try:
+        return Times.model_validate_json(file.read_bytes())
+    except (OSError, ValidationError):
+        return None
