@@ -36,6 +36,10 @@ class Score:
     anomaly_map: NDArray[np.float32]
     counterpart: Picture
 
+    def values(self) -> dict[str, float]:
+        """The scores by their names."""
+        return {"score": self.score, "s_p": self.s_p, "s_n": self.s_n, "s_text": self.s_text}
+
 
 def image_score(local: Local) -> float:
     """The mean over the levels of the maximum over the grid: the outer terms of eq. (4), (5), (6)."""

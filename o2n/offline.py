@@ -202,7 +202,7 @@ class _Scorer:
             # One category's broken version must not take the others' rows with it.
             return [row for one, ref in zip(pictures, refs, strict=True) for row in self._score([one], [ref])]
         return [
-            {"score": s.score, "s_p": s.s_p, "s_n": s.s_n, "s_text": s.s_text, **decision, **self._drawn(picture, s)}
+            {**s.values(), **decision, **self._drawn(picture, s)}
             for picture, s, decision in zip(pictures, scores, decisions, strict=True)
         ]
 

@@ -51,6 +51,12 @@ def checks(seed: int, height: int = 64, width: int = 64) -> Picture:
     return _picture(rng, board, (0.6, 0.9, 1.0))
 
 
+def noisy(seed: int) -> Picture:
+    """One part of the category `checks`, photographed again and again."""
+    noise = np.random.default_rng(seed).normal(0, 8, (64, 64, 3))
+    return np.clip(checks(0) + noise, 0, 255).astype(np.uint8)
+
+
 def write(folder: Path, pictures: list[Picture]) -> Path:
     """Save pictures as 000.png, 001.png, … and return the folder."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ from o2n.onboard import onboard
 from o2n.store import CategoryStore
 from o2n.tokens import create_token, read_tokens
 from o2n.triplet import TripletScorer
-from tests.helpers import QUICK, checks, stripes, write
+from tests.helpers import QUICK, checks, noisy, stripes, write
 
 
 def run(*arguments: str) -> Result:
@@ -95,7 +95,7 @@ def test_onboard_then_score_a_folder(store: CategoryStore, quick_profile: str, t
 
 
 def test_a_reference_unlike_the_others_is_told(store: CategoryStore, quick_profile: str, tmp_path: Path) -> None:
-    good = write(tmp_path / "good", [checks(0), checks(0) // 8 * 8, stripes(0)])
+    good = write(tmp_path / "good", [noisy(0), noisy(1), stripes(0)])
     done = run("onboard", "board", "--references", str(good), "--profile", quick_profile)
     assert done.exit_code == 0, done.output
     told = f"reference 3 of 3 ({good / '002.png'}) is"

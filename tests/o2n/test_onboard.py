@@ -26,7 +26,7 @@ from o2n.onboard import (
 )
 from o2n.store import CategoryStore
 from o2n.version import unpack
-from tests.helpers import QUICK, checks, stripes, write
+from tests.helpers import QUICK, checks, noisy, stripes, write
 
 
 @pytest.fixture
@@ -36,12 +36,6 @@ def store(tmp_path: Path) -> CategoryStore:
 
 def references(seed: int = 0) -> list[Picture]:
     return [checks(seed), checks(seed + 1)]
-
-
-def noisy(seed: int) -> Picture:
-    """One part, photographed again and again."""
-    noise = np.random.default_rng(seed).normal(0, 8, (64, 64, 3))
-    return np.clip(checks(0) + noise, 0, 255).astype(np.uint8)
 
 
 def run(store: CategoryStore, name: str = "board", seed: int = 0) -> Onboarded:
