@@ -20,6 +20,7 @@ from serve.observer import Observer
 from serve.protocol import FeedbackRequest, ScoreRequest
 from serve.scoring import Branches
 from serve.service import Service
+from serve.tensors import InferRequest
 
 DESCRIPTION = """
 Two to eight pictures of good parts make a category; any new picture of it gets a score, a decision and a map.
@@ -30,7 +31,7 @@ Every error has one shape, and every answer the header `x-request-id`. Pictures 
 
 
 # Bodies are read by hand, form or JSON, so FastAPI does not know their models by itself.
-REQUESTS: tuple[type[BaseModel], ...] = (ScoreRequest, FeedbackRequest, kserve.InferRequest)
+REQUESTS: tuple[type[BaseModel], ...] = (ScoreRequest, FeedbackRequest, InferRequest)
 
 
 class Application(FastAPI):

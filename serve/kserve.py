@@ -1,126 +1,27 @@
 """The Open Inference Protocol, version 2 (KServe, Triton): a category is a model, and existing clients can score.
 
-One input, in one of two forms: `picture`, BYTES [N], files of N pictures; or `pixels`, UINT8 [N, H, W, 3], RGB.
-Outputs: pred_score FP64 [N], pred_label BOOL [N] (true is anomalous), p_value FP64 [N], anomaly_map FP32 [N, g, g].
-In JSON, elements of BYTES are base64; with the protocol's binary extension they are the bytes themselves.
+`tensors.py` has what they send and get.
 """
 
 import asyncio
-import base64
-import binascii
-import math
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-import numpy as np
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import Response
-from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-from o2n import __version__, images
-from o2n.calibration import Rate
+from o2n import __version__
 from o2n.category import VersionRef
-from o2n.errors import NotFoundError, RequestError
-from o2n.images import Picture
+from o2n.errors import NotFoundError
 from serve.api import TheService
 from serve.auth import needs
-from serve.limits import check_json
 from serve.observer import note_scored
-from serve.protocol import MAX_PICTURES, PNG, example
-from serve.service import Scored, Service, Upload
+from serve.protocol import example
+from serve.service import Service
+from serve.tensors import DATATYPES, InferAnswer, read_request, write_answer
 
 PLATFORM = "o2n"
 HEADER_LENGTH = "inference-header-content-length"
-# Of JSON: a picture of 400 × 400 as numbers. Of files in base64, and of binary data, only the bytes are limited.
-MAX_VALUES = 1 << 19
-
-OutputName = Literal["pred_score", "pred_label", "p_value", "anomaly_map"]
-DATATYPES: dict[OutputName, tuple[str, str]] = {
-    "pred_score": ("FP64", "<f8"),
-    "pred_label": ("BOOL", "?"),
-    "p_value": ("FP64", "<f8"),
-    "anomaly_map": ("FP32", "<f4"),
-}
-
-_EXAMPLE: dict[str, Any] = {
-    "id": "42",
-    "inputs": [{"name": "picture", "shape": [1], "datatype": "BYTES", "data": [PNG]}],
-    "outputs": [{"name": "pred_score"}, {"name": "pred_label"}],
-}
-
-
-class Parameters(BaseModel):
-    """What O2N takes of a request's parameters; others are allowed by the protocol and mean nothing here."""
-
-    false_positive_rate: Rate | None = None
-    binary_data_output: bool = False
-
-
-class InputParameters(BaseModel):
-    """Of a tensor's."""
-
-    binary_data_size: int | None = Field(None, ge=0)
-
-
-class OutputParameters(BaseModel):
-    """Of an output's."""
-
-    binary_data: bool | None = None
-
-
-class InputTensor(BaseModel):
-    """Pictures, as files or as pixels."""
-
-    name: str = Field(max_length=512, description="any; `picture` and `pixels` are what the metadata say")
-    shape: list[Annotated[int, Field(ge=0, le=1 << 31)]] = Field(min_length=1, max_length=4)
-    datatype: Literal["BYTES", "UINT8"]
-    parameters: InputParameters = InputParameters()
-    data: list[Any] | None = Field(None, description="flat or nested; absent if binary")
-
-
-class OutputRequest(BaseModel):
-    """An output that is wanted."""
-
-    name: OutputName
-    parameters: OutputParameters = OutputParameters()
-
-
-class InferRequest(BaseModel):
-    """One inference."""
-
-    model_config = example(**_EXAMPLE)
-
-    id: str | None = Field(None, max_length=256)
-    parameters: Parameters = Parameters()
-    inputs: list[InputTensor] = Field(min_length=1, max_length=1)
-    outputs: list[OutputRequest] | None = Field(None, description="by default all, which the map makes long")
-
-
-class OutputTensor(BaseModel):
-    """One output of all pictures."""
-
-    name: OutputName
-    shape: list[int]
-    datatype: str
-    parameters: dict[str, int] | None = None
-    data: list[float] | list[bool] | None = None
-
-
-class InferAnswer(BaseModel):
-    """What became of one inference."""
-
-    model_config = example(
-        model_name="bolts",
-        model_version="7d206324509daeec",
-        id="42",
-        outputs=[{"name": "pred_score", "shape": [1], "datatype": "FP64", "data": [87.34]}],
-    )
-
-    model_name: str
-    model_version: str
-    id: str | None = None
-    outputs: list[OutputTensor]
 
 
 class TensorMetadata(BaseModel):
@@ -294,17 +195,15 @@ async def infer(
     ref = await _pinned(service, name, version)
     body = await request.body()
     length = len(body) if header_length is None else header_length
-
-    def read() -> tuple[InferRequest, list[Upload]]:
-        check_json(body[:length], MAX_VALUES, "send the tensor as binary data, or pictures as files")
-        asked = InferRequest.model_validate_json(body[:length])
-        return asked, _uploads(asked.inputs[0], body[length:])
-
     # Millions of pixels as numbers take a while to read, in which others want to be answered.
-    asked, uploads = await asyncio.to_thread(read)
+    asked, uploads = await asyncio.to_thread(read_request, body, length)
     scored = await service.score(ref, uploads, lambda found: found, asked.parameters.false_positive_rate)
     note_scored(request, ref, len(scored))
-    return _answer(ref, asked, scored)
+    answer, appendix = write_answer(ref, asked, scored)
+    if not appendix:
+        return Response(answer, media_type="application/json")
+    headers = {HEADER_LENGTH: str(len(answer))}
+    return Response(answer + appendix, media_type="application/octet-stream", headers=headers)
 
 
 async def _pinned(service: Service, name: str, version: str | None) -> VersionRef:
@@ -315,118 +214,3 @@ async def _pinned(service: Service, name: str, version: str | None) -> VersionRe
     if version not in (await service.category(name)).history:
         raise NotFoundError(f"category {name} never served version {version!r}: see /v2/models/{name}")
     return VersionRef(name, version)
-
-
-def _uploads(tensor: InputTensor, binary: bytes) -> list[Upload]:
-    """The pictures of a tensor.
-
-    Raises:
-        RequestError: shape, type and data do not fit together.
-    """
-    count = tensor.shape[0]
-    if not 1 <= count <= MAX_PICTURES:
-        raise RequestError(f"input {tensor.name}: {count} pictures: send 1 to {MAX_PICTURES}")
-    size = tensor.parameters.binary_data_size
-    if (size is None) == (tensor.data is None):
-        raise RequestError(
-            f"input {tensor.name}: send either data or binary data of which binary_data_size is the size"
-        )
-    if size is not None and size != len(binary):
-        raise RequestError(f"input {tensor.name}: {size} bytes of binary data are announced, {len(binary)} came")
-    raw: list[Any] | bytes = binary if tensor.data is None else tensor.data
-    pictures: Sequence[bytes | Picture] = _files(tensor, raw) if tensor.datatype == "BYTES" else _pixels(tensor, raw)
-    return [Upload(f"{tensor.name}[{index}]", picture) for index, picture in enumerate(pictures)]
-
-
-def _files(tensor: InputTensor, raw: list[Any] | bytes) -> list[bytes]:
-    if math.prod(tensor.shape) != tensor.shape[0]:
-        raise RequestError(
-            f"input {tensor.name}: BYTES has one file a picture, so its shape is [N], not {tensor.shape}"
-        )
-    files = _elements(tensor, raw) if isinstance(raw, bytes) else _flat(raw)
-    if len(files) != tensor.shape[0]:
-        raise RequestError(f"input {tensor.name}: its data are not {tensor.shape[0]} files, as its shape announces")
-    return files if isinstance(raw, bytes) else [_decoded(tensor, text) for text in files]
-
-
-def _elements(tensor: InputTensor, raw: bytes) -> list[bytes]:
-    """BYTES in the binary extension: each element's length in 4 bytes, little-endian, then the element. At most one
-    more than its shape announces."""
-    elements: list[bytes] = []
-    start = 0
-    while start < len(raw) and len(elements) <= tensor.shape[0]:
-        end = start + 4 + int.from_bytes(raw[start : start + 4], "little")
-        if start + 4 > len(raw) or end > len(raw):
-            raise RequestError(f"input {tensor.name}: its binary data end within element {len(elements)}")
-        elements.append(raw[start + 4 : end])
-        start = end
-    return elements
-
-
-def _decoded(tensor: InputTensor, text: Any) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError, TypeError):
-        raise RequestError(f"input {tensor.name}: an element is not base64: send files that way") from None
-
-
-def _flat(values: list[Any]) -> list[Any]:
-    return values if not any(isinstance(value, list) for value in values) else [v for row in values for v in _row(row)]
-
-
-def _row(row: Any) -> list[Any]:
-    return row if isinstance(row, list) else [row]
-
-
-def _pixels(tensor: InputTensor, raw: list[Any] | bytes) -> list[Picture]:
-    if len(tensor.shape) != 4 or tensor.shape[3] != 3:
-        raise RequestError(f"input {tensor.name}: UINT8 has shape [N, H, W, 3], not {tensor.shape}")
-    try:
-        values = np.frombuffer(raw, np.uint8) if isinstance(raw, bytes) else _bytes(raw, math.prod(tensor.shape))
-        pixels = values.reshape(tensor.shape)
-    except (ValueError, TypeError, OverflowError):
-        raise RequestError(
-            f"input {tensor.name}: its data are not whole numbers 0-255 of shape {tensor.shape}"
-        ) from None
-    for picture in pixels:
-        images.check_size(picture.shape[1], picture.shape[0], tensor.name)
-    return list(pixels)
-
-
-def _bytes(values: list[Any], count: int) -> Picture:
-    """`count` of them, flat or nested."""
-    nested = bool(values) and isinstance(values[0], list)
-    if not nested and len(values) != count:
-        raise ValueError
-    found = np.asarray(values)
-    if found.dtype.kind not in "iu" or found.min() < 0 or found.max() > 255:
-        raise ValueError
-    return found.astype(np.uint8)
-
-
-def _answer(ref: VersionRef, asked: InferRequest, scored: list[Scored]) -> Response:
-    """The outputs that were asked for; those that are wanted as binary data follow the JSON in their order."""
-    values: dict[OutputName, NDArray[Any]] = {
-        "pred_score": np.array([found.score.score for found in scored]),
-        "pred_label": np.array([found.decision.is_anomalous for found in scored]),
-        "p_value": np.array([found.decision.p_value for found in scored]),
-        "anomaly_map": np.stack([found.score.anomaly_map for found in scored]),
-    }
-    wanted = asked.outputs or [OutputRequest(name=name) for name in DATATYPES]
-    tensors, appendix = [], b""
-    for output in wanted:
-        datatype, dtype = DATATYPES[output.name]
-        array = values[output.name].astype(dtype)
-        tensor = OutputTensor(name=output.name, shape=list(array.shape), datatype=datatype)
-        binary = output.parameters.binary_data
-        if binary or (binary is None and asked.parameters.binary_data_output):
-            tensor.parameters = {"binary_data_size": array.nbytes}
-            appendix += array.tobytes()
-        else:
-            tensor.data = array.ravel().tolist()
-        tensors.append(tensor)
-    answer = InferAnswer(model_name=ref.category, model_version=ref.version, id=asked.id, outputs=tensors)
-    body = answer.model_dump_json(exclude_none=True).encode()
-    if not appendix:
-        return Response(body, media_type="application/json")
-    return Response(body + appendix, media_type="application/octet-stream", headers={HEADER_LENGTH: str(len(body))})

@@ -11,7 +11,7 @@ from tritonclient.utils import InferenceServerException
 from o2n.calibration import decide
 from o2n.images import encode_png
 from o2n.triplet import TripletScorer
-from serve import kserve
+from serve.tensors import MAX_VALUES
 from tests.helpers import QUICK, checks, listening, stripes
 from tests.serve.conftest import Local, application
 
@@ -127,44 +127,6 @@ PNG = base64.b64encode(encode_png(checks(30))).decode()
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"datatype": "FP32"}, "datatype"),
-        ({"shape": [2]}, "announces"),
-        ({"shape": [0]}, "0 pictures"),
-        ({"shape": [65]}, "65 pictures"),
-        ({"shape": [-1]}, "shape"),
-        ({"shape": [1, 2]}, "shape is [N]"),
-        ({"data": ["%%%"]}, "base64"),
-        ({"data": [1]}, "base64"),
-        ({"data": None}, "binary_data_size"),
-        ({"data": []}, "announces"),
-        ({"data": ["%%%"] * 3}, "announces"),
-        ({"parameters": {"binary_data_size": 3}}, "either"),
-        ({"data": None, "parameters": {"binary_data_size": 3}}, "3 bytes"),
-        ({"datatype": "UINT8"}, "[N, H, W, 3]"),
-        ({"datatype": "UINT8", "shape": [1, 16, 16, 3]}, "whole numbers"),
-        ({"datatype": "UINT8", "shape": [1, 16, 16, 3], "data": [256] * 768}, "whole numbers"),
-        ({"datatype": "UINT8", "shape": [1, 16, 16, 3], "data": [0.5] * 768}, "whole numbers"),
-        ({"datatype": "UINT8", "shape": [1, 16, 16, 3], "data": [[1], [2, 3]]}, "whole numbers"),
-        ({"datatype": "UINT8", "shape": [1, 16, 16, 3], "data": []}, "whole numbers"),
-        ({"datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [1, 2, 3]}, "at least 16"),
-    ],
-)
-def test_tensors_that_do_not_fit_together(local: Local, change: dict, said: str) -> None:
-    good = {"name": "picture", "shape": [1], "datatype": "BYTES", "data": [PNG]}
-    answer = local.client.post(INFER, json={"inputs": [good | change]}, headers=local.allowed("score"))
-    assert answer.status_code in (400, 422), answer.text
-    assert set(answer.json()) == {"error"}
-    assert said in answer.json()["error"]
-
-
-def test_a_body_full_of_empty_files_is_not_read_to_its_end() -> None:
-    tensor = kserve.InputTensor(name="picture", shape=[1], datatype="BYTES")
-    assert len(kserve._elements(tensor, bytes(4_000_000))) == 2
-
-
-@pytest.mark.parametrize(
     ("body", "length"),
     [(b"", None), (b"{", None), (b"[]", None), (b"{}", "1000"), (b"{}", "x"), (b"{}", "-1"), (b"\xff\xfe", None)],
 )
@@ -182,14 +144,14 @@ def test_a_tensor_of_many_numbers_is_refused_before_it_is_parsed_and_taken_as_bi
     with pytest.raises(InferenceServerException, match="over 524288 values: send the tensor as binary data"):
         foreign.infer("checks", [tensor("pixels", pixels, "UINT8", binary=False)], headers=headers)
     assert foreign.infer("checks", [tensor("pixels", pixels, "UINT8", binary=True)], headers=headers)
-    no_json = local.client.post(INFER, content=b"[]," * kserve.MAX_VALUES, headers=local.allowed("score"))
+    no_json = local.client.post(INFER, content=b"[]," * MAX_VALUES, headers=local.allowed("score"))
     assert no_json.status_code == 413
 
 
 def test_files_as_base64_may_be_larger(local: Local) -> None:
     noise = np.random.default_rng(0).integers(256, size=(800, 800, 3), dtype=np.uint8)
     data = [base64.b64encode(encode_png(noise)).decode()]
-    assert len(data[0]) > 2 * kserve.MAX_VALUES
+    assert len(data[0]) > 2 * MAX_VALUES
     good = {"name": "picture", "shape": [1], "datatype": "BYTES", "data": data}
     assert local.client.post(INFER, json={"inputs": [good]}, headers=local.allowed("score")).status_code == 200
 
