@@ -1,5 +1,7 @@
 """A DINOv2 or DINOv3 that the user brings, and the methods on it."""
 
+from typing import TypeVar
+
 from o2n.errors import FoundationError
 from o2n.evaluation.methods.anomaly_dino import AnomalyDINO
 from o2n.evaluation.methods.nearest_patch import NearestPatch
@@ -10,6 +12,8 @@ from o2n.settings import get_settings
 
 RESOLUTION = 448  # what AnomalyDINO is reported at
 
+Built = TypeVar("Built", AnomalyDINO, NearestPatch)
+
 
 def anomaly_dino(profile: Profile) -> AnomalyDINO:
     """AnomalyDINO on the weights that `O2N_DINO` names.
@@ -18,7 +22,7 @@ def anomaly_dino(profile: Profile) -> AnomalyDINO:
         FoundationError: it names none, or they cannot be loaded.
     """
     encoder = load_dino("AnomalyDINO")
-    return AnomalyDINO("AnomalyDINO", encoder, (encoder.depth,))
+    return _told(AnomalyDINO("AnomalyDINO", encoder, (encoder.depth,)), encoder)
 
 
 def nearest_patch_dino(profile: Profile) -> NearestPatch:
@@ -26,7 +30,7 @@ def nearest_patch_dino(profile: Profile) -> NearestPatch:
     of CLIP; raises as `anomaly_dino`."""
     encoder = load_dino("S_N (DINO)")
     levels = tuple(encoder.depth * quarter // 4 for quarter in (1, 2, 3, 4))
-    return NearestPatch("S_N (DINO)", encoder, levels, profile.pool.warps)
+    return _told(NearestPatch("S_N (DINO)", encoder, levels, profile.pool.warps), encoder)
 
 
 def load_dino(method: str, resolution: int = RESOLUTION) -> VisionModel:
@@ -40,3 +44,10 @@ def load_dino(method: str, resolution: int = RESOLUTION) -> VisionModel:
         )
     settings = EncoderSettings(source=source, resolution=resolution, levels=(1,))
     return load_foundation(TINY.model_copy(update={"patch_encoder": settings})).comparing
+
+
+def _told(method: Built, encoder: VisionModel) -> Built:
+    """With how its pictures are normalised in `weights`: of a profile's encoders `Foundation.identity` tells it."""
+    mean, std = (values.flatten().tolist() for values in (encoder.mean, encoder.std))
+    method.weights += f", normalised by {mean} and {std}"
+    return method

@@ -13,14 +13,14 @@ from o2n.evaluation.methods import METHODS
 from o2n.evaluation.methods.anomaly_dino import AnomalyDINO, foreground
 from o2n.evaluation.methods.encoding import patches
 from o2n.evaluation.methods.nearest_patch import NearestPatch
+from o2n.evaluation.protocol import revision
 from o2n.foundation import Foundation
 from o2n.images import Picture
 from tests.helpers import QUICK, stripes
 
 
-@pytest.fixture
-def dino(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A small transformer with random weights, in timm's hub layout, as O2N_DINO."""
+def write_dino(folder: Path, mean: float = 0.5) -> str:
+    """A small transformer with random weights, always the same ones, in timm's hub layout; returns its folder."""
     torch.manual_seed(0)
     architecture, sizes = "vit_tiny_patch16_224", {"embed_dim": 24, "depth": 4, "num_heads": 2, "num_classes": 0}
     model = timm.create_model(architecture, pretrained=False, img_size=64, **sizes)
@@ -28,16 +28,17 @@ def dino(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         "architecture": architecture,
         "num_classes": 0,
         "model_args": {"img_size": 64, **sizes},
-        "pretrained_cfg": {"input_size": [3, 64, 64], "mean": [0.5] * 3, "std": [0.5] * 3, "num_classes": 0},
+        "pretrained_cfg": {"input_size": [3, 64, 64], "mean": [mean] * 3, "std": [0.5] * 3, "num_classes": 0},
     }
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    safetensors.torch.save_file(model.state_dict(), tmp_path / "model.safetensors")
-    monkeypatch.setenv("O2N_DINO", str(tmp_path))
-    return str(tmp_path)
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    safetensors.torch.save_file(model.state_dict(), folder / "model.safetensors")
+    return str(folder)
 
 
 @pytest.mark.parametrize("name", ["anomaly-dino", "nearest-patch-dino"])
-def test_it_runs_on_weights_that_the_user_brings(name: str, dino: str) -> None:
+def test_it_runs_on_weights_that_the_user_brings(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("O2N_DINO", write_dino(tmp_path))
     method = METHODS[name](QUICK)
     query = stripes(5)
     query[20:40, 20:40] = (255, 0, 255)
@@ -45,6 +46,17 @@ def test_it_runs_on_weights_that_the_user_brings(name: str, dino: str) -> None:
     assert scored.maps is not None
     assert scored.maps.shape == (2, 28, 28)  # 448 pixels in patches of 16
     assert scored.scores[1] > scored.scores[0]
+
+
+@pytest.mark.parametrize("name", ["anomaly-dino", "nearest-patch-dino"])
+def test_weights_that_see_pictures_otherwise_are_others(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+    for folder, mean in (("a", 0.5), ("copy", 0.5), ("b", 0.4)):
+        monkeypatch.setenv("O2N_DINO", write_dino(tmp_path / folder, mean))
+        told.append(revision(METHODS[name](QUICK)))
+    assert told[0] == told[1] != told[2]
 
 
 def test_a_turned_part_is_known(foundation: Foundation) -> None:
