@@ -236,19 +236,13 @@ class CategoryStore:
 
         Raises as `pointer`, and ConflictError as `publish`.
         """
-        for attempt in range(SWAP_ATTEMPTS):
-            pointer, etag = self._pointer(name)
-            forgotten = pointer.history[: max(0, len(pointer.history) - keep)]
-            if not forgotten:
-                return
-            kept = Pointer(version=pointer.version, history=pointer.history[len(forgotten) :])
-            try:
-                self.objects.put_if(_pointer_key(name), _json(kept), etag)
-            except ConflictError:
-                pause(attempt)
-                continue
-            return
-        raise self._contended(name)
+
+        def trimmed(pointer: Pointer | None) -> Pointer:
+            if pointer is None:
+                raise self._no_category(name)
+            return Pointer(version=pointer.version, history=pointer.history[max(0, len(pointer.history) - keep) :])
+
+        self._swap(name, trimmed)
 
     def delete(self, name: str) -> None:
         """Take a category's pointer away, and with it the category from sight.
@@ -266,36 +260,42 @@ class CategoryStore:
         self.objects.delete(_pointer_key(name))
 
     def _move(self, name: str, choose: Callable[[Pointer | None], str]) -> str:
-        """Point category `name` at the version that `choose` picks in view of the pointer, by compare-and-swap."""
+        """Point category `name` at the version that `choose` picks in view of the pointer."""
+
+        def moved(pointer: Pointer | None) -> Pointer:
+            version = choose(pointer)
+            if pointer is None:
+                return Pointer(version=version)
+            if pointer.version == version:
+                return pointer
+            history = [*(old for old in pointer.history if old != version), pointer.version]
+            return Pointer(version=version, history=history)
+
+        return self._swap(name, moved).version
+
+    def _swap(self, name: str, change: Callable[[Pointer | None], Pointer]) -> Pointer:
+        """Replace the pointer of category `name` by what `change` makes of it, by compare-and-swap."""
         for attempt in range(SWAP_ATTEMPTS):
             try:
                 pointer, etag = self._pointer(name)
             except NotFoundError:
                 pointer, etag = None, None
-            version = choose(pointer)
-            if pointer is None:
-                moved = Pointer(version=version)
-            elif pointer.version == version:
-                return version
-            else:
-                history = [*(old for old in pointer.history if old != version), pointer.version]
-                moved = Pointer(version=version, history=history)
+            changed = change(pointer)
+            if changed == pointer:
+                return changed
             try:
-                self.objects.put_if(_pointer_key(name), _json(moved), etag)
+                self.objects.put_if(_pointer_key(name), _json(changed), etag)
             except ConflictError:
                 pause(attempt)
                 continue
-            return version
-        raise self._contended(name)
+            return changed
+        raise ConflictError(f"category {name} in store {self.url} is changed by others all the time: try again later")
 
     def _pointer(self, name: str) -> tuple[Pointer, str]:
         try:
             return self._read(_pointer_key(name), Pointer, f"'o2n categories delete {name}', then onboard it again")
         except NotFoundError:
             raise self._no_category(name) from None
-
-    def _contended(self, name: str) -> ConflictError:
-        return ConflictError(f"category {name} in store {self.url} is changed by others all the time: try again later")
 
     def _no_category(self, name: str) -> NotFoundError:
         return NotFoundError(f"category {name} is not in store {self.url}: see 'o2n categories list', or onboard it")
