@@ -176,7 +176,7 @@ async def healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 
-_READY = {"encoder": True, "personalizer": True, "normal": True, "text": True, "store": True}
+_READY = {"encoder": True, "personal": True, "normal": True, "text": True, "store": True}
 
 
 @probes.get(

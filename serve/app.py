@@ -13,7 +13,7 @@ from o2n.profiles import get_profile
 from o2n.references import REFERENCE_BYTES
 from o2n.settings import get_settings
 from o2n.store import CategoryStore
-from serve.branches import Encoder, NormalScorer, Personalizer, TextScorer
+from serve.deployments import Encoder, NormalScorer, Personalizer, TextScorer
 from serve.gateway import Gateway
 
 # Of any request: beyond it come `graceful_shutdown_timeout_s` of config.yaml and, with time to find the category in,

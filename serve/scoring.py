@@ -187,7 +187,7 @@ class Branches:
                 raise UnavailableError(f"{ref.category} version {ref.version}: no replica could load it")
 
     async def ready(self) -> dict[str, bool]:
-        """Encoder, personalizer, normal, text: whether each has a replica that computes, or had a moment ago."""
+        """Encoder, personal, normal, text: whether each has a replica that computes, or had a moment ago."""
         now = time.monotonic()
         if self._asking is None or (self._asking.done() and now > self._asked_at + READY_FRESH_SECONDS):
             self._asked_at, self._asking = now, asyncio.create_task(self._ask_ready())
@@ -196,7 +196,7 @@ class Branches:
     async def _ask_ready(self) -> dict[str, bool]:
         handles = {
             "encoder": self._encoder,
-            "personalizer": self._personalizer,
+            "personal": self._personalizer,
             "normal": self._normal,
             "text": self._text,
         }

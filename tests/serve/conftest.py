@@ -70,7 +70,7 @@ class InProcess:
             self.at_work -= pictures
 
     async def ready(self) -> dict[str, bool]:
-        return {"encoder": True, "personalizer": True, "normal": True, "text": True}
+        return {"encoder": True, "personal": True, "normal": True, "text": True}
 
 
 class Counting(CategoryStore):

@@ -21,7 +21,7 @@ from o2n.onboard import onboard
 from o2n.profiles import Profile
 from o2n.store import CategoryStore
 from o2n.triplet import TripletScorer
-from serve.branches import Encoder, NormalScorer, Personalizer, TextScorer, _Replica
+from serve.deployments import Encoder, NormalScorer, Personalizer, TextScorer, _Replica
 from serve.scoring import ATTEMPTS, Branches
 from tests.helpers import QUICK, checks, stripes
 from tests.serve.conftest import Counting
@@ -308,7 +308,7 @@ def test_however_many_ask_whether_the_branches_are_ready_each_is_asked_once(loop
     async def ask() -> list[dict[str, bool]]:
         return await asyncio.gather(*(branches.ready() for _ in range(100)))
 
-    assert loop.run(ask()) == [{"encoder": True, "personalizer": True, "normal": True, "text": True}] * 100
+    assert loop.run(ask()) == [{"encoder": True, "personal": True, "normal": True, "text": True}] * 100
     assert broadcasts == 4
 
 
