@@ -132,7 +132,7 @@ def kill_node(node: psutil.Process) -> None:
 
 
 @contextmanager
-def local_cluster(*, cpus: int, store: str, object_store_bytes: int = 512 << 20) -> Iterator[Cluster]:
+def local_cluster(*, cpus: int, store: str) -> Iterator[Cluster]:
     """Start a cluster with its dashboard and job server on loopback, and stop it, and nothing else, at the end.
 
     It asks for a token, which only `environment` carries.
@@ -176,7 +176,7 @@ def local_cluster(*, cpus: int, store: str, object_store_bytes: int = 512 << 20)
         "--dashboard-agent-listen-port=0",
         f"--ray-client-server-port={free_port()}",
         f"--num-cpus={cpus}",
-        f"--object-store-memory={object_store_bytes}",
+        f"--object-store-memory={512 << 20}",
         f"--temp-dir={folder}",
         "--disable-usage-stats",
     ]

@@ -83,9 +83,9 @@ def popularity(categories: int) -> NDArray[np.float64]:
     return weights / weights.sum()
 
 
-def simulate(branch: Branch, rate: float, categories: int, pictures: int = 5_000, seed: int = 0) -> Replica:
+def simulate(branch: Branch, rate: float, categories: int, pictures: int = 5_000) -> Replica:
     """One replica at `rate` pictures a second, its cache full of what is asked for most, as it is after a while."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     arrivals = rng.exponential(1 / rate, pictures).cumsum()
     asked = rng.choice(categories, pictures, p=popularity(categories))
     kept = OrderedDict.fromkeys(reversed(range(branch.room(categories))))

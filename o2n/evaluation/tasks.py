@@ -18,6 +18,7 @@ from o2n.images import Picture
 
 # Larger than any embedded model sees at once, as photographs are.
 SIDE = 128
+SHOTS = 4
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,13 @@ class Task:
     twins: list[Picture] | None = None
 
 
-def families(part: str, number: int, shots: int = 4, each: int = 30) -> list[Task]:
+def families(part: str, number: int, each: int = 30) -> list[Task]:
     """Procedural categories: `part` is "evaluation" (unseen families, unseen defects) or "validation"."""
     names, defects = (EVALUATION, UNSEEN_DEFECTS) if part == "evaluation" else (VALIDATION, TRAINING_DEFECTS)
     tasks = []
     for name in names:
         category = Category(name, STYLE)
-        references = draw(category, shots, 0, number)
+        references = draw(category, SHOTS, 0, number)
         shown = draw(category, each, each, 1 << 20, defects=defects)
         task = Task(
             f"{part} families",
@@ -60,7 +61,7 @@ def families(part: str, number: int, shots: int = 4, each: int = 30) -> list[Tas
     return tasks
 
 
-def textures(number: int, shots: int = 4, each: int = 25) -> list[Task]:
+def textures(number: int, each: int = 25) -> list[Task]:
     """scikit-image's photographs of brick, grass and gravel: 128 px crops, spoilt by the unseen generator.
 
     References come from the upper quarter of a photograph, queries from the rest.
@@ -70,7 +71,7 @@ def textures(number: int, shots: int = 4, each: int = 25) -> list[Task]:
     tasks = []
     for name in ("brick", "grass", "gravel"):
         photograph = np.repeat(getattr(data, name)()[..., None], 3, axis=-1)
-        references = _crops(photograph[:128], shots, np.random.default_rng([number, 1]))
+        references = _crops(photograph[:128], SHOTS, np.random.default_rng([number, 1]))
         queries = np.stack(_crops(photograph[128:], 2 * each, np.random.default_rng(2)))
         spoilt, masks = spoil_photographs(queries[each:], seed=3)
         masks = np.concatenate([np.zeros_like(masks), masks])
@@ -80,29 +81,29 @@ def textures(number: int, shots: int = 4, each: int = 25) -> list[Task]:
     return tasks
 
 
-def digits(number: int, shots: int = 4, each: int = 20) -> list[Task]:
+def digits(number: int, each: int = 20) -> list[Task]:
     """scikit-learn's handwritten digits (8 by 8), each against the nine others."""
     from sklearn.datasets import load_digits
 
     found = load_digits()
     pictures = (found.images * (255 / 16)).astype(np.uint8)
-    return _one_against_rest("scikit-learn digits", pictures, found.target, number, shots, each)
+    return _one_against_rest("scikit-learn digits", pictures, found.target, number, each)
 
 
-def mnist(root: Path, number: int, shots: int = 4, each: int = 20) -> list[Task]:
+def mnist(root: Path, number: int, each: int = 20) -> list[Task]:
     """MNIST's test set in its published files, each digit against the nine others."""
     pictures, labels = read_part(root, "t10k", T10K_LAYOUT)
-    return _one_against_rest("MNIST", pictures, labels, number, shots, each)
+    return _one_against_rest("MNIST", pictures, labels, number, each)
 
 
-def magnetic_tile(root: Path, number: int, shots: int = 4, each: int = 100) -> list[Task]:
+def magnetic_tile(root: Path, number: int, each: int = 100) -> list[Task]:
     """The magnetic tile photographs: good ones against all kinds of defects, `each` of both at most."""
     good = images.find(root / "good")
     kinds = sorted(p.name for p in root.iterdir() if p.is_dir() and p.name not in ("good", "ground_truth"))
     bad = [path for kind in kinds for path in images.find(root / kind)]
     rng = np.random.default_rng(7)
     good, bad = [good[i] for i in rng.permutation(len(good))], [bad[i] for i in rng.permutation(len(bad))[:each]]
-    chosen = np.random.default_rng(number).choice(len(good) - each, shots, replace=False) + each
+    chosen = np.random.default_rng(number).choice(len(good) - each, SHOTS, replace=False) + each
     queries = [images.read(path) for path in good[:each] + bad]
     labels = np.arange(len(queries)) >= each
     references = [images.read(good[i]) for i in chosen]
@@ -116,14 +117,14 @@ def _crops(photograph: NDArray[np.uint8], count: int, rng: np.random.Generator) 
 
 
 def _one_against_rest(
-    group: str, pictures: NDArray[np.uint8], labels: NDArray[np.integer], number: int, shots: int, each: int
+    group: str, pictures: NDArray[np.uint8], labels: NDArray[np.integer], number: int, each: int
 ) -> list[Task]:
     shuffled = np.random.default_rng(5).permutation(len(labels))
     tasks = []
     for digit, word in enumerate(WORDS):
         own = [i for i in shuffled if labels[i] == digit]
         others = [i for i in shuffled if labels[i] != digit][:each]
-        chosen = np.random.default_rng([number, digit]).choice(own[each:], shots, replace=False)
+        chosen = np.random.default_rng([number, digit]).choice(own[each:], SHOTS, replace=False)
         references, queries = (
             [images.resize(np.repeat(pictures[i][..., None], 3, axis=-1), 64) for i in rows]
             for rows in (chosen, [*own[:each], *others])

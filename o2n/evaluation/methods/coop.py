@@ -31,15 +31,16 @@ REVISION = 1
 
 BEGINNING = "a photo of a"  # what the context is before it has learned anything
 VIEWS = 6
+LEARNING_RATE = 2e-3
 
 
 class CoOp:
-    """Args: steps, learning_rate: of the context."""
+    """Args: steps: of the context's training."""
 
     name = "CoOp"
 
-    def __init__(self, profile: Profile, steps: int = 100, learning_rate: float = 2e-3) -> None:
-        self._profile, self._steps, self._learning_rate = profile, steps, learning_rate
+    def __init__(self, profile: Profile, steps: int = 100) -> None:
+        self._profile, self._steps = profile, steps
 
     def fit(self, references: list[Picture], object_word: str) -> "CoOpFitted":
         clip = load_foundation(self._profile).clip
@@ -51,7 +52,7 @@ class CoOp:
         labels = (torch.arange(len(seen)) >= len(good)).long()
         prompts = Prompts(clip, object_word)
         context = prompts.beginning.clone().requires_grad_(True)
-        optimizer = torch.optim.Adam([context], lr=self._learning_rate)
+        optimizer = torch.optim.Adam([context], lr=LEARNING_RATE)
         losses = []
         for _ in range(self._steps):
             loss = F.cross_entropy(LOGIT_SCALE * seen @ prompts.features(context).T, labels)

@@ -33,7 +33,7 @@ def nearest_patch_dino(profile: Profile) -> NearestPatch:
     return _told(NearestPatch("S_N (DINO)", encoder, levels, profile.pool.warps), encoder)
 
 
-def load_dino(method: str, resolution: int = RESOLUTION) -> VisionModel:
+def load_dino(method: str) -> VisionModel:
     """The encoder that `O2N_DINO` names; `method` is who needs it. Raises as `anomaly_dino`."""
     source = get_settings().dino
     if source is None:
@@ -42,7 +42,7 @@ def load_dino(method: str, resolution: int = RESOLUTION) -> VisionModel:
             "(config.json, model.safetensors) of vit_small_patch14_dinov2.lvd142m or its like, or to "
             "timm:vit_small_patch14_dinov2.lvd142m where the hub can be reached"
         )
-    settings = EncoderSettings(source=source, resolution=resolution, levels=(1,))
+    settings = EncoderSettings(source=source, resolution=RESOLUTION, levels=(1,))
     return load_foundation(TINY.model_copy(update={"patch_encoder": settings})).comparing
 
 

@@ -17,21 +17,22 @@ from o2n.profiles import Profile
 REVISION = 1
 
 PROJECTED = 128  # dimensions in which the coreset is chosen (section 3.2)
+NEIGHBOURS = 9  # b of eq. 7
 
 
 class PatchCore:
-    """Args: share: of the patches that the coreset keeps. neighbours: b of eq. 7."""
+    """Args: share: of the patches that the coreset keeps."""
 
     name = "PatchCore"
 
-    def __init__(self, profile: Profile, share: float = 0.1, neighbours: int = 9) -> None:
-        self._profile, self._share, self._neighbours = profile, share, neighbours
+    def __init__(self, profile: Profile, share: float = 0.1) -> None:
+        self._profile, self._share = profile, share
 
     def fit(self, references: list[Picture], object_word: str) -> "PatchCoreFitted":
         encoder, levels = load_foundation(self._profile).comparing, self._profile.comparing.levels
         known = aware(patches(encoder, references, levels)).flatten(0, 1)
         bank = known[coreset(known, max(1, round(self._share * len(known))))]
-        return PatchCoreFitted(encoder, levels, bank, self._neighbours)
+        return PatchCoreFitted(encoder, levels, bank)
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,6 @@ class PatchCoreFitted:
     encoder: VisionModel
     levels: tuple[int, ...]
     bank: Tensor
-    neighbours: int
 
     def score(self, pictures: list[Picture]) -> Scored:
         found = [self._score(one) for one in aware(patches(self.encoder, pictures, self.levels))]
@@ -53,7 +53,7 @@ class PatchCoreFitted:
         distance, nearest = distances(features, self.bank).min(dim=-1)
         worst = distance.argmax()
         anchor = self.bank[nearest[worst]][None]
-        count = min(self.neighbours, len(self.bank))
+        count = min(NEIGHBOURS, len(self.bank))
         around = self.bank[distances(anchor, self.bank)[0].topk(count, largest=False).indices]
         softmax = distances(features[worst][None], around)[0].softmax(dim=0)
         # A patch of the bank that others are near to is not a rare one: its distance counts whole. The nearest of

@@ -1,4 +1,4 @@
-"""AnomalyDINO: turned parts are known, the background can be left out, and it runs on a timm transformer."""
+"""AnomalyDINO: turned parts are known, and it runs on a timm transformer."""
 
 import json
 from pathlib import Path
@@ -10,12 +10,10 @@ import timm
 import torch
 
 from o2n.evaluation.methods import METHODS
-from o2n.evaluation.methods.anomaly_dino import AnomalyDINO, foreground
-from o2n.evaluation.methods.encoding import patches
+from o2n.evaluation.methods.anomaly_dino import AnomalyDINO
 from o2n.evaluation.methods.nearest_patch import NearestPatch
 from o2n.evaluation.protocol import revision
 from o2n.foundation import Foundation
-from o2n.images import Picture
 from tests.helpers import QUICK, stripes
 
 
@@ -72,33 +70,3 @@ def test_the_score_is_the_mean_of_the_largest_hundredth(foundation: Foundation) 
     scored = fitted.score([stripes(2)])
     assert scored.maps is not None
     assert scored.scores[0] == pytest.approx(np.sort(scored.maps, axis=None)[-2:].mean(), rel=1e-5)
-
-
-def on_plain_ground(seed: int, spot: tuple[int, int] | None = None) -> Picture:
-    """A striped part in the middle of a grey table, perhaps with a speck at `spot`."""
-    rng = np.random.default_rng(seed)
-    picture = rng.normal(90, 2, (64, 64, 3)).clip(0, 255).astype(np.uint8)
-    picture[12:52, 12:52] = stripes(seed)[12:52, 12:52]
-    if spot:
-        picture[spot[0] : spot[0] + 5, spot[1] : spot[1] + 5] = 255
-    return picture
-
-
-def test_the_foreground_is_the_part(foundation: Foundation) -> None:
-    features = patches(foundation.clip, [on_plain_ground(0)], QUICK.encoder.levels[-1:])[0, 0]
-    mask = foreground(features)
-    assert mask[5:11, 5:11].mean() > 0.9
-    assert mask[[0, -1]].mean() < 0.5
-    assert foreground(torch.nn.functional.normalize(torch.ones(64, 8), dim=-1)).all()
-
-
-def test_masked_it_does_not_care_for_the_background(foundation: Foundation) -> None:
-    known = [on_plain_ground(seed) for seed in range(4)]
-    queries = [on_plain_ground(5), on_plain_ground(5, (2, 2)), on_plain_ground(5, (30, 30))]
-    masked, unmasked = (
-        AnomalyDINO("", foundation.clip, QUICK.encoder.levels, masked=masked).fit(known, "part").score(queries).scores
-        for masked in (True, False)
-    )
-    assert unmasked[1] > 1.5 * unmasked[0]
-    assert masked[1] < unmasked[1]
-    assert masked[2] > masked[1]
