@@ -13,7 +13,7 @@ from typing import Any
 
 from o2n import images
 from o2n.errors import PictureError, StoreError, cause_of
-from o2n.objects import read_s3, s3_client
+from o2n.s3 import read_s3, s3_client
 from o2n.settings import get_settings
 
 # What S3 says of one object or prefix; anything else it says of the day, the network or the credentials.

@@ -12,7 +12,7 @@ from o2n.category import VersionRef
 from o2n.customize import read_adapter
 from o2n.evaluation.blank import blank_clip, blank_diffusion
 from o2n.foundation import EMBEDDED, Foundation, load_foundation
-from o2n.objects import s3_client
+from o2n.s3 import s3_client
 from o2n.slots import SLOTS
 from o2n.store import CategoryStore
 from tests.helpers import QUICK

@@ -7,7 +7,7 @@ import pytest
 
 from o2n import images, places
 from o2n.errors import PictureError, StoreError
-from o2n.objects import s3_client
+from o2n.s3 import s3_client
 from tests.helpers import checks
 from tests.s3_answers import Server, breaking_off
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from o2n.errors import DeadlineError, StoreError
-from o2n.objects import s3_client
+from o2n.s3 import s3_client
 from o2n.store import CategoryStore
 from serve import catalog, service
 from serve.service import READERS, Service, Upload
