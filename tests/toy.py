@@ -6,23 +6,40 @@
 For what is measured or broken around the models: scheduling, memory, kills. They tell nothing about accuracy.
 """
 
-import json
 import sys
 from pathlib import Path
+from typing import Any
 
-import safetensors.torch
-import torch
-
+from o2n.evaluation.blank import blank_clip, blank_diffusion
 from o2n.profiles import TINY, Profile
 
 SIDE = 16  # pixels, the least that a picture may have
 
+CLIP: dict[str, Any] = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": SIDE, "layers": 1, "width": 16, "head_width": 8, "patch_size": 4},
+    "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+}
+UNET: dict[str, Any] = {
+    "sample_size": SIDE,
+    "in_channels": 3,
+    "out_channels": 3,
+    "block_out_channels": (8,),
+    "down_block_types": ("DownBlock2D",),
+    "mid_block_type": "UNetMidBlock2DCrossAttn",
+    "up_block_types": ("UpBlock2D",),
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "cross_attention_dim": 16,
+    "attention_head_dim": 2,
+}
+TEXT: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+
 
 def toy_profile(folder: Path) -> Profile:
     """The profile of models that are written to `folder`."""
-    torch.manual_seed(0)
-    _write_clip(folder / "clip")
-    _write_diffusion(folder / "diffusion")
+    blank_clip(CLIP, folder / "clip")
+    blank_diffusion(UNET, None, TEXT, folder / "diffusion")
     return TINY.model_copy(
         update={
             "name": "toy",
@@ -41,52 +58,6 @@ def toy_profile(folder: Path) -> Profile:
             "fusion": "sum",
         }
     )
-
-
-def _write_clip(folder: Path) -> None:
-    import open_clip  # after o2n, which sees to it that torchvision can be imported
-
-    model = {
-        "embed_dim": 16,
-        "vision_cfg": {"image_size": SIDE, "layers": 1, "width": 16, "head_width": 8, "patch_size": 4},
-        "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
-    }
-    folder.mkdir(parents=True)
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": model, "preprocess_cfg": {}}))
-    safetensors.torch.save_file(open_clip.CLIP(**model).state_dict(), folder / "open_clip_model.safetensors")
-
-
-def _write_diffusion(folder: Path) -> None:
-    import open_clip
-    from diffusers import DDIMScheduler, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
-
-    UNet2DConditionModel(
-        sample_size=SIDE,
-        in_channels=3,
-        out_channels=3,
-        block_out_channels=(8,),
-        down_block_types=("DownBlock2D",),
-        mid_block_type="UNetMidBlock2DCrossAttn",
-        up_block_types=("UpBlock2D",),
-        layers_per_block=1,
-        norm_num_groups=4,
-        cross_attention_dim=16,
-        attention_head_dim=2,
-    ).save_pretrained(folder / "unet")
-    text = CLIPTextConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
-    CLIPTextModel(text).save_pretrained(folder / "text_encoder")
-    bpe = open_clip.SimpleTokenizer()
-    begin, end = "<|startoftext|>", "<|endoftext|>"
-    renamed = {"<start_of_text>": begin, "<end_of_text>": end}
-    (folder / "files").mkdir()
-    vocabulary = {renamed.get(token, token): index for token, index in bpe.encoder.items()}
-    (folder / "files" / "vocab.json").write_text(json.dumps(vocabulary))
-    (folder / "files" / "merges.txt").write_text("#version: 0.2\n" + "\n".join(f"{a} {b}" for a, b in bpe.bpe_ranks))
-    CLIPTokenizer.from_pretrained(
-        folder / "files", bos_token=begin, eos_token=end, unk_token=end, pad_token=end, model_max_length=77
-    ).save_pretrained(folder / "tokenizer")
-    DDIMScheduler(clip_sample=False).save_pretrained(folder / "scheduler")
 
 
 if __name__ == "__main__":

@@ -66,14 +66,16 @@ def blank_clip(config: dict[str, Any], folder: Path) -> None:
     safetensors.torch.save_file(model.state_dict(), folder / "open_clip_model.safetensors")
 
 
-def blank_diffusion(unet: dict[str, Any], vae: dict[str, Any], text: dict[str, Any], folder: Path) -> None:
+def blank_diffusion(unet: dict[str, Any], vae: dict[str, Any] | None, text: dict[str, Any], folder: Path) -> None:
     """Stable Diffusion's layout: a UNet of latents, an autoencoder, a text encoder, a tokenizer, a scheduler.
 
-    Args: what their configurations say beyond the defaults of diffusers and transformers.
+    Args: what their configurations say beyond the defaults of diffusers and transformers; without a `vae` the UNet is
+        one of pixels.
     """
     with _seeded():
         UNet2DConditionModel(**unet).save_pretrained(folder / "unet")
-        AutoencoderKL(**vae).save_pretrained(folder / "vae")
+        if vae is not None:
+            AutoencoderKL(**vae).save_pretrained(folder / "vae")
         CLIPTextModel(CLIPTextConfig(**text)).save_pretrained(folder / "text_encoder")
     _tokenizer(folder)
     DDIMScheduler(
