@@ -26,6 +26,7 @@ from o2n.data.datasets import DATASETS, data_set
 from o2n.data.datasets.base import DataSet, LabelledCategory, Sample
 from o2n.errors import DataSetError, O2NError
 from o2n.evaluation import sheets, tables
+from o2n.evaluation.options import names, numbers
 from o2n.evaluation.plan import Run, Settings, complete, missing, plan
 from o2n.evaluation.protocol import ALL_METHODS, Outcome, Unit
 from o2n.evaluation.results import Report, Sheet, write
@@ -63,21 +64,15 @@ class Survey:
         return self.identity if self.device == "cpu" else f"{self.identity} on {self.device}"
 
 
-def _numbers(context: click.Context, parameter: click.Parameter, text: str) -> tuple[int, ...]:
-    try:
-        found = tuple(sorted({int(number) for number in text.split(",") if number}))
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is no list of numbers such as 2,4,8") from None
-    if any(number < 0 for number in found):
-        raise click.BadParameter(f"{text!r} has a number below 0")
-    return found
-
-
 @click.command(cls=OneLineErrorsCommand)
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of the data sets' folders.")
-@click.option("--datasets", default="", metavar="LIST", help="Default: all that are there, and `families`.")
-@click.option("--methods", default=",".join(ALL_METHODS), show_default=True, metavar="LIST")
-@click.option("--shots", default="2,4,8", show_default=True, callback=_numbers, metavar="LIST")
+@click.option(
+    "--datasets", default="", callback=names(), metavar="LIST", help="Default: all that are there, and `families`."
+)
+@click.option(
+    "--methods", default=",".join(ALL_METHODS), show_default=True, callback=names(ALL_METHODS), metavar="LIST"
+)
+@click.option("--shots", default="2,4,8", show_default=True, callback=numbers(2), metavar="LIST")
 @click.option("--draws", default=5, show_default=True, type=click.IntRange(1), help="Draws of the references.")
 @click.option("--queries", type=click.IntRange(8), help="Ask at most this many pictures of a category. Default: all.")
 @click.option(
@@ -92,7 +87,7 @@ def _numbers(context: click.Context, parameter: click.Parameter, text: str) -> t
     "--prompts",
     default="0,1,10",
     show_default=True,
-    callback=_numbers,
+    callback=numbers(0),
     metavar="LIST",
     help="For table 5; 0: no text.",
 )
@@ -110,8 +105,8 @@ def _numbers(context: click.Context, parameter: click.Parameter, text: str) -> t
 @click.option("--tables-only", is_flag=True, help="Run nothing; write what is known so far.")
 def main(
     data: Path,
-    datasets: str,
-    methods: str,
+    datasets: list[str],
+    methods: list[str],
     shots: tuple[int, ...],
     draws: int,
     queries: int | None,
@@ -126,17 +121,14 @@ def main(
     tables_only: bool,
 ) -> None:
     """Write the paper's tables, with its own figures beside ours."""
-    wanted = methods.split(",")
-    if unknown := set(wanted) - set(ALL_METHODS):
-        raise click.BadParameter(f"{', '.join(sorted(unknown))} unknown: choose from {', '.join(ALL_METHODS)}")
-    if not shots or min(shots) < 2:
+    if not shots:
         raise click.BadParameter("give numbers of shots from 2 on", param_hint="--shots")
     cache = cache.absolute()
     settings = Settings(shots, draws, queries, pixels, pool, prompts)
-    loaded = load(data.absolute(), datasets.split(",") if datasets else [])
+    loaded = load(data.absolute(), datasets)
     connect_ray()
     gpus = gpus_of_a_worker(gpus)
-    found = ray.get(ray.remote(num_cpus=1, num_gpus=gpus)(survey).remote(profile, wanted))
+    found = ray.get(ray.remote(num_cpus=1, num_gpus=gpus)(survey).remote(profile, methods))
     for method, why in found.left_out.items():
         click.echo(f"{method} is left out: {why}")
     runs = plan(loaded, found.revisions, settings, profile, found.models, cache)

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from o2n.data.families import FAMILIES
 from o2n.data.procedural import VALIDATION
+from o2n.evaluation.options import names
 from o2n.evaluation.processes import one_thread_processes
 from o2n.evaluation.promise import NormalScores, normal_scores, realised
 from o2n.options import OneLineErrorsCommand, profile_option
@@ -30,7 +31,7 @@ WAYS = ((0, True), (20, False), (20, True), (60, False), (60, True))
 
 
 @click.command(cls=OneLineErrorsCommand)
-@click.option("--families", default=",".join(VALIDATION), show_default=True, metavar="LIST")
+@click.option("--families", default=",".join(VALIDATION), show_default=True, callback=names(FAMILIES), metavar="LIST")
 @click.option("--draws", default=3, show_default=True, type=click.IntRange(1), help="Draws of the four references.")
 @click.option(
     "--workers",
@@ -41,12 +42,9 @@ WAYS = ((0, True), (20, False), (20, True), (60, False), (60, True))
 )
 @click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Keep all scores here.")
 @profile_option
-def main(families: str, draws: int, workers: int, json_file: Path | None, profile: Profile) -> None:
+def main(families: list[str], draws: int, workers: int, json_file: Path | None, profile: Profile) -> None:
     """Print requested, promised and realised false-positive rates."""
-    chosen = families.split(",")
-    if unknown := set(chosen) - set(FAMILIES):
-        raise click.BadParameter(f"{', '.join(sorted(unknown))} unknown: choose from {', '.join(FAMILIES)}")
-    work = [(family, number) for number in range(draws) for family in chosen]
+    work = [(family, number) for number in range(draws) for family in families]
     with tempfile.TemporaryDirectory() as folder, one_thread_processes(workers) as pool:
         waiting = [pool.submit(normal_scores, *piece, profile, CategoryStore(folder)) for piece in work]
         for done in tqdm(as_completed(waiting), total=len(waiting), unit="category", mininterval=5):

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from o2n.doctor import processor
 from o2n.evaluation import tasks
 from o2n.evaluation.judge import Judgement, judge
+from o2n.evaluation.options import names
 from o2n.evaluation.processes import one_thread_processes
 from o2n.evaluation.speed import Speed, measure
 from o2n.evaluation.tasks import Task
@@ -50,7 +51,13 @@ COLUMNS = (
 
 
 @click.command(cls=OneLineErrorsCommand)
-@click.option("--groups", default="evaluation,textures,digits,mnist,magnetic", show_default=True, metavar="LIST")
+@click.option(
+    "--groups",
+    default="evaluation,textures,digits,mnist,magnetic",
+    show_default=True,
+    callback=names(GROUPS),
+    metavar="LIST",
+)
 @click.option("--draws", default=5, show_default=True, type=click.IntRange(1), help="Draws of the references.")
 @click.option(
     "--seeds",
@@ -72,17 +79,15 @@ COLUMNS = (
 @click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Keep all figures here.")
 @profile_option
 def main(
-    groups: str, draws: int, seeds: int, data: Path, workers: int, json_file: Path | None, profile: Profile
+    groups: list[str], draws: int, seeds: int, data: Path, workers: int, json_file: Path | None, profile: Profile
 ) -> None:
     """Print the quality table of the embedded foundation."""
-    chosen = groups.split(",")
-    if unknown := set(chosen) - set(GROUPS):
-        raise click.BadParameter(f"{', '.join(sorted(unknown))} unknown: choose from {', '.join(GROUPS)}")
-    for group in [group for group in chosen if group in FOLDERS and not (data / FOLDERS[group]).is_dir()]:
-        chosen.remove(group)
+    missing = [group for group in groups if group in FOLDERS and not (data / FOLDERS[group]).is_dir()]
+    for group in missing:
         click.echo(
             f"{group} is left out: {data / FOLDERS[group]} is not there; give the folder that it is in as --data"
         )
+    chosen = [group for group in groups if group not in missing]
     if not chosen:
         return
     work = list(_work(chosen, draws, seeds, data, profile))

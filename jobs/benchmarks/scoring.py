@@ -11,6 +11,7 @@ from tqdm import tqdm
 from jobs.benchmarks.figures import json_option, keep, machine, machine_line, make_task, shares
 from o2n.data.procedural import EVALUATION
 from o2n.evaluation.blank import blank_paper
+from o2n.evaluation.options import numbers
 from o2n.evaluation.speed import (
     Stage,
     flops_per_second,
@@ -31,9 +32,9 @@ from o2n.store import CategoryStore
     "--batches",
     default="1,2,4,8,16,32",
     show_default=True,
-    callback=lambda context, parameter, text: _sizes(text),
+    callback=numbers(1),
     metavar="LIST",
-    help="Batches that are tried.",
+    help="Batches that are tried, beside single pictures.",
 )
 @click.option("--rounds", default=5, show_default=True, help="Runs of every stage; the median counts.")
 @click.option(
@@ -43,10 +44,13 @@ from o2n.store import CategoryStore
 )
 @json_option
 @profile_option
-def scoring(batches: list[int], rounds: int, random_weights: bool, json_file: Path | None, profile: Profile) -> None:
+def scoring(
+    batches: tuple[int, ...], rounds: int, random_weights: bool, json_file: Path | None, profile: Profile
+) -> None:
     """Time, arithmetic and memory of every stage of onboarding and scoring, alone and in the best batch."""
     if random_weights and profile.name not in ("paper", "fast"):
         raise click.BadParameter("only paper and fast need any: leave it out", param_hint="--random-weights")
+    batches = tuple(sorted({1, *batches}))
     with (
         tempfile.TemporaryDirectory() as folder,
         tqdm(total=7 + len(batches), unit="stage", bar_format="{desc:32} {n_fmt}/{total_fmt} {elapsed}") as bar,
@@ -111,17 +115,6 @@ def scoring(batches: list[int], rounds: int, random_weights: bool, json_file: Pa
     }
     click.echo(_scoring_table(report))
     keep(json_file, report)
-
-
-def _sizes(text: str) -> list[int]:
-    """Batch sizes in ascending order, 1 always among them."""
-    try:
-        sizes = {1, *map(int, text.split(","))}
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is no list of numbers such as 1,4,16") from None
-    if min(sizes) < 1:
-        raise click.BadParameter(f"{min(sizes)} pictures are no batch")
-    return sorted(sizes)
 
 
 def _scoring_table(report: dict[str, Any]) -> str:

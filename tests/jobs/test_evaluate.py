@@ -86,7 +86,8 @@ def test_what_is_there_is_evaluated_if_nothing_is_named(data: Path, capsys: pyte
     ("options", "message"),
     [
         (["--methods", "patchcore,magic"], "magic unknown: choose from one-to-normal"),
-        (["--shots", "1,2"], "from 2 on"),
+        (["--shots", "1,2"], "'1,2' has a number below 2"),
+        (["--shots", ","], "give numbers of shots from 2 on"),
         (["--shots", "two"], "'two' is no list of numbers"),
         (["--data", "nowhere"], "nowhere: no such folder: give --data one that has a folder for each data set"),
         (["--datasets", "cars"], "cars: no such file or folder; expected CATEGORY/train/good"),

@@ -1,0 +1,35 @@
+"""Command-line options that are lists, of the jobs that evaluate and measure."""
+
+from collections.abc import Callable, Collection
+
+import click
+
+
+def names(choices: Collection[str] = ()) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """A callback for an option of names with commas between them, each once; of `choices`, if there are any, at least
+    one."""
+
+    def read(context: click.Context, parameter: click.Parameter, text: str) -> list[str]:
+        found = [name for name in dict.fromkeys(text.split(",")) if name]
+        unknown = [name for name in found if name not in choices]
+        if choices and (unknown or not found):
+            raise click.BadParameter(f"{', '.join(unknown) or repr(text)} unknown: choose from {', '.join(choices)}")
+        return found
+
+    return read
+
+
+def numbers(least: int) -> Callable[[click.Context, click.Parameter, str], tuple[int, ...]]:
+    """A callback for an option of whole numbers from `least` on with commas between them: in ascending order, each
+    once."""
+
+    def read(context: click.Context, parameter: click.Parameter, text: str) -> tuple[int, ...]:
+        try:
+            found = tuple(sorted({int(number) for number in text.split(",") if number}))
+        except ValueError:
+            raise click.BadParameter(f"{text!r} is no list of numbers such as 2,4,8") from None
+        if found and found[0] < least:
+            raise click.BadParameter(f"{text!r} has a number below {least}")
+        return found
+
+    return read
