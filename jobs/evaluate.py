@@ -9,13 +9,10 @@ oct2017, brainmri, headct, resc, mnist, mnist-t10k, cifar10; a folder of any oth
 that was killed goes on where it stopped when the same command is given again.
 """
 
-import platform
 import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 
 import click
@@ -23,14 +20,14 @@ import ray
 from tqdm import tqdm
 
 from o2n.data.datasets import DATASETS, data_set
-from o2n.data.datasets.base import DataSet, LabelledCategory, Sample
+from o2n.data.datasets.base import DataSet, LabelledCategory
 from o2n.errors import DataSetError, O2NError
-from o2n.evaluation import sheets, tables
 from o2n.evaluation.options import names, numbers
-from o2n.evaluation.plan import Run, Settings, complete, missing, plan
-from o2n.evaluation.protocol import ALL_METHODS, Outcome, Unit
-from o2n.evaluation.results import Report, Sheet, write
-from o2n.evaluation.times import Times, measure_unit, take_times, times_table
+from o2n.evaluation.plan import Settings, complete, missing, plan
+from o2n.evaluation.protocol import ALL_METHODS, Unit
+from o2n.evaluation.report import about, report
+from o2n.evaluation.results import write
+from o2n.evaluation.times import Times, measure_unit, take_times
 from o2n.options import (
     OneLineErrorsCommand,
     connect_ray,
@@ -40,10 +37,6 @@ from o2n.options import (
     profile_option,
 )
 from o2n.profiles import Profile
-
-LIBRARIES = ("o2n", "torch", "diffusers", "open_clip_torch", "peft", "scikit-learn", "numpy", "ray")
-
-Loaded = list[tuple[DataSet, list[LabelledCategory]]]
 
 
 @dataclass(frozen=True)
@@ -157,14 +150,14 @@ def main(
         ("units", f"{len(known)} of {len(runs)} done, {len(failed)} failed"),
         *((f"{method} left out", why) for method, why in found.left_out.items()),
         *((f"{method} was trained on", what) for method, what in found.trained_on.items()),
-        *about(loaded, settings, profile, found),
+        *about(loaded, settings, profile, found.identity, found.processor, ray.cluster_resources()),
     ]
     files = write(report(known, times, loaded, runs, profile, facts), output)
     print_json({"units": len(runs), "done": len(known), "failed": failed, "output": str(output), "files": len(files)})
     sys.exit(1 if failed else 0)
 
 
-def load(data: Path, names: Sequence[str]) -> Loaded:
+def load(data: Path, names: Sequence[str]) -> list[tuple[DataSet, list[LabelledCategory]]]:
     """The data sets `names` in `data`; without names all that are there, and the procedural families.
 
     Raises:
@@ -181,81 +174,6 @@ def load(data: Path, names: Sequence[str]) -> Loaded:
         )
     chosen = [data_set(name) for name in dict.fromkeys(found)]
     return [(dataset, dataset.load(data / dataset.name)) for dataset in chosen]
-
-
-def report(
-    known: list[Outcome],
-    times: list[Times],
-    loaded: Loaded,
-    runs: list[Run],
-    profile: Profile,
-    facts: Sequence[tuple[str, str]],
-) -> Report:
-    """Everything that is written."""
-    sizes = {dataset.name: len(categories) for dataset, categories in loaded}
-    made = tables.all_tables(tables.Outcomes(known, sizes), [dataset for dataset, _ in loaded], profile)
-    pictures = []
-    for dataset, categories in loaded:
-        own = [one for one in known if one.dataset == dataset.name and one.shown]
-        first: dict[str, Sample] = {
-            one.unit.category: one.unit.references[0] for one in reversed(runs) if one.unit.dataset == dataset.name
-        }
-        for number, png, caption in (
-            (
-                2,
-                sheets.maps_sheet(own, categories),
-                "defective queries and each method's map, on its own scale",
-            ),
-            (3, sheets.counterparts_sheet(own, categories, first), "defective queries and their normal counterparts"),
-        ):
-            if png:
-                name = f"figure-{number}-{dataset.name}.png"
-                pictures.append(Sheet(name, f"As figure {number}, {dataset.title}: {caption}.", png))
-    notes = (
-        "Mean ± standard deviation over draws of the references, in percent; a draw's figure is the mean over the "
-        "categories of its data set. Below ours stand the paper's figures, if it has them, and the difference. All "
-        "methods see the same references and queries, and nothing is fitted on queries.",
-    )
-    timed = [times_table(times)] if times else []
-    return Report(f"Evaluation of profile {profile.name}", notes, (*made, *timed), tuple(pictures), tuple(facts))
-
-
-def about(loaded: Loaded, settings: Settings, profile: Profile, found: Survey) -> list[tuple[str, str]]:
-    """All that decides the figures, and where they were made."""
-    resources = ray.cluster_resources()
-    asked = "all queries"
-    if settings.queries:
-        share = "in their own proportion, but a quarter of each at least, which is not the paper's AUPRC"
-        asked = f"at most {settings.queries} queries of a category, good and bad {share}"
-    return [
-        (
-            "protocol",
-            f"shots {', '.join(map(str, settings.shots))}; {settings.draws} draw{'s' * (settings.draws > 1)}; "
-            f"{asked}; maps and masks at {settings.pixels} × {settings.pixels}; AUPRO up to 30% false positives",
-        ),
-        *(
-            (
-                dataset.title,
-                f"{len(categories)} categor{'y' if len(categories) == 1 else 'ies'}, "
-                f"{sum(len(one.normals) for one in categories)} good pictures to draw from, "
-                f"{sum(len(one.queries) for one in categories)} queries",
-            )
-            for dataset, categories in loaded
-        ),
-        ("profile", profile.model_dump_json()),
-        ("S_text reads with", profile.reads_by),
-        ("weights", f"sha256 {found.identity}…, of all models of the profile"),
-        (
-            "machine",
-            f"{found.processor}, {platform.system()} {platform.machine()}; Ray had "
-            f"{resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs",
-        ),
-        (
-            "versions",
-            ", ".join([f"Python {platform.python_version()}", *(f"{name} {_version(name)}" for name in LIBRARIES)]),
-        ),
-        ("date", datetime.now(UTC).strftime("%Y-%m-%d")),
-    ]
 
 
 def survey(profile: Profile, methods: list[str]) -> Survey:
@@ -277,13 +195,6 @@ def survey(profile: Profile, methods: list[str]) -> Survey:
     foundation = load_foundation(profile)
     device = foundation.diffusion.device.type
     return Survey(foundation.identity, device, processor(), revisions, trained_on, left_out)
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "unknown"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,109 @@
+"""All that is known of an evaluation -> the report that is written of it."""
+
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+
+from o2n.data.datasets.base import DataSet, LabelledCategory
+from o2n.evaluation.plan import Run, Settings
+from o2n.evaluation.protocol import Outcome
+from o2n.evaluation.results import Report, Sheet
+from o2n.evaluation.sheets import counterparts_sheet, maps_sheet
+from o2n.evaluation.tables import Outcomes, all_tables
+from o2n.evaluation.times import Times, times_table
+from o2n.profiles import Profile
+
+LIBRARIES = ("o2n", "torch", "diffusers", "open_clip_torch", "peft", "scikit-learn", "numpy", "ray")
+
+Loaded = Sequence[tuple[DataSet, Sequence[LabelledCategory]]]
+
+NOTE = (
+    "Mean ± standard deviation over draws of the references, in percent; a draw's figure is the mean over the "
+    "categories of its data set. Below ours stand the paper's figures, if it has them, and the difference. All methods "
+    "see the same references and queries, and nothing is fitted on queries."
+)
+
+
+def report(
+    known: Sequence[Outcome],
+    times: Sequence[Times],
+    loaded: Loaded,
+    runs: Sequence[Run],
+    profile: Profile,
+    facts: Iterable[tuple[str, str]],
+) -> Report:
+    """Every table and picture that `known` and `times` are enough for. Args: facts: as in `Report`."""
+    sizes = {dataset.name: len(categories) for dataset, categories in loaded}
+    made = all_tables(Outcomes(known, sizes), [dataset for dataset, _ in loaded], profile)
+    timed = [times_table(times)] if times else []
+    shown = [sheet for dataset, categories in loaded for sheet in _sheets(dataset, categories, known, runs)]
+    return Report(f"Evaluation of profile {profile.name}", (NOTE,), (*made, *timed), tuple(shown), tuple(facts))
+
+
+def about(
+    loaded: Loaded,
+    settings: Settings,
+    profile: Profile,
+    identity: str,
+    processor: str,
+    resources: Mapping[str, float],
+) -> list[tuple[str, str]]:
+    """Label and value of all that decides the figures, and where they were made.
+
+    Args: identity: `Foundation.identity`. processor: what was computed on. resources: of the Ray cluster.
+    """
+    asked = "all queries"
+    if settings.queries:
+        share = "in their own proportion, but a quarter of each at least, which is not the paper's AUPRC"
+        asked = f"at most {settings.queries} queries of a category, good and bad {share}"
+    versions = [f"Python {platform.python_version()}", *(f"{name} {_version(name)}" for name in LIBRARIES)]
+    return [
+        (
+            "protocol",
+            f"shots {', '.join(map(str, settings.shots))}; {settings.draws} draw{'s' * (settings.draws > 1)}; "
+            f"{asked}; maps and masks at {settings.pixels} × {settings.pixels}; AUPRO up to 30% false positives",
+        ),
+        *(
+            (
+                dataset.title,
+                f"{len(categories)} categor{'y' if len(categories) == 1 else 'ies'}, "
+                f"{sum(len(one.normals) for one in categories)} good pictures to draw from, "
+                f"{sum(len(one.queries) for one in categories)} queries",
+            )
+            for dataset, categories in loaded
+        ),
+        ("profile", profile.model_dump_json()),
+        ("S_text reads with", profile.reads_by),
+        ("weights", f"sha256 {identity}…, of all models of the profile"),
+        (
+            "machine",
+            f"{processor}, {platform.system()} {platform.machine()}; Ray had "
+            f"{resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs",
+        ),
+        ("versions", ", ".join(versions)),
+        ("date", datetime.now(UTC).strftime("%Y-%m-%d")),
+    ]
+
+
+def _sheets(
+    dataset: DataSet, categories: Sequence[LabelledCategory], known: Sequence[Outcome], runs: Sequence[Run]
+) -> list[Sheet]:
+    own = [one for one in known if one.dataset == dataset.name and one.shown]
+    first = {one.unit.category: one.unit.references[0] for one in reversed(runs) if one.unit.dataset == dataset.name}
+    figures = [
+        (2, maps_sheet(own, categories), "defective queries and each method's map, on its own scale"),
+        (3, counterparts_sheet(own, categories, first), "defective queries and their normal counterparts"),
+    ]
+    return [
+        Sheet(f"figure-{number}-{dataset.name}.png", f"As figure {number}, {dataset.title}: {caption}.", png)
+        for number, png, caption in figures
+        if png
+    ]
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "unknown"
