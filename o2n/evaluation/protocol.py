@@ -24,6 +24,7 @@ from o2n.errors import DataSetError
 from o2n.evaluation.methods import METHODS, Builder, Method, Scored
 from o2n.evaluation.methods.one_to_normal import OneToNormal, OneToNormalFitted
 from o2n.evaluation.metrics import auprc, aupro, auroc
+from o2n.files import replacing
 from o2n.foundation import load_foundation
 from o2n.fusion import upsample
 from o2n.images import Picture
@@ -234,10 +235,8 @@ def _shown(found: Scored, unit: Unit, ours: OneToNormalFitted | None) -> list[Sh
 
 
 def _write_pool(file: Path, pictures: list[Picture]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(".part.npz")
-    np.savez_compressed(part, pictures=np.array(pictures, np.uint8))  # none, where none was good enough
-    part.replace(file)
+    with replacing(file) as part, part.open("wb") as opened:  # NumPy would add .npz to a path's name
+        np.savez_compressed(opened, pictures=np.array(pictures, np.uint8))  # none, where none was good enough
 
 
 def _read_pool(file: Path) -> list[Picture]:

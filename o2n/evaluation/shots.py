@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from o2n.data.datasets.base import LabelledCategory, Sample
 from o2n.errors import DataSetError, cause_of
+from o2n.files import replacing
 
 
 class Draw(BaseModel):
@@ -70,8 +71,8 @@ def kept_draw(folder: Path, dataset: str, category: LabelledCategory, number: in
         if len(draw.references) >= most:
             return draw
     draw = draw_shots(dataset, category, number, most)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(draw.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    with replacing(file) as part:
+        part.write_text(draw.model_dump_json(indent=1) + "\n", encoding="utf-8")
     return draw
 
 

@@ -1,6 +1,5 @@
 """How long each method takes on this machine, measured while nothing else of the evaluation runs."""
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from o2n.evaluation.plan import Run
 from o2n.evaluation.protocol import ALL_METHODS, OURS, Unit, build
 from o2n.evaluation.published import published
 from o2n.evaluation.tables import Row, Table
+from o2n.files import replacing
 from o2n.images import Picture
 from o2n.profiles import Profile
 
@@ -86,10 +86,8 @@ def take_times(runs: Sequence[Run], processor: str, timed: Callable[[Unit], Time
         known = _known(file)
         if (known is None or known.processor != processor) and (fresh := timed(run.unit)):
             known = fresh
-            file.parent.mkdir(parents=True, exist_ok=True)
-            part = file.with_suffix(f".{os.getpid()}.part")
-            part.write_text(known.model_dump_json(), encoding="utf-8")
-            part.replace(file)
+            with replacing(file) as part:
+                part.write_text(known.model_dump_json(), encoding="utf-8")
         if known:
             found.append(known)
     return sorted(found, key=lambda one: list(ALL_METHODS).index(one.method))

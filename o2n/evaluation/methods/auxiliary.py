@@ -1,7 +1,6 @@
 """Auxiliary pictures, of categories that nobody is judged on, and what was trained on them, kept on disk."""
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import safetensors.torch
 from torch import Tensor
 
 from o2n.data.procedural import TRAINING, Category, draw
+from o2n.files import replacing
 from o2n.images import Picture
 from o2n.settings import get_settings
 
@@ -58,10 +58,8 @@ def kept(method: str, settings: str, train: Callable[[], dict[str, Tensor]]) -> 
     found = _read(file, settings)
     if found is None:
         found = train()
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(f".{os.getpid()}.part")
-        safetensors.torch.save_file(found, part, {"trained": settings})
-        part.replace(file)
+        with replacing(file) as part:
+            safetensors.torch.save_file(found, part, {"trained": settings})
     return found
 
 
