@@ -16,6 +16,7 @@ from o2n.images import Picture
 from o2n.models import ClipModel
 from o2n.profiles import Profile
 from o2n.text import LOGIT_SCALE, text_features
+from o2n.text_training import focal_loss
 
 # Outcomes are kept for as long as this stays the same: raise it when what is computed changes.
 REVISION = 1
@@ -23,7 +24,6 @@ REVISION = 1
 ALPHA = 0.5  # weight of the largest patch residual
 SHOTS = (2, 4, 8)  # references of a query in training
 REFERENCES = 8  # of each auxiliary category's good pictures; the others are queries
-FOCUS = 2.0  # gamma of the focal loss
 BATCH = 48
 
 
@@ -127,7 +127,7 @@ def train(tasks: list[Queries], epochs: int, seed: int) -> Heads:
         order = rng.permutation(len(rows))
         for batch in np.array_split(order, max(1, len(order) // BATCH)):
             scores, bad = _forward(heads, [rows[index] for index in batch], rng)
-            loss = focal(scores[0], bad) + focal(scores[1], bad)
+            loss = focal_loss(scores[0], bad) + focal_loss(scores[1], bad)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -183,12 +183,6 @@ def nearest(features: Tensor, bank: Tensor) -> Tensor:
 def read_abnormal(whole: Tensor, text: Tensor) -> Tensor:
     """s_a: how abnormal whole pictures (Q, E) read beside `text` (2, E), in [0, 1]."""
     return (LOGIT_SCALE * whole @ text.T).softmax(dim=-1)[:, 1]
-
-
-def focal(probability: Tensor, bad: Tensor) -> Tensor:
-    """Lin et al., ICCV 2017, without a weight of the classes."""
-    right = torch.where(bad > 0, probability, 1 - probability).clamp(1e-6, 1)
-    return (-((1 - right) ** FOCUS) * right.log()).mean()
 
 
 def _head(width: int) -> nn.Sequential:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from o2n.data.procedural import VALIDATION, Category, draw
-from o2n.evaluation.methods.inctrl import REFERENCES, Heads, InCTRL, Queries, focal, look, nearest, train, turned
+from o2n.evaluation.methods.inctrl import REFERENCES, Heads, InCTRL, Queries, look, nearest, train, turned
 from o2n.evaluation.metrics import auroc
 from o2n.foundation import Foundation
 from tests.helpers import QUICK
@@ -75,11 +75,6 @@ def test_a_residual_map_is_turned_whole() -> None:
     seen = {tuple(turned(residual, rng).tolist()) for _ in range(100)}
     assert len(seen) == 8
     assert all(sorted(one) == residual.tolist() for one in seen)
-
-
-def test_the_focal_loss_cares_for_what_is_wrong() -> None:
-    bad = torch.tensor([1.0])
-    assert focal(torch.tensor([0.9]), bad) < 0.01 * focal(torch.tensor([0.1]), bad)
 
 
 def test_what_it_was_trained_on_is_kept_with_it(inctrl: InCTRL) -> None:
