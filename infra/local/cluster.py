@@ -21,6 +21,7 @@ from pathlib import Path
 import httpx
 import psutil
 
+from o2n.errors import O2NError
 from serve import CLUSTER_ENVIRONMENT
 
 START_SECONDS = 90.0
@@ -88,7 +89,7 @@ class Cluster:
         Returns: the process that all of the node's descend from; see `kill_node`.
 
         Raises:
-            RuntimeError: it did not come up in time; the message has the end of its log.
+            O2NError: it did not come up in time; the message has the end of its log.
         """
         environment = {variable: value for variable, value in self.environment.items() if variable != "RAY_ADDRESS"}
         command = [
@@ -142,7 +143,7 @@ def local_cluster(*, cpus: int, store: str) -> Iterator[Cluster]:
         store: URL of the store that jobs and services on the cluster use by default.
 
     Raises:
-        RuntimeError: the cluster did not come up in time; the message has the end of its log.
+        O2NError: the cluster did not come up in time; the message has the end of its log.
     """
     mark = secrets.token_hex(8)
     # Ray puts sockets below this folder, and a socket's path may not be longer than 107 bytes.
@@ -216,7 +217,7 @@ def _wait_until_up(node: "subprocess.Popen[bytes]", log: Path, is_up: Callable[[
             if is_up():
                 return
         time.sleep(0.5)
-    raise RuntimeError(f"the Ray cluster did not come up; its log ends with: {log.read_text()[-1000:]}")
+    raise O2NError(f"the Ray cluster did not come up; its log ends with: {log.read_text()[-1000:]}")
 
 
 def _stop(cluster: Cluster, head: "subprocess.Popen[bytes]") -> None:

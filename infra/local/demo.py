@@ -7,22 +7,19 @@ HTTP, the same queries through the offline job and in process, a check that all 
 import base64
 import contextlib
 import fcntl
-import io
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
-import httpx
 import numpy as np
 import psutil
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from PIL import Image
 from tqdm import tqdm
 
 from infra.local.cluster import local_cluster
@@ -31,9 +28,11 @@ from infra.local.memory import PeakMemory
 from infra.local.photographs import write_photographs
 from o2n import images
 from o2n.category import VersionRef
-from o2n.errors import CategoryError, O2NError
+from o2n.client import Client
+from o2n.errors import CategoryError
 from o2n.fusion import Score
 from o2n.interrupt import until_interrupted
+from o2n.options import OneLineErrorsCommand
 from o2n.profiles import get_profile
 from o2n.report import Scored, auroc_table, write_report
 from o2n.store import CategoryStore
@@ -55,7 +54,7 @@ class Query:
     path: Path
 
 
-@click.command()
+@click.command(cls=OneLineErrorsCommand)
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
@@ -67,19 +66,15 @@ class Query:
 def main(data: Path | None, output: Path, keep: bool) -> None:
     """Onboard, serve and score a few categories, and check that every way in gives the same scores."""
     until_interrupted()
-    try:
-        with own_folder(output.resolve()):
-            run(data, output.resolve(), keep)
-    except (O2NError, RuntimeError) as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(1)
+    with own_folder(output.resolve()):
+        run(data, output.resolve(), keep)
 
 
 def run(data: Path | None, output: Path, keep: bool) -> None:
     """The demo, step by step.
 
     Raises:
-        O2NError, RuntimeError: a step that failed, a cluster that did not come up; everything it started is stopped.
+        O2NError: a step that failed, a cluster that did not come up; everything it started is stopped.
     """
     begun = time.monotonic()
     own_photographs = data is None
@@ -187,29 +182,20 @@ def find_queries(data: Path) -> list[Query]:
 
 def score_over_http(url: str, queries: list[Query]) -> tuple[dict[str, VersionRef], list[Score]]:
     """One request per picture, several at a time, as cameras would send them."""
-    from concurrent.futures import ThreadPoolExecutor
 
     def score_one(query: Query) -> Score:
-        answer = client.post(
-            f"/v1/categories/{query.category}/score",
-            params={"include": ["anomaly_map", "counterpart"]},
-            files={"pictures": (query.path.name, query.path.read_bytes())},
-        )
-        if answer.status_code != 200:
-            raise StepError(f"scoring {query.path} over HTTP failed ({answer.status_code}): {answer.text[:500]}")
-        body = answer.json()
-        (found,) = body["pictures"]
+        (found,) = client.score(query.category, [query.path], include=["anomaly_map", "counterpart"])
         return Score(
-            ref=VersionRef(body["category"], body["version"]),
-            score=found["score"],
-            s_p=found["s_p"],
-            s_n=found["s_n"],
-            s_text=found["s_text"],
-            anomaly_map=np.asarray(found["anomaly_map"], np.float32),
-            counterpart=np.asarray(Image.open(io.BytesIO(base64.b64decode(found["counterpart"]))).convert("RGB")),
+            ref=VersionRef(query.category, found.version),
+            score=found.score,
+            s_p=found.s_p,
+            s_n=found.s_n,
+            s_text=found.s_text,
+            anomaly_map=np.asarray(found.anomaly_map, np.float32),
+            counterpart=images.decode(base64.b64decode(found.counterpart or "")),
         )
 
-    with httpx.Client(base_url=url, timeout=120) as client, ThreadPoolExecutor(8) as threads:
+    with Client(url, timeout=120) as client, ThreadPoolExecutor(8) as threads:
         scores = list(tqdm(threads.map(score_one, queries), total=len(queries), desc="  HTTP", leave=False))
     return {score.ref.category: score.ref for score in scores}, scores
 

@@ -23,6 +23,7 @@ from infra.local.deploy import deploy, step
 from infra.local.s3 import BUCKET, private_s3, s3_environment
 from o2n.errors import ConflictError, O2NError, StoreError
 from o2n.interrupt import until_interrupted
+from o2n.options import OneLineErrorsCommand
 from o2n.profiles import get_profile
 from o2n.store import CategoryStore
 from o2n.tokens import SCOPES, create_token, revoke_token
@@ -31,7 +32,7 @@ STORE = f"s3://{BUCKET}/store"
 TOKEN_NAME = "stack"
 
 
-@click.command()
+@click.command(cls=OneLineErrorsCommand)
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Of the service.")
 @click.option("--profile", default="tiny", show_default=True, help="Models and settings, as for o2n onboard.")
 @click.option("--s3", metavar="URL", help="An S3 server that runs already; its keys are $AWS_ACCESS_KEY_ID and so on.")
@@ -39,19 +40,15 @@ TOKEN_NAME = "stack"
 def main(port: int, profile: str, s3: str | None, output: Path) -> None:
     """Run S3, Ray and the service on this machine until Ctrl-C."""
     until_interrupted()
-    try:
-        with suppress(KeyboardInterrupt):
-            run(port, profile, s3, output.resolve())
-    except (O2NError, RuntimeError) as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(1)
+    with suppress(KeyboardInterrupt):
+        run(port, profile, s3, output.resolve())
 
 
 def run(port: int, profile: str, s3: str | None, output: Path) -> None:
     """Start everything, say where it is, and wait.
 
     Raises:
-        O2NError, RuntimeError: a part that did not start; those that did are stopped.
+        O2NError: a part that did not start; those that did are stopped.
     """
     get_profile(profile)
     with running_s3(s3) as environment:
@@ -114,7 +111,7 @@ def watched(cluster: Cluster) -> Iterator[None]:
         if runs(cluster):
             raise
         log = (cluster.logs / "ray-start.log").read_text()
-        raise RuntimeError(f"the Ray cluster has ended by itself; its log ends with: {log[-1000:]}") from None
+        raise O2NError(f"the Ray cluster has ended by itself; its log ends with: {log[-1000:]}") from None
 
 
 def runs(cluster: Cluster) -> bool:
