@@ -305,6 +305,7 @@ class CategoryWorker:
             category=source.name,
             status="unchanged" if found.unchanged else "new" if new else "resumes",
             version=found.ref.version if found.ref else None,
+            warnings=list(found.warnings),
             missing=list(found.missing),
         )
 

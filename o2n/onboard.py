@@ -38,11 +38,13 @@ class Onboarded:
 
 @dataclass(frozen=True)
 class Preview:
-    """What an onboarding would come to: the stages that would be made, and the version, if it is known by now."""
+    """What an onboarding would come to: the stages that would be made, the version, if it is known by now, and what is
+    doubtful so far."""
 
     missing: tuple[str, ...]
     ref: VersionRef | None = None
     unchanged: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 def read_references(place: Path | str) -> dict[str, Picture]:
@@ -136,13 +138,14 @@ def preview(
     inputs = _checked(name, references, profile, object_word, more_normal)
     serving = _serving(inputs, store)
     if serving:
-        return Preview((), serving.ref, unchanged=True)
+        return Preview((), serving.ref, unchanged=True, warnings=(*inputs.warnings, *serving.warnings))
     stages = Stages(store, lambda stage, done: None, recall_only=True)
     try:
         made = make(inputs, load_foundation(profile), stages, store)
     except (NotMadeError, NotFoundError):  # the latter where a run was stopped between two stages
-        return Preview(tuple(stage for stage in STAGES if stage not in stages.resumed))
-    return Preview((), made.ref)
+        missing = tuple(stage for stage in STAGES if stage not in stages.resumed)
+        return Preview(missing, warnings=inputs.warnings)
+    return Preview((), made.ref, warnings=(*inputs.warnings, *made.warnings))
 
 
 def _checked(
@@ -164,14 +167,18 @@ def _checked(
     extras = {images.digest(one): one for one in (images.resize(picture, resolution) for picture in more_normal)}
     for reference in resized:
         extras.pop(images.digest(reference), None)
-    warnings: tuple[str, ...] = ()
+    warnings = []
+    if copies := len(references) - len(distinct):
+        warnings.append(
+            f"{copies} of {len(references)} references do not count, as copies of others: {len(distinct)} do"
+        )
     if copies := len(more_normal) - len(extras):
-        warnings = (
+        warnings.append(
             f"{copies} of {len(more_normal)} more normal pictures do not count, as copies of references or of each "
-            f"other: {len(extras)} do",
+            f"other: {len(extras)} do"
         )
     word = sources.class_word(name, object_word)
-    return Inputs(name, word, profile, digests, files, resolution, resized, extras, warnings)
+    return Inputs(name, word, profile, digests, files, resolution, resized, extras, tuple(warnings))
 
 
 def _serving(inputs: Inputs, store: CategoryStore) -> Manifest | None:

@@ -1,4 +1,4 @@
-"""The offline job by itself, on a Ray of its own: what it takes, what it keeps, and what it refuses."""
+"""The offline job, through `ray job submit` and on a Ray of its own: what it takes, what it keeps, what it refuses."""
 
 import json
 import os
@@ -12,12 +12,15 @@ import pytest
 import ray
 from click.testing import CliRunner, Result
 
+from infra.local.cluster import Cluster
 from jobs.score_images import main
 from o2n import images
+from o2n.calibration import decide
 from o2n.objects import open_objects
 from o2n.onboard import onboard
 from o2n.store import CategoryStore
 from o2n.triplet import TripletScorer
+from tests import ray_jobs
 from tests.helpers import QUICK, checks, stripes, write
 
 
@@ -36,6 +39,46 @@ def run(*arguments: str) -> Result:
 def summary(done: Result) -> dict:
     assert done.exit_code == 0, done.output
     return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.cluster
+def test_offline_scores_are_the_librarys_and_a_bad_picture_is_a_row(
+    cluster: Cluster, published: CategoryStore, quick_profile: str, tmp_path: Path
+) -> None:
+    write(tmp_path / "checks" / "test" / "good", [checks(seed) for seed in range(30, 34)])
+    write(tmp_path / "stripes" / "test" / "new", [stripes(seed, 70, 200) for seed in range(30, 33)])
+    (tmp_path / "stripes" / "test" / "new" / "bad.png").write_text("no picture")
+    options = ("--tree", str(tmp_path), "--output", str(tmp_path / "scores"), "--profile", quick_profile)
+    succeeded, output = ray_jobs.run_job(cluster, "jobs/score_images.py", *options)
+    assert succeeded, output
+    assert ray_jobs.summary(output)["pictures"] == 8
+    assert ray_jobs.summary(output)["errors"] == 1
+    assert "5% cannot be promised with 2 normal pictures" in ray_jobs.summary(output)["notes"]["checks"]
+
+    rows = {row["path"]: row for row in pq.read_table(tmp_path / "scores").to_pylist()}
+    assert len(rows) == 8
+    bad = rows.pop(str(tmp_path / "stripes" / "test" / "new" / "bad.png"))
+    assert "bad.png: is no picture" in bad["error"]
+    assert bad["score"] is None
+    scorer = TripletScorer(QUICK, published)
+    for path, row in rows.items():
+        (expected,) = scorer.score([images.read(Path(path))], [published.current(row["category"])])
+        assert row["error"] is None
+        for branch in ("score", "s_p", "s_n", "s_text"):
+            assert row[branch] == pytest.approx(getattr(expected, branch), abs=1e-5)
+        decision = decide(row["score"], published.calibration(published.current(row["category"])), 0.05)
+        assert {name: row[name] for name in decision.values()} == decision.values()
+    assert ray_jobs.summary(output)["anomalous"] == sum(row["is_anomalous"] for row in rows.values())
+
+
+@pytest.mark.cluster
+def test_a_job_that_cannot_start_says_why_in_one_line(cluster: Cluster, tmp_path: Path) -> None:
+    succeeded, output = ray_jobs.run_job(
+        cluster, "jobs/score_images.py", "--category", "checks", str(tmp_path), "--output", str(tmp_path / "out")
+    )
+    assert not succeeded
+    assert f"error: no pictures in {tmp_path}" in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.cluster

@@ -228,10 +228,11 @@ def test_a_reference_unlike_the_others_is_a_warning_and_no_error(store: Category
     alike = [noisy(seed) for seed in range(4)]
     odd = [alike[0], stripes(0), *alike[1:3], alike[2]]
     done = onboard("odd", odd, QUICK, store)
-    (warning,) = done.warnings
+    copies, warning = done.warnings
+    assert copies.startswith("1 of 5 references do not count")
     assert "reference 2 of 5" in warning
     assert store.manifest(done.ref).warnings == [warning]
-    assert onboard("odd", odd, QUICK, store).warnings == (warning,)
+    assert onboard("odd", odd, QUICK, store).warnings == done.warnings
     assert onboard("even", alike, QUICK, store).warnings == ()
 
 
@@ -253,6 +254,14 @@ def test_a_warning_names_the_file_and_the_version_does_not_hang_on_it(store: Cat
     elsewhere = CategoryStore(f"{store.url}-elsewhere")
     assert onboard("odd", odd, QUICK, elsewhere).ref == done.ref
     assert onboard("odd", odd, QUICK, store).unchanged
+
+
+def test_references_that_are_copies_are_told(store: CategoryStore) -> None:
+    doubled = [checks(0), checks(1), checks(0)]
+    told = ("1 of 3 references do not count, as copies of others: 2 do",)
+    assert preview("board", doubled, QUICK, store).warnings == told
+    assert onboard("board", doubled, QUICK, store).warnings == told
+    assert preview("board", doubled, QUICK, store).warnings == told
 
 
 def test_more_normal_pictures_that_are_copies_are_told(store: CategoryStore) -> None:
