@@ -8,7 +8,7 @@ import pytest
 
 from o2n.errors import O2NError
 from o2n.evaluation.results import Report, Sheet, markdown, write
-from o2n.evaluation.sheets import GAP, SIDE, grid
+from o2n.evaluation.sheets import SIDE, grid
 from o2n.evaluation.tables import Figure, Row, Table
 
 TABLE = Table(
