@@ -27,7 +27,7 @@ from o2n.evaluation.plan import Settings, complete, missing, plan
 from o2n.evaluation.protocol import ALL_METHODS, Unit
 from o2n.evaluation.report import about, report
 from o2n.evaluation.results import write
-from o2n.evaluation.times import Times, measure_unit, take_times
+from o2n.evaluation.times import Times, measure, take_times
 from o2n.options import (
     OneLineErrorsCommand,
     connect_ray,
@@ -135,7 +135,7 @@ def main(
                 if error:
                     failed.append(f"{one.unit.name}: {error}")
                     bar.write(failed[-1])
-    task = ray.remote(num_cpus=1, num_gpus=gpus)(measure_unit)
+    task = ray.remote(num_cpus=1, num_gpus=gpus)(measure)
 
     def timed(unit: Unit) -> Times | None:
         try:

@@ -17,6 +17,7 @@ from o2n.images import Picture
 from o2n.profiles import Profile
 
 BATCH = 8
+ROUNDS = 5
 
 
 class Times(BaseModel):
@@ -32,48 +33,36 @@ class Times(BaseModel):
     processor: str
 
 
-def measure(
-    method: str, references: list[Picture], queries: list[Picture], object_word: str, profile: Profile, rounds: int = 5
-) -> Times:
-    """Args: references, queries: uint8 (H, W, 3); `BATCH` queries are used.
-
-    Raises:
-        FoundationError: the method needs weights that are not here.
-    """
-    built = build(method, profile)
-    begun = time.perf_counter()
-    fitted = built.fit(references, object_word)
-    fit = time.perf_counter() - begun
-
-    def timed(pictures: list[Picture]) -> float:
-        fitted.score(pictures)
-        spent = []
-        for _ in range(rounds):
-            begun = time.perf_counter()
-            fitted.score(pictures)
-            spent.append(time.perf_counter() - begun)
-        return median(spent) / len(pictures)
-
-    alone, in_batch = timed(queries[:1]), timed(queries[:BATCH])
-    return Times(
-        method=method,
-        title=built.name,
-        references=len(references),
-        fit=fit,
-        alone=alone,
-        in_batch=in_batch,
-        processor=processor(),
-    )
-
-
-def measure_unit(unit: Unit, profile: Profile) -> Times:
-    """`measure` the unit's method on its references and first queries.
+def measure(unit: Unit, profile: Profile) -> Times:
+    """Fit the unit's method to its references and score its first `BATCH` queries.
 
     Raises:
         O2NError: a picture or a model that cannot be used.
     """
     references, queries = ([sample.read() for sample in some] for some in (unit.references, unit.queries[:BATCH]))
-    return measure(unit.method, references, queries, unit.object_word, profile)
+    built = build(unit.method, profile)
+    begun = time.perf_counter()
+    fitted = built.fit(references, unit.object_word)
+    fit = time.perf_counter() - begun
+
+    def timed(pictures: list[Picture]) -> float:
+        fitted.score(pictures)
+        spent = []
+        for _ in range(ROUNDS):
+            begun = time.perf_counter()
+            fitted.score(pictures)
+            spent.append(time.perf_counter() - begun)
+        return median(spent) / len(pictures)
+
+    return Times(
+        method=unit.method,
+        title=built.name,
+        references=len(references),
+        fit=fit,
+        alone=timed(queries[:1]),
+        in_batch=timed(queries),
+        processor=processor(),
+    )
 
 
 def take_times(runs: Sequence[Run], processor: str, timed: Callable[[Unit], Times | None]) -> list[Times]:

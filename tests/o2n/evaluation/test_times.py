@@ -7,7 +7,7 @@ import pytest
 from o2n.data.datasets import DATASETS
 from o2n.evaluation.plan import Run, Settings, plan
 from o2n.evaluation.protocol import OURS, Unit
-from o2n.evaluation.times import Times, measure_unit, take_times, times_table
+from o2n.evaluation.times import Times, measure, take_times, times_table
 from tests.helpers import QUICK
 
 FAMILIES = DATASETS["families"]
@@ -72,7 +72,7 @@ def test_what_was_never_measured_or_is_damaged_has_no_row(runs: list[Run], tmp_p
 
 
 def test_a_unit_is_measured_on_its_own_pictures(runs: list[Run]) -> None:
-    found = measure_unit(next(one.unit for one in runs if one.unit.method == "patchcore"), QUICK)
+    found = measure(next(one.unit for one in runs if one.unit.method == "patchcore"), QUICK)
     assert (found.method, found.title, found.references) == ("patchcore", "PatchCore", 2)
     assert min(found.fit, found.alone, found.in_batch) > 0
     (row,) = times_table([found]).rows
