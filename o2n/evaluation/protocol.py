@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict
 from o2n import images
 from o2n.data.datasets.base import Mask, Sample
 from o2n.errors import DataSetError
-from o2n.evaluation.methods import METHODS, Builder, Method, Scored
+from o2n.evaluation.methods import METHODS, Builder, Method, Scores
 from o2n.evaluation.methods.one_to_normal import OneToNormal, OneToNormalFitted
 from o2n.evaluation.metrics import auprc, aupro, auroc
 from o2n.files import replacing
@@ -192,7 +192,7 @@ def revision(method: Method) -> str:
     return f"{number} {getattr(method, 'weights', '')}".strip()
 
 
-def _figures(found: Scored, labels: NDArray[np.bool_], unit: Unit) -> dict[str, float]:
+def _figures(found: Scores, labels: NDArray[np.bool_], unit: Unit) -> dict[str, float]:
     figures = {"AUROC": auroc(found.scores, labels), "AUPRC": auprc(found.scores, labels)}
     masked = all(sample.mask is not None for sample in unit.queries if sample.anomalous)
     if found.maps is not None and masked:
@@ -210,16 +210,16 @@ def _mask(sample: Sample, side: int) -> Mask:
     return np.asarray(Image.fromarray(sample.mask()).resize((side, side), Image.Resampling.NEAREST))
 
 
-def _together(scored: list[Scored]) -> Scored:
+def _together(scored: list[Scores]) -> Scores:
     maps = [one.maps for one in scored if one.maps is not None]
-    return Scored(
+    return Scores(
         np.concatenate([one.scores for one in scored]),
         np.concatenate(maps) if maps else None,
         {name: np.concatenate([one.parts[name] for one in scored]) for name in scored[0].parts},
     )
 
 
-def _shown(found: Scored, unit: Unit, ours: OneToNormalFitted | None) -> list[Shown]:
+def _shown(found: Scores, unit: Unit, ours: OneToNormalFitted | None) -> list[Shown]:
     rows = [row for row, sample in enumerate(unit.queries) if sample.anomalous][: unit.shown]
     if not rows:
         return []

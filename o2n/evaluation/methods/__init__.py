@@ -7,7 +7,7 @@ from o2n.evaluation.methods.baselines import NEAREST_PICTURE, RANDOM_WEIGHTS, RA
 from o2n.evaluation.methods.coop import CoOp
 from o2n.evaluation.methods.dino import anomaly_dino, nearest_patch_dino
 from o2n.evaluation.methods.inctrl import InCTRL
-from o2n.evaluation.methods.interface import Fitted, Method, Scored
+from o2n.evaluation.methods.interface import Fitted, Method, Scores
 from o2n.evaluation.methods.nearest_patch import NearestPatch
 from o2n.evaluation.methods.padim import PaDiM
 from o2n.evaluation.methods.patchcore import PatchCore
@@ -47,4 +47,4 @@ METHODS: dict[str, Builder] = {
     "random-weights": lambda profile: RANDOM_WEIGHTS,
 }
 
-__all__ = ["METHODS", "Builder", "Fitted", "Method", "Scored"]
+__all__ = ["METHODS", "Builder", "Fitted", "Method", "Scores"]

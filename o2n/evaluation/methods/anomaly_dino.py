@@ -8,7 +8,7 @@ import numpy as np
 from o2n import images
 from o2n.bank import MemoryBank
 from o2n.evaluation.methods.encoding import patches, scored
-from o2n.evaluation.methods.interface import Scored
+from o2n.evaluation.methods.interface import Scores
 from o2n.images import Picture
 from o2n.models import VisionModel, weights_digest
 from o2n.poses import moved, pose_of
@@ -46,7 +46,7 @@ class AnomalyDINOFitted:
     levels: tuple[int, ...]
     bank: MemoryBank
 
-    def score(self, pictures: list[Picture]) -> Scored:
+    def score(self, pictures: list[Picture]) -> Scores:
         distance = self.bank.distance(patches(self.encoder, pictures, self.levels)).mean(dim=1)
         largest = max(1, int(LARGEST * distance.shape[-1]))
         return scored(distance.topk(largest, dim=-1).values.mean(dim=-1), distance)

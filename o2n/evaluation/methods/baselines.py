@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from o2n.evaluation.baselines import nearest_picture, random_encoder, raw_patches
-from o2n.evaluation.methods.interface import Scored
+from o2n.evaluation.methods.interface import Scores
 from o2n.images import Picture
 
 # Outcomes are kept for as long as this stays the same: raise it when what is computed changes.
@@ -34,9 +34,9 @@ class BaselineFitted:
     compare: Compare
     references: list[Picture]
 
-    def score(self, pictures: list[Picture]) -> Scored:
+    def score(self, pictures: list[Picture]) -> Scores:
         scores, maps = self.compare(self.references, pictures)
-        return Scored(scores.astype(np.float64), maps)
+        return Scores(scores.astype(np.float64), maps)
 
 
 RAW_PATCHES = Baseline("raw patches", raw_patches)

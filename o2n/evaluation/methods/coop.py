@@ -17,7 +17,7 @@ from o2n import images
 from o2n.data.defects import TRAINING_DEFECTS
 from o2n.data.procedural import spoil_photographs
 from o2n.evaluation.methods.encoding import scored, wholes
-from o2n.evaluation.methods.interface import Scored
+from o2n.evaluation.methods.interface import Scores
 from o2n.foundation import load_foundation
 from o2n.images import Picture
 from o2n.models import ClipModel
@@ -96,5 +96,5 @@ class CoOpFitted:
     text: Tensor
     losses: list[float] = field(default_factory=list)
 
-    def score(self, pictures: list[Picture]) -> Scored:
+    def score(self, pictures: list[Picture]) -> Scores:
         return scored((LOGIT_SCALE * wholes(self.clip, pictures) @ self.text.T).double().softmax(dim=-1)[:, 1])

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from o2n import images
-from o2n.evaluation.methods.interface import Scored
+from o2n.evaluation.methods.interface import Scores
 from o2n.features import patch_features
 from o2n.images import Picture
 from o2n.models import ClipModel, VisionModel, to_unit
@@ -46,9 +46,9 @@ def as_grid(values: Tensor) -> Tensor:
     return values.unflatten(-1, (side, side))
 
 
-def scored(scores: Tensor, maps: Tensor | None = None) -> Scored:
+def scored(scores: Tensor, maps: Tensor | None = None) -> Scores:
     """Args: scores (N,); maps: (N, G), one value per patch."""
-    return Scored(
+    return Scores(
         scores.numpy().astype(np.float64),
         None if maps is None else np.ascontiguousarray(as_grid(maps).numpy(), dtype=np.float32),
     )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from o2n.evaluation.methods.auxiliary import PROCEDURAL, Auxiliary, digest_of, kept
 from o2n.evaluation.methods.encoding import as_grid, patches, scored, wholes
-from o2n.evaluation.methods.interface import Scored
+from o2n.evaluation.methods.interface import Scores
 from o2n.foundation import Foundation, load_foundation
 from o2n.images import Picture
 from o2n.models import ClipModel
@@ -107,7 +107,7 @@ class InCTRLFitted:
     text: Tensor
 
     @torch.no_grad()
-    def score(self, pictures: list[Picture]) -> Scored:
+    def score(self, pictures: list[Picture]) -> Scores:
         whole = wholes(self.clip, pictures)
         residual = nearest(patches(self.clip, pictures, self.levels), self.bank).amin(dim=1).mean(dim=1)
         known = self.known.expand(len(whole), -1, -1)

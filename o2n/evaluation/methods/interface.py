@@ -10,7 +10,7 @@ from o2n.images import Picture
 
 
 @dataclass(frozen=True)
-class Scored:
+class Scores:
     """What a method says of N pictures; higher is more anomalous.
 
     scores: float64 (N,). maps: float32 (N, h, w) on any grid, upsampled by the caller; None of a method without maps.
@@ -25,7 +25,7 @@ class Scored:
 class Fitted(Protocol):
     """A method that knows one category."""
 
-    def score(self, pictures: list[Picture]) -> Scored:
+    def score(self, pictures: list[Picture]) -> Scores:
         """Score uint8 (H, W, 3) pictures of any sizes; the company a picture is scored in changes nothing."""
         ...
 

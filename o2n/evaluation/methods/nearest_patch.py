@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from o2n import images
 from o2n.bank import MemoryBank
 from o2n.evaluation.methods.encoding import patches, scored
-from o2n.evaluation.methods.interface import Scored
+from o2n.evaluation.methods.interface import Scores
 from o2n.images import Picture
 from o2n.models import VisionModel, weights_digest
 from o2n.pool import warped
@@ -37,6 +37,6 @@ class NearestPatchFitted:
     levels: tuple[int, ...]
     bank: MemoryBank
 
-    def score(self, pictures: list[Picture]) -> Scored:
+    def score(self, pictures: list[Picture]) -> Scores:
         distance = self.bank.distance(patches(self.encoder, pictures, self.levels))
         return scored(distance.amax(dim=-1).mean(dim=-1), distance.mean(dim=1))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from o2n import images
 from o2n.branches import PersonalBranch
 from o2n.category import VersionRef
-from o2n.evaluation.methods.interface import Scored
+from o2n.evaluation.methods.interface import Scores
 from o2n.export import normal_pictures
 from o2n.features import counterpart_features, features_to_compare
 from o2n.foundation import load_foundation
@@ -51,9 +51,9 @@ class OneToNormalFitted:
     ref: VersionRef
     folder: "tempfile.TemporaryDirectory[str]"
 
-    def score(self, pictures: list[Picture]) -> Scored:
+    def score(self, pictures: list[Picture]) -> Scores:
         found = self.look(pictures)
-        return Scored(
+        return Scores(
             np.array([score.score for score in found]),
             np.stack([score.anomaly_map for score in found]),
             dict(

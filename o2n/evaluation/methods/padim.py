@@ -6,7 +6,7 @@ from torch import Tensor
 
 from o2n.evaluation.methods.encoding import patches, scored, side_by_side
 from o2n.evaluation.methods.gaussians import PlaceGaussians, chosen_dimensions
-from o2n.evaluation.methods.interface import Scored
+from o2n.evaluation.methods.interface import Scores
 from o2n.foundation import load_foundation
 from o2n.images import Picture
 from o2n.models import VisionModel
@@ -37,7 +37,7 @@ class PaDiMFitted:
     levels: tuple[int, ...]
     gaussians: PlaceGaussians
 
-    def score(self, pictures: list[Picture]) -> Scored:
+    def score(self, pictures: list[Picture]) -> Scores:
         distance = self.gaussians.distance(_features(self.encoder, pictures, self.levels))
         return scored(distance.amax(dim=-1), distance)
 

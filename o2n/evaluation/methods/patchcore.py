@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from o2n.evaluation.methods.encoding import as_grid, patches, scored, side_by_side
-from o2n.evaluation.methods.interface import Scored
+from o2n.evaluation.methods.interface import Scores
 from o2n.foundation import load_foundation
 from o2n.images import Picture
 from o2n.models import VisionModel
@@ -43,7 +43,7 @@ class PatchCoreFitted:
     levels: tuple[int, ...]
     bank: Tensor
 
-    def score(self, pictures: list[Picture]) -> Scored:
+    def score(self, pictures: list[Picture]) -> Scores:
         found = [self._score(one) for one in aware(patches(self.encoder, pictures, self.levels))]
         scores, maps = zip(*found, strict=True)
         return scored(torch.stack(scores), torch.stack(maps))

@@ -19,7 +19,7 @@ from o2n import images
 from o2n.evaluation.methods.auxiliary import PROCEDURAL, Auxiliary, digest_of, kept
 from o2n.evaluation.methods.encoding import as_grid, patches, scored, side_by_side
 from o2n.evaluation.methods.gaussians import PlaceGaussians, chosen_dimensions
-from o2n.evaluation.methods.interface import Scored
+from o2n.evaluation.methods.interface import Scores
 from o2n.foundation import Foundation, load_foundation
 from o2n.images import Picture
 from o2n.poses import inverse, moved, pose_of, warp
@@ -107,7 +107,7 @@ class RegADFitted:
         registered, _ = self._register(known + moved(known, support_poses()))
         self._gaussians = PlaceGaussians(registered)
 
-    def score(self, pictures: list[Picture]) -> Scored:
+    def score(self, pictures: list[Picture]) -> Scores:
         registered, pose = self._register(pictures)
         distance = self._gaussians.distance(registered)
         back = warp(as_grid(distance.float())[:, None], inverse(pose))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from o2n import images
 from o2n.evaluation.methods.encoding import BATCH, scored
-from o2n.evaluation.methods.interface import Scored
+from o2n.evaluation.methods.interface import Scores
 from o2n.foundation import load_foundation
 from o2n.images import Picture
 from o2n.models import ClipModel, to_unit
@@ -55,7 +55,7 @@ class WinCLIPFitted:
     text: Tensor
     known: Seen | None
 
-    def score(self, pictures: list[Picture]) -> Scored:
+    def score(self, pictures: list[Picture]) -> Scores:
         seen = look(self.clip, pictures)
         scores = self._abnormal(seen.whole)
         patches = seen.patches.shape[1]

@@ -11,7 +11,7 @@ from o2n import images
 from o2n.errors import FoundationError
 from o2n.evaluation.methods import METHODS, Method
 from o2n.evaluation.methods.inctrl import InCTRL
-from o2n.evaluation.methods.interface import Fitted, Scored
+from o2n.evaluation.methods.interface import Fitted, Scores
 from o2n.evaluation.methods.regad import RegAD
 from o2n.evaluation.metrics import auroc
 from o2n.evaluation.protocol import SEEN_BY_OTHERS
@@ -37,7 +37,7 @@ def fitted(get: Get) -> Callable[[str], Fitted]:
 
 
 @pytest.fixture(scope="module")
-def scored(fitted: Callable[[str], Fitted]) -> Callable[[str], Scored]:
+def scored(fitted: Callable[[str], Fitted]) -> Callable[[str], Scores]:
     """What it says of the queries."""
     return functools.cache(lambda name: fitted(name).score(QUERIES))
 
@@ -58,7 +58,7 @@ LABELS = np.arange(12) >= 6
 
 
 @every_method
-def test_a_plain_defect_scores_above_good_parts(name: str, scored: Callable[[str], Scored]) -> None:
+def test_a_plain_defect_scores_above_good_parts(name: str, scored: Callable[[str], Scores]) -> None:
     scores = scored(name).scores
     assert scores.shape == (12,)
     assert scores.dtype == np.float64
@@ -68,7 +68,7 @@ def test_a_plain_defect_scores_above_good_parts(name: str, scored: Callable[[str
 
 
 @every_method
-def test_a_map_is_highest_at_the_defect(name: str, scored: Callable[[str], Scored]) -> None:
+def test_a_map_is_highest_at_the_defect(name: str, scored: Callable[[str], Scores]) -> None:
     maps = scored(name).maps
     if maps is None:
         assert name in ("coop", "nearest-picture", "random-weights")
@@ -84,7 +84,7 @@ def test_a_map_is_highest_at_the_defect(name: str, scored: Callable[[str], Score
 
 @every_method
 def test_the_company_a_picture_is_scored_in_changes_nothing(
-    name: str, fitted: Callable[[str], Fitted], scored: Callable[[str], Scored]
+    name: str, fitted: Callable[[str], Fitted], scored: Callable[[str], Scores]
 ) -> None:
     together, alone = scored(name), [fitted(name).score([query]) for query in QUERIES[4:8]]
     np.testing.assert_allclose([one.scores[0] for one in alone], together.scores[4:8], rtol=1e-4, atol=1e-6)
@@ -94,7 +94,7 @@ def test_the_company_a_picture_is_scored_in_changes_nothing(
 
 
 @every_method
-def test_the_order_of_the_references_changes_nothing(name: str, get: Get, scored: Callable[[str], Scored]) -> None:
+def test_the_order_of_the_references_changes_nothing(name: str, get: Get, scored: Callable[[str], Scores]) -> None:
     back = get(name).fit(REFERENCES[::-1], "chequered board").score(QUERIES)
     np.testing.assert_allclose(scored(name).scores, back.scores, rtol=1e-4, atol=1e-6)
 
