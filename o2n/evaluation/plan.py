@@ -1,6 +1,5 @@
 """The whole evaluation: which units there are, and running those whose outcome is not known yet, on Ray."""
 
-import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from o2n.data.datasets.base import DataSet, LabelledCategory
 from o2n.errors import O2NError, cause_of
 from o2n.evaluation.protocol import OURS, Outcome, Unit, digest, pool_file, run
 from o2n.evaluation.shots import capped, kept_draw
+from o2n.files import replacing
 from o2n.profiles import Profile
 
 # What the paper gives its pool to (figure 4), and PaDiM, which its text names too.
@@ -142,10 +142,8 @@ def _run_one(one: Run, profile: Profile) -> str:
         outcome = run(one.unit, profile, one.pool)
     except O2NError as error:
         return str(error)
-    one.file.parent.mkdir(parents=True, exist_ok=True)
-    part = one.file.with_suffix(f".{os.getpid()}.part")
-    part.write_text(outcome.model_dump_json(), encoding="utf-8")
-    part.replace(one.file)
+    with replacing(one.file) as part:
+        part.write_text(outcome.model_dump_json(), encoding="utf-8")
     return ""
 
 

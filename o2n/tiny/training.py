@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from o2n.data.procedural import TRAINING, Category, Pictures, draw
 from o2n.errors import O2NError
+from o2n.files import replacing
 from o2n.models import SOUND_ATTENTION, Tokenizer
 
 AVERAGE = 0.998  # decay of the running average of the weights; what is shipped is the average
@@ -240,9 +241,8 @@ class Trainer:
             "step": self.step,
             "seconds": self.seconds,
         }
-        part = self._file.with_suffix(".part")
-        torch.save(state, part)
-        part.replace(self._file)
+        with replacing(self._file) as part:
+            torch.save(state, part)
 
     def averaged(self) -> "_Averaged":
         """Within it, the modules have their averaged weights."""
