@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from o2n import place
+from o2n import place_weight
 from o2n.bank import MemoryBank
 from o2n.branches import NormalBranch
 from o2n.data.defects import Kind
@@ -96,7 +96,7 @@ def test_many_references_cost_no_more_views_than_few(monkeypatch: pytest.MonkeyP
         spoilt.append(len(pictures))
         return spoil_photographs(pictures, seed, kinds)
 
-    monkeypatch.setattr(place, "spoil_photographs", counted)
+    monkeypatch.setattr(place_weight, "spoil_photographs", counted)
     foundation, views = load_foundation(TINY), [board(seed) for seed in range(MOST_VIEWS + 2)]
     some = encode(foundation, views[:2])
     features = some.repeat(len(views) // 2, 1, 1, 1)
