@@ -81,13 +81,13 @@ class Inputs:
 
 def make(inputs: Inputs, foundation: Foundation, stages: Stages, store: CategoryStore) -> Manifest:
     """Every stage in turn, down to the manifest that would be published. Raises: what stages and store do."""
-    with_ = _With(inputs, foundation, stages, store)
+    context = _Context(inputs, foundation, stages, store)
     references = stages.keep(pack_pictures(inputs.resized))
-    adapter = _customised(with_, references)
-    bank = _bank(with_, references, adapter)
-    text = stages.run("text_features", with_.base, lambda: pack(text_features(foundation.clip, inputs.word)))
-    calibrated = _calibrated(with_, adapter, bank, text)
-    warnings = [*bank.warnings, *_doubts(with_, calibrated["normals"], calibrated["distances"])]
+    adapter = _customised(context, references)
+    bank = _bank(context, references, adapter)
+    text = stages.run("text_features", context.base, lambda: pack(text_features(foundation.clip, inputs.word)))
+    calibrated = _calibrated(context, adapter, bank, text)
+    warnings = [*bank.warnings, *_doubts(context, calibrated["normals"], calibrated["distances"])]
     return Manifest(
         category=inputs.name,
         object_word=inputs.word,
@@ -122,7 +122,7 @@ def describe_machine(device: torch.device) -> str:
 
 
 @dataclass(frozen=True)
-class _With:
+class _Context:
     """What every stage is made with; `base`: what each hangs on."""
 
     inputs: Inputs
@@ -159,19 +159,19 @@ class _Bank:
     warnings: list[str]
 
 
-def _customised(with_: _With, references: BlobRef) -> BlobRef:
+def _customised(context: _Context, references: BlobRef) -> BlobRef:
     """The adapter (eq. 1)."""
-    inputs, stages, model = with_.inputs, with_.stages, with_.foundation.diffusion
+    inputs, stages, model = context.inputs, context.stages, context.foundation.diffusion
     profile, word = inputs.profile, inputs.word
-    prior = stages.run("prior", with_.base, lambda: pack_pictures(draw_prior(model, word, profile)))
-    made_of = [*with_.base, references.sha256, prior.sha256]
+    prior = stages.run("prior", context.base, lambda: pack_pictures(draw_prior(model, word, profile)))
+    made_of = [*context.base, references.sha256, prior.sha256]
 
     def make_adapter() -> bytes:
         steps = profile.customisation.steps
         return customize(
             model,
             inputs.resized,
-            with_.pictures(prior, "prior pictures"),
+            context.pictures(prior, "prior pictures"),
             word,
             profile.customisation,
             profile.seed,
@@ -183,43 +183,45 @@ def _customised(with_: _With, references: BlobRef) -> BlobRef:
     return stages.run("adapter", made_of, make_adapter)
 
 
-def _bank(with_: _With, references: BlobRef, adapter: BlobRef) -> _Bank:
+def _bank(context: _Context, references: BlobRef, adapter: BlobRef) -> _Bank:
     """The pool and the bank of its features, of generated pictures those alone that pass for normal."""
-    inputs, stages, foundation = with_.inputs, with_.stages, with_.foundation
+    inputs, stages, foundation = context.inputs, context.stages, context.foundation
     profile, resized = inputs.profile, inputs.resized
     views = _views(inputs)
 
     def make_pool() -> bytes:
-        with with_.adapter(adapter) as name:
+        with context.adapter(adapter) as name:
             return pack_pictures(draw_pool(foundation.diffusion, name, resized, inputs.word, profile))
 
     def make_features() -> bytes:
-        drawn = [images.resize(one, inputs.resolution) for one in with_.pictures(pool, "pool pictures")]
+        drawn = [images.resize(one, inputs.resolution) for one in context.pictures(pool, "pool pictures")]
         return pack(encode(foundation, views + drawn))
 
     def choose_place() -> bytes:
         if not profile.place_weights:
             return json.dumps(profile.place_weight).encode()
-        known = with_.tensor(features, "features")[: len(views)]
+        known = context.tensor(features, "features")[: len(views)]
         of_views = [origin for origin in origins[: len(views)] if origin is not None]
         return json.dumps(choose_place_weight(foundation, views, known, of_views, profile.place_weights)).encode()
 
     origins = bank_origins(len(resized), profile)
-    pool = stages.run("pool", [*with_.base, references.sha256, adapter.sha256], make_pool)
-    features = stages.run("features", [*with_.base, references.sha256, pool.sha256], make_features)
-    place_weight = json.loads(with_.store.get_blob(stages.run("place", [*with_.base, features.sha256], choose_place)))
+    pool = stages.run("pool", [*context.base, references.sha256, adapter.sha256], make_pool)
+    features = stages.run("features", [*context.base, references.sha256, pool.sha256], make_features)
+    place_weight = json.loads(
+        context.store.get_blob(stages.run("place", [*context.base, features.sha256], choose_place))
+    )
 
     if profile.pool.screened:
-        everything = with_.tensor(features, "features")
+        everything = context.tensor(features, "features")
         found = acceptable(everything[: len(resized)], everything[len(views) :])
         rows = [*range(len(views)), *(len(views) + place for place in found)]
-        drawn = with_.pictures(pool, "pool pictures")
+        drawn = context.pictures(pool, "pool pictures")
         pool = stages.keep(pack_pictures([drawn[place] for place in found]))
         features = stages.keep(pack(everything[rows]))
         origins = [origins[row] for row in rows]
     kept, warnings = None, []
     if profile.pool.budget is not None:
-        everything = with_.tensor(features, "features")
+        everything = context.tensor(features, "features")
         places, farthest = coreset(everything, profile.pool.budget, place_weight)
         kept = stages.keep(pack(places))
         if (whole := everything.shape[0] * everything.shape[2]) > places.shape[1]:
@@ -230,61 +232,61 @@ def _bank(with_: _With, references: BlobRef, adapter: BlobRef) -> _Bank:
     return _Bank(pool, features, kept, origins, place_weight, warnings)
 
 
-def _calibrated(with_: _With, adapter: BlobRef, bank: _Bank, text: BlobRef) -> dict[BlobName, BlobRef]:
+def _calibrated(context: _Context, adapter: BlobRef, bank: _Bank, text: BlobRef) -> dict[BlobName, BlobRef]:
     """What the branches say of good pictures: their scales, and the scores of references and further good pictures."""
-    inputs, stages, foundation = with_.inputs, with_.stages, with_.foundation
+    inputs, stages, foundation = context.inputs, context.stages, context.foundation
     profile, count = inputs.profile, len(inputs.resized)
     extras = list(inputs.extras.values())
 
     def kept() -> Tensor | None:
-        return with_.tensor(bank.kept, "kept patches") if bank.kept else None
+        return context.tensor(bank.kept, "kept patches") if bank.kept else None
 
     def make_scales() -> bytes:
         if profile.fusion == "sum":
             return pack(UNSCALED)
-        with with_.adapter(adapter) as name:
+        with context.adapter(adapter) as name:
             rows, usual, without = branch_scales(
                 foundation,
                 name,
                 _views(inputs),
-                with_.tensor(bank.features, "features"),
+                context.tensor(bank.features, "features"),
                 bank.origins,
                 kept(),
                 bank.place_weight,
-                with_.tensor(text, "text features"),
+                context.tensor(text, "text features"),
                 inputs.word,
             )
         return pack(rows, usual=usual, usual_without=without)
 
     def make_normals() -> bytes:
-        own = with_.tensor(bank.features, "features")[:count]
+        own = context.tensor(bank.features, "features")[:count]
         return pack(torch.cat([own, encode(foundation, extras)]) if extras else own)
 
     def make_distances() -> bytes:
-        features = with_.tensor(bank.features, "features")
+        features = context.tensor(bank.features, "features")
         own = leave_one_out(features, bank.origins, count, kept(), bank.place_weight)
         if not extras:
             return pack(own)
-        queries = with_.tensor(normals, "normals")[count:]
+        queries = context.tensor(normals, "normals")[count:]
         return pack(torch.cat([own, MemoryBank(features, kept(), bank.place_weight).distance(queries)]))
 
     def make_calibration() -> bytes:
-        with with_.adapter(adapter) as name:
+        with context.adapter(adapter) as name:
             made = calibrate(
                 foundation,
                 name,
                 adapter.sha256,
                 inputs.resized,
                 extras,
-                features=with_.tensor(normals, "normals"),
-                distances=with_.tensor(distances, "distances"),
-                text=with_.tensor(text, "text features"),
-                scales=unpack_calibration_scales(with_.store.get_blob(scales), "scales", count=count + len(extras)),
+                features=context.tensor(normals, "normals"),
+                distances=context.tensor(distances, "distances"),
+                text=context.tensor(text, "text features"),
+                scales=unpack_calibration_scales(context.store.get_blob(scales), "scales", count=count + len(extras)),
                 object_word=inputs.word,
             )
         return made.model_dump_json().encode()
 
-    base, features = with_.base, bank.features.sha256
+    base, features = context.base, bank.features.sha256
     # The words tell it from what was made before: scales that do not say what is usual without each reference, and
     # distances to banks that had not filled up what a reference left out had stood for.
     in_budget = [] if profile.pool.budget is None else ["filled up"]
@@ -301,15 +303,15 @@ def _views(inputs: Inputs) -> list[Picture]:
     return inputs.resized + warped(inputs.resized, inputs.profile.pool.warps)
 
 
-def _doubts(with_: _With, normals: BlobRef, distances: BlobRef) -> list[str]:
+def _doubts(context: _Context, normals: BlobRef, distances: BlobRef) -> list[str]:
     """What is doubtful about the references, in words for their owner."""
-    inputs, count = with_.inputs, len(with_.inputs.resized)
+    inputs, count = context.inputs, len(context.inputs.resized)
     doubts = [
         f"references {inputs.told(one)} and {inputs.told(other)} look the same: if both are of one part, only one of "
         "them counts, and good parts seem to differ less than they do: add pictures of other parts"
-        for one, other in look_alike(with_.tensor(normals, "normals")[:count])
+        for one, other in look_alike(context.tensor(normals, "normals")[:count])
     ]
-    if odd := odd_reference(with_.tensor(distances, "distances")[:count]):
+    if odd := odd_reference(context.tensor(distances, "distances")[:count]):
         doubts.append(
             f"reference {inputs.told(odd[0])} is {odd[1]:.1f} times as far from the others as any of those: "
             "if it is a good part and its picture is well taken, add more like it, or results hang on which are chosen"
