@@ -4,7 +4,7 @@ import multiprocessing
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
-from multiprocessing.context import BaseContext
+from multiprocessing.context import ForkContext, SpawnContext
 
 import psutil
 import pytest
@@ -17,10 +17,10 @@ FORK = multiprocessing.get_context("fork")
 
 
 @contextmanager
-def child(context: BaseContext) -> Iterator[Connection]:
+def child(context: ForkContext | SpawnContext) -> Iterator[Connection]:
     """A process that holds so many bytes more whenever it is asked, or forks one that does, and tells what is held."""
     ours, theirs = multiprocessing.Pipe()
-    process = context.Process(target=work, args=(theirs,))  # type: ignore[attr-defined]
+    process = context.Process(target=work, args=(theirs,))
     process.start()
     try:
         yield ours
