@@ -31,7 +31,8 @@ from o2n.options import (
     store_option,
 )
 from o2n.profiles import Profile
-from o2n.run import Request, open_run
+from o2n.run import open_run
+from o2n.run_plan import Request
 from o2n.store import CategoryStore
 from o2n.tally import drawn, tally
 

@@ -1,4 +1,4 @@
-"""One offline run: what is scored, with which versions, and which parts of it are done. Knows no Ray and no models.
+"""One offline run: what of its plan is done, what is still to be read, and the scores. Knows no Ray and no models.
 
     OUTPUT/_run/run.json             the plan, written once; a run that goes on has the versions that it began with
     OUTPUT/_run/listing-ID           path and category of every picture, but for Parquet files that hold their bytes
@@ -9,25 +9,22 @@ file appears whole, under its own name, or not at all. What a killed run does ag
 """
 
 import io
-import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from o2n import inputs
-from o2n.category import VersionId, VersionRef
-from o2n.errors import CategoryError, ConflictError, IntegrityError, NotFoundError, O2NError, PictureError
-from o2n.inputs import Inputs
+from o2n.category import VersionRef
+from o2n.errors import ConflictError, IntegrityError, NotFoundError, O2NError, PictureError
 from o2n.objects import LocalObjects, Objects, open_objects
-from o2n.profiles import Profile
+from o2n.run_plan import PART, Plan, Request, Source, make_plan, rows_of
 from o2n.store import CategoryStore
 
 SCHEMA = pa.schema(
@@ -51,62 +48,7 @@ SCHEMA = pa.schema(
 
 # Columns that name a row for as long as it is on its way: its shard, and its place there.
 SHARD, PLACE = "_shard", "_place"
-# A killed run does a shard or two of each worker again, and more only where scoring is faster than keeping: with 1000
-# turns of all workers, 20 kills come to some 4% of the work. Below 8 rows, a batch of the models, shards would cost
-# more than they save; above 1024 nothing is left to gain.
-TURNS, LEAST, MOST = 1000, 8, 1024
-
-_PLAN, _LISTING, _PART = "_run/run.json", "_run/listing", "part-"
-
-
-class Request(BaseModel):
-    """What was asked for. The folder of another request's scores is refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    inputs: Inputs
-    store: str
-    profile: Profile
-    rate: float
-    maps: str | None = None
-    counterparts: str | None = None
-
-
-class Source(BaseModel):
-    """A Parquet file with pictures' bytes, and how many rows each of its row groups has."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    url: str
-    rows: tuple[int, ...]
-
-
-class Plan(BaseModel):
-    """What a run does, written before it begins. id: drawn by lot, so that nobody takes an earlier run's shards for its
-    own; shard: rows of one; listed: rows of the file that `listing` names."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    id: str
-    request: Request
-    versions: dict[str, VersionId]
-    shard: int
-    listed: int
-    listing: str | None
-    sources: tuple[Source, ...]
-
-    @property
-    def pictures(self) -> int:
-        return self.listed + sum(sum(source.rows) for source in self.sources)
-
-    def shards(self) -> list[int]:
-        """How many rows each shard has: those of the listing, or of every row group of every source in turn."""
-        groups = [self.listed, *(rows for source in self.sources for rows in source.rows)]
-        return [min(self.shard, rows - start) for rows in groups for start in range(0, rows, self.shard)]
-
-    def key(self, shard: int) -> str:
-        """Where a shard's scores are kept."""
-        return f"{_PART}{shard:06}-{self.id}.parquet"
+_PLAN = "_run/run.json"
 
 
 class Part(NamedTuple):
@@ -132,7 +74,7 @@ class Run:
 
     def done(self) -> set[int]:
         """The shards whose scores are kept."""
-        kept = set(open_objects(self.output).keys(_PART))
+        kept = set(open_objects(self.output).keys(PART))
         return {shard for shard in range(len(self.plan.shards())) if self.plan.key(shard) in kept}
 
     def parts(self) -> list[Part]:
@@ -163,7 +105,7 @@ class Run:
         before = sum(part.source.rows[: part.group])
         wanted = self.plan.request.inputs
         with inputs.open_parquet(url) as file:
-            if _rows(file) != part.source.rows:
+            if rows_of(file) != part.source.rows:
                 raise PictureError(f"{url}: has changed since the run began: begin another, with another --output")
             columns = inputs.columns(file, url, wanted)
             for batch in file.iter_batches(min(self.plan.shard, 64), row_groups=[part.group], columns=columns):
@@ -286,7 +228,7 @@ def open_run(output: str, request: Request, store: CategoryStore, workers: int, 
         if run.parts():
             run.check(store)
         return run
-    plan, listing = _planned(request, store, workers)
+    plan, listing = make_plan(request, store, workers)
     _check_holds_no_other(objects, output, earlier)
     _clear(objects, earlier)  # while its plan is there: a half-deleted run can go on
     if plan.listing:
@@ -313,74 +255,6 @@ def is_gone(store: CategoryStore, ref: VersionRef) -> bool:
     return False
 
 
-def _planned(request: Request, store: CategoryStore, workers: int) -> tuple[Plan, bytes]:
-    """What is to be done, and the listing, which is empty where Parquet files hold the pictures themselves."""
-    sources, names = _sources(request.inputs)
-    listed = inputs.as_table(() if sources else inputs.listed(request.inputs))
-    names |= set(pc.unique(listed["category"]).drop_null().to_pylist())
-    rows = listed.num_rows + sum(sum(source.rows) for source in sources)
-    if not rows:
-        raise PictureError(f"no pictures in {request.inputs}: give folders that have some")
-    versions = {name: store.current(name).version for name in sorted(names)}
-    _check_profile(request.profile, store, versions)
-    shard = min(max(rows // (TURNS * workers), LEAST), MOST)
-    listing, identity = b"" if sources else _batches(listed, shard), uuid.uuid4().hex[:12]
-    plan = Plan(
-        id=identity,
-        request=request,
-        versions=versions,
-        shard=shard,
-        listed=listed.num_rows,
-        listing=f"{_LISTING}-{identity}" if listing else None,
-        sources=sources,
-    )
-    return plan, listing
-
-
-def _check_profile(profile: Profile, store: CategoryStore, versions: dict[str, VersionId]) -> None:
-    """Refuse a run of which every row would be an error.
-
-    Raises: CategoryError: all versions were made with another profile. NotFoundError: one is not in the store.
-    """
-
-    def differing(name: str) -> list[str]:
-        with suppress(IntegrityError):  # its rows will say so
-            return store.manifest(VersionRef(name, versions[name])).profile.differs_by(profile)
-        return []
-
-    with ThreadPoolExecutor(inputs.READERS) as threads:
-        found = list(threads.map(differing, versions))
-    if found and all(found):
-        name = next(iter(versions))
-        made = store.manifest(VersionRef(name, versions[name])).profile.name
-        raise CategoryError(
-            f"no category was made with profile {profile.name!r} as it is given here: {name} was with {made!r}, which "
-            f"differs by {', '.join(found[0])}; give its --profile"
-        )
-
-
-def _sources(wanted: Inputs) -> tuple[tuple[Source, ...], set[str]]:
-    """The Parquet files that hold pictures' bytes, and all categories in them; none if they hold paths alone."""
-    sources: list[Source] = []
-    names = {wanted.category} if wanted.category and wanted.parquet else set()
-    urls = inputs.parquet_files(wanted.parquet) if wanted.parquet else []
-    for url in urls:
-        with inputs.open_parquet(url) as file:
-            if "bytes" in inputs.columns(file, url, wanted):
-                sources.append(Source(url=url, rows=_rows(file)))
-                if wanted.category_column:
-                    for batch in file.iter_batches(columns=[wanted.category_column]):
-                        names |= set(inputs.categories(batch, wanted).unique().drop_null().to_pylist())
-    if sources and len(sources) < len(urls):
-        (odd, *_) = set(urls) - {source.url for source in sources}
-        raise PictureError(f"{odd}: has no column 'bytes', as {sources[0].url} has: score the two apart")
-    return tuple(sources), names
-
-
-def _rows(file: pq.ParquetFile) -> tuple[int, ...]:
-    return tuple(file.metadata.row_group(group).num_rows for group in range(file.num_row_groups))
-
-
 def _plan(objects: Objects) -> tuple[Plan | None, str | None]:
     """The plan that an output has, and its etag."""
     try:
@@ -401,21 +275,12 @@ def _check_holds_no_other(objects: Objects, output: str, earlier: Plan | None) -
 
 
 def _clear(objects: Objects, earlier: Plan | None) -> None:
-    for key in _shards(earlier).intersection(objects.keys(_PART)):
+    for key in _shards(earlier).intersection(objects.keys(PART)):
         objects.delete(key)
 
 
 def _shards(plan: Plan | None) -> set[str]:
     return {plan.key(shard) for shard in range(len(plan.shards()))} if plan else set()
-
-
-def _batches(listing: pa.Table, shard: int) -> bytes:
-    """An Arrow file whose batch k is shard k: any of them can be read without the others."""
-    file = pa.BufferOutputStream()
-    with pa.ipc.new_file(file, listing.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
-        for start in range(0, listing.num_rows, shard):
-            writer.write_table(listing.slice(start, shard).combine_chunks())
-    return file.getvalue().to_pybytes()
 
 
 def _parquet(rows: list[dict[str, Any]]) -> bytes:

@@ -30,7 +30,8 @@ from o2n.inputs import Inputs
 from o2n.onboard import onboard
 from o2n.options import profile_option
 from o2n.profiles import Profile
-from o2n.run import Request, Run, open_run
+from o2n.run import Run, open_run
+from o2n.run_plan import Request
 from o2n.store import CategoryStore
 from o2n.triplet import TripletScorer
 

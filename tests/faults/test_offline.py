@@ -15,7 +15,8 @@ from PIL import Image
 from infra.local.cluster import Cluster, kill_node, local_cluster
 from o2n.inputs import Inputs
 from o2n.onboard import onboard
-from o2n.run import Request, Run, open_run
+from o2n.run import Run, open_run
+from o2n.run_plan import Request
 from o2n.store import CategoryStore
 from o2n.triplet import TripletScorer
 from tests.helpers import checks, wait_until

@@ -17,7 +17,8 @@ from o2n.collect import collect
 from o2n.errors import CategoryError, NotFoundError, O2NError, PictureError
 from o2n.inputs import Inputs
 from o2n.objects import Objects, open_objects
-from o2n.run import SCHEMA, SHARD, Request, Run, open_run
+from o2n.run import SCHEMA, SHARD, Run, open_run
+from o2n.run_plan import Request
 from o2n.store import CategoryStore
 from tests.helpers import QUICK, checks, write
 
