@@ -200,9 +200,11 @@ def test_the_process_keeps_its_random_state(foundation: Foundation) -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_a_plain_diffusers_pipeline_loads_the_file(foundation: Foundation, tmp_path: Path) -> None:
+@pytest.mark.parametrize("alpha", [SETTINGS.rank, 4 * SETTINGS.rank])
+def test_a_plain_diffusers_pipeline_loads_the_file(foundation: Foundation, tmp_path: Path, alpha: int) -> None:
+    """Its alpha too, which its metadata alone tells: without them it is taken to be the rank."""
     model = foundation.diffusion
-    data = adapter(foundation, learning_rate=0.05)
+    data = adapter(foundation, learning_rate=0.05, lora_alpha=alpha)
     (tmp_path / "pytorch_lora_weights.safetensors").write_bytes(data)
     unet = UNet2DConditionModel.from_config(model.unet.config)
     weights = model.unet.state_dict()
@@ -222,6 +224,9 @@ def test_a_plain_diffusers_pipeline_loads_the_file(foundation: Foundation, tmp_p
         base = unet(x, 5, text).sample
         pipeline.load_lora_weights(tmp_path)
         theirs = unet(x, 5, text).sample
+        pipeline.unload_lora_weights()
+        pipeline.load_lora_weights(safetensors.torch.load(data))
+        untold = unet(x, 5, text).sample
     load_adapter(model, "mine", data)
     try:
         with torch.no_grad(), mixed_adapters(model.unet, ["mine"]):
@@ -230,6 +235,7 @@ def test_a_plain_diffusers_pipeline_loads_the_file(foundation: Foundation, tmp_p
         unload_adapter(model, "mine")
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
     assert (theirs - base).abs().max() > 1e-3
+    assert ((theirs - untold).abs().max() > 1e-3) == (alpha != SETTINGS.rank)
 
 
 def test_an_adapter_of_another_model_is_refused(foundation: Foundation) -> None:

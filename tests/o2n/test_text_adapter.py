@@ -55,9 +55,12 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
     assert customize(*arguments, so_far=saved[0]) == whole
 
 
-def test_a_plain_diffusers_pipeline_reads_with_it(foundation: Foundation, trained: bytes, tmp_path: Path) -> None:
-    model = foundation.diffusion
-    (tmp_path / "pytorch_lora_weights.safetensors").write_bytes(trained)
+@pytest.mark.parametrize("alpha", [SETTINGS.rank, 4 * SETTINGS.rank])
+def test_a_plain_diffusers_pipeline_reads_with_it(foundation: Foundation, tmp_path: Path, alpha: int) -> None:
+    """With its alpha too, which its metadata alone tells: without them it is taken to be the rank."""
+    model, settings = foundation.diffusion, SETTINGS.model_copy(update={"lora_alpha": alpha})
+    data = customize(model, [checks(0), checks(1)], [checks(7)], "board", settings, 0)
+    (tmp_path / "pytorch_lora_weights.safetensors").write_bytes(data)
     pipeline = StableDiffusionPipeline(
         vae=AutoencoderKL(block_out_channels=(8,), norm_num_groups=4),
         text_encoder=copy.deepcopy(model.text_encoder),
@@ -71,7 +74,11 @@ def test_a_plain_diffusers_pipeline_reads_with_it(foundation: Foundation, traine
     pipeline.load_lora_weights(tmp_path)
     with torch.no_grad():
         theirs = pipeline.text_encoder(model.tokenize(PROMPT))[0]
-    torch.testing.assert_close(model.embed(PROMPT, read_text_lora(model, trained)), theirs, atol=1e-5, rtol=0)
+        pipeline.unload_lora_weights()
+        pipeline.load_lora_weights(safetensors.torch.load(data))
+        untold = pipeline.text_encoder(model.tokenize(PROMPT))[0]
+    torch.testing.assert_close(model.embed(PROMPT, read_text_lora(model, data)), theirs, atol=1e-5, rtol=0)
+    assert ((theirs - untold).abs().max() > 1e-3) == (alpha != SETTINGS.rank)
 
 
 def test_one_of_another_text_encoder_is_refused(foundation: Foundation, trained: bytes) -> None:
