@@ -24,7 +24,7 @@ from o2n.images import Picture
 from o2n.normals import calibrate, encode, leave_one_out, odd_reference
 from o2n.place_weight import choose_place_weight
 from o2n.pool import bank_origins, draw_pool, draw_prior, warped
-from o2n.profiles import Profile
+from o2n.profiles import JUDGING, Profile
 from o2n.scales import UNSCALED, branch_scales
 from o2n.screening import acceptable, look_alike
 from o2n.stages import Stages
@@ -123,7 +123,7 @@ def describe_machine(device: torch.device) -> str:
 
 @dataclass(frozen=True)
 class _Context:
-    """What every stage is made with; `base`: what each hangs on."""
+    """What every stage is made with."""
 
     inputs: Inputs
     foundation: Foundation
@@ -132,8 +132,17 @@ class _Context:
 
     @property
     def base(self) -> list[str]:
-        profile = self.inputs.profile
-        return [self.foundation.identity, profile.model_dump_json(exclude={"name"}), self.inputs.word]
+        """What every stage hangs on that makes something: other weights in eq. (7) train no adapter again."""
+        return self._hangs_on({"name", *JUDGING})
+
+    @property
+    def judging(self) -> list[str]:
+        """What those hang on that judge pictures with it."""
+        return self._hangs_on({"name"})
+
+    def _hangs_on(self, not_on: set[str]) -> list[str]:
+        profile = self.inputs.profile.model_dump_json(exclude=not_on)
+        return [self.foundation.identity, profile, self.inputs.word]
 
     def tensor(self, blob: BlobRef, what: str) -> Tensor:
         return unpack(self.store.get_blob(blob), what)
@@ -286,15 +295,15 @@ def _calibrated(context: _Context, adapter: BlobRef, bank: _Bank, text: BlobRef)
             )
         return made.model_dump_json().encode()
 
-    base, features = context.base, bank.features.sha256
+    base, judging, features = context.base, context.judging, bank.features.sha256
     # The words tell it from what was made before: scales that do not say what is usual without each reference, and
     # distances to banks that had not filled up what a reference left out had stood for.
     in_budget = [] if profile.pool.budget is None else ["filled up"]
-    scaled_by = [*base, adapter.sha256, features, "usual without each reference", *in_budget]
+    scaled_by = [*judging, adapter.sha256, features, "usual without each reference", *in_budget]
     scales = stages.run("scales", scaled_by, make_scales)
     normals = stages.run("normals", [*base, features, *inputs.extras], make_normals)
     distances = stages.run("distances", [*base, features, normals.sha256, *in_budget], make_distances)
-    judged_by = [*base, adapter.sha256, scales.sha256, distances.sha256, normals.sha256]
+    judged_by = [*judging, adapter.sha256, scales.sha256, distances.sha256, normals.sha256]
     calibration = stages.run("calibration", judged_by, make_calibration)
     return {"scales": scales, "calibration": calibration, "normals": normals, "distances": distances}
 

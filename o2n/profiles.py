@@ -117,6 +117,9 @@ class PoolSettings(_Settings):
     )
 
 
+# Of a profile, what pictures are judged by: nothing is made of references that hangs on it, but their scores.
+JUDGING = ("t", "query_guidance", "prompts", "alpha", "beta", "branches", "fusion")
+
 _FORM = ("customisation.rank", "customisation.lora_alpha")  # of an adapter
 
 
@@ -172,6 +175,10 @@ class Profile(_Settings):
     def comparing(self) -> EncoderSettings:
         """The encoder of S_P and S_N."""
         return self.patch_encoder or self.encoder
+
+    def fused_as(self, other: "Profile") -> "Profile":
+        """This profile with the fusion of another, and its weights."""
+        return self.model_copy(update={"fusion": other.fusion, "alpha": other.alpha, "beta": other.beta})
 
     def resolution(self, side: int) -> int:
         """Side of the pictures that a version keeps and scores, pixels: what the diffusion model draws, or more where

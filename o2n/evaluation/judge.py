@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from o2n import images
-from o2n.category import VersionRef
 from o2n.evaluation.baselines import nearest_picture, random_encoder, raw_patches
 from o2n.evaluation.metrics import aupro, auroc, masked_error, ssim_outside
 from o2n.evaluation.tasks import Task
@@ -18,11 +17,9 @@ from o2n.fusion import upsample
 from o2n.images import Picture
 from o2n.onboard import onboard
 from o2n.profiles import BRANCHES, PAPER, Profile
-from o2n.scales import UNSCALED
 from o2n.store import CategoryStore
 from o2n.text_map import refuse_trained_on
 from o2n.triplet import TripletScorer
-from o2n.version import pack
 
 
 @dataclass(frozen=True)
@@ -47,6 +44,8 @@ def judge(task: Task, draw: int, profile: Profile, store: CategoryStore) -> Judg
     category = re.sub(r"[^A-Za-z0-9]+", "-", f"{task.name}-{draw}-{profile.seed}")
     ref = onboard(category, task.references, profile, store, task.object_word).ref
     scores = TripletScorer(profile, store).score(task.queries, [ref] * len(task.queries))
+    plain = profile.fused_as(PAPER)
+    summed = [onboard(f"plain-{category}", task.references, plain, store, task.object_word).ref] * len(task.queries)
     branches = np.array([[score.s_p, score.s_n, score.s_text] for score in scores])
 
     def of(values: list[float]) -> float:
@@ -55,7 +54,7 @@ def judge(task: Task, draw: int, profile: Profile, store: CategoryStore) -> Judg
     raw, raw_maps = raw_patches(task.references, task.queries)
     figures: dict[str, float] = {
         "fused": of([score.score for score in scores]),
-        "plain sum": of(_plain_sum(task.queries, ref, profile, store)),
+        "plain sum": of([score.score for score in TripletScorer(plain, store).score(task.queries, summed)]),
         **{name: auroc(branches[:, row], task.labels) for row, name in enumerate(BRANCHES)},
         "raw patches": auroc(raw, task.labels),
         "nearest picture": auroc(nearest_picture(task.references, task.queries), task.labels),
@@ -79,19 +78,6 @@ def judge(task: Task, draw: int, profile: Profile, store: CategoryStore) -> Judg
         figures["error gone"] = 1 - float(after.mean() / before.mean())
         figures["SSIM outside"] = float(ssim_outside(counterparts, queries, masks).mean())
     return Judgement(task.group, task.name, draw, profile.seed, figures)
-
-
-def _plain_sum(queries: list[Picture], ref: VersionRef, profile: Profile, store: CategoryStore) -> list[float]:
-    """What the same version would say in a profile that adds its branches as they are, with the paper's weights."""
-    plain = profile.model_copy(update={"fusion": "sum", "alpha": PAPER.alpha, "beta": PAPER.beta})
-    manifest = store.manifest(ref)
-    made = {
-        "category": f"plain-{ref.category}",
-        "profile": plain,
-        "blobs": {**manifest.blobs, "scales": store.put_blob(pack(UNSCALED))},
-    }
-    summed = store.publish(manifest.model_copy(update=made))
-    return [score.score for score in TripletScorer(plain, store).score(queries, [summed] * len(queries))]
 
 
 def _smaller(masks: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:

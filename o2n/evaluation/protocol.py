@@ -8,6 +8,7 @@ import base64
 import hashlib
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,7 @@ from pydantic import BaseModel, ConfigDict
 
 from o2n import images
 from o2n.data.datasets.base import Mask, Sample
+from o2n.doctor import processor
 from o2n.errors import DataSetError
 from o2n.evaluation.methods import METHODS, Builder, Method, Scores
 from o2n.evaluation.methods.one_to_normal import OneToNormal, OneToNormalFitted
@@ -28,7 +30,7 @@ from o2n.files import replacing
 from o2n.foundation import load_foundation
 from o2n.fusion import upsample
 from o2n.images import Picture
-from o2n.profiles import Profile
+from o2n.profiles import PAPER, TINY, Profile
 from o2n.text_map import refuse_trained_on
 
 OURS = "one-to-normal"
@@ -49,8 +51,8 @@ class Unit:
 
     method: its name in `ALL_METHODS`. pool: how many pictures of One-to-Normal's pool are added to the references; of
     One-to-Normal itself: how many are drawn and kept for the others. prompts: of One-to-Normal, numbers of prompts with
-    which S_P is measured too, 0 being the empty prompt. pixels: side at which maps and masks are compared. shown: how
-    many defective queries' maps are kept to be looked at.
+    which S_P is measured too, 0 being the empty prompt; where there are any, the other fusion is measured too.
+    pixels: side at which maps and masks are compared. shown: how many defective queries' maps are kept to be looked at.
     """
 
     dataset: str
@@ -85,7 +87,7 @@ class Outcome(BaseModel):
 
     figures: "AUROC", "AUPRC" and, where every defect has a mask and the method makes maps, "pixel AUROC" and "AUPRO",
     all in [0, 1]. parts: named parts of the scores. title: how tables call the method. pool: as in `Unit`, but 0 for
-    One-to-Normal; added: how many pictures of it were good enough to be added.
+    One-to-Normal; added: how many pictures of it were good enough to be added. processor: what it was computed on.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -103,6 +105,7 @@ class Outcome(BaseModel):
     parts: dict[str, list[float]]
     figures: dict[str, float]
     shown: list[Shown] = []
+    processor: str = ""
 
 
 def digest(unit: Unit, profile: Profile, identity: str, revision: str) -> str:
@@ -147,9 +150,7 @@ def run(unit: Unit, profile: Profile, pool: Path | None) -> Outcome:
     found = _together([fitted.score([sample.read() for sample in batch]) for batch in batches])
     parts = dict(found.parts)
     if isinstance(fitted, OneToNormalFitted):
-        for count in unit.prompts:
-            found_with = [fitted.personal([s.read() for s in batch], count) for batch in batches]
-            parts[prompts_part(count)] = np.concatenate(found_with)
+        parts |= _ablations(fitted, unit, batches) if unit.prompts else {}
         if pool:
             _write_pool(pool, fitted.pool(unit.pool))
     labels = np.array([sample.anomalous for sample in unit.queries])
@@ -167,12 +168,18 @@ def run(unit: Unit, profile: Profile, pool: Path | None) -> Outcome:
         parts={name: values.tolist() for name, values in parts.items()},
         figures=_figures(found, labels, unit),
         shown=_shown(found, unit, fitted if isinstance(fitted, OneToNormalFitted) else None),
+        processor=processor(),
     )
 
 
 def prompts_part(count: int) -> str:
     """What S_P is called that was measured with `count` prompts."""
     return f"S_P, {count} prompts" if count else "S_P, no text"
+
+
+def fused_part(fusion: str) -> str:
+    """What the whole score is called that was fused so, where the profile fuses otherwise."""
+    return f"S_P + S_N + S_text, {'calibrated' if fusion == 'calibrated' else 'as they are'}"
 
 
 @cache
@@ -190,6 +197,20 @@ def revision(method: Method) -> str:
     those trained here differ from one kind of CPU to another."""
     number = sys.modules[type(method).__module__].REVISION
     return f"{number} {getattr(method, 'weights', '')}".strip()
+
+
+def _ablations(
+    fitted: OneToNormalFitted, unit: Unit, batches: Sequence[tuple[Sample, ...]]
+) -> dict[str, NDArray[np.float64]]:
+    """S_P with other prompts (table 5), and the whole score in the fusion that the profile has not chosen (table 4)."""
+    parts = {}
+    for count in unit.prompts:
+        found = [fitted.personal([sample.read() for sample in batch], count) for batch in batches]
+        parts[prompts_part(count)] = np.concatenate(found)
+    other = PAPER if fitted.profile.fusion == "calibrated" else TINY
+    fused = fitted.fused_as(other)
+    found = [fused.score([sample.read() for sample in batch]).scores for batch in batches]
+    return parts | {fused_part(other.fusion): np.concatenate(found)}
 
 
 def _figures(found: Scores, labels: NDArray[np.bool_], unit: Unit) -> dict[str, float]:

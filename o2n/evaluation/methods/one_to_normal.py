@@ -2,7 +2,7 @@
 
 import tempfile
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -21,6 +21,7 @@ from o2n.onboard import onboard
 from o2n.profiles import BRANCHES, Profile
 from o2n.store import CategoryStore
 from o2n.triplet import BATCH, TripletScorer
+from o2n.version import unpack_pictures
 
 # Outcomes, and those of others with its pool, are kept for as long as this stays the same: raise it when what is
 # computed changes.
@@ -82,6 +83,14 @@ class OneToNormalFitted:
             redrawn = counterpart_features(foundation, branch.counterparts(part, refs))
             found += [image_score(local) for local in branch.distances(queries, redrawn, refs).numpy()]
         return np.array(found)
+
+    def fused_as(self, other: Profile) -> "OneToNormalFitted":
+        """The same category, were it fused as another profile does: the ablation of eq. (7)."""
+        manifest = self.store.manifest(self.ref)
+        references = unpack_pictures(self.store.get_blob(manifest.blobs["references"]), "references")
+        profile = self.profile.fused_as(other)
+        made = onboard(f"fused-{profile.fusion}", references, profile, self.store, manifest.object_word)
+        return replace(self, profile=profile, ref=made.ref)
 
     def pool(self, count: int) -> list[Picture]:
         """`count` generated pictures that pass for good, uint8 (R, R, 3), for other methods to use (the paper's section
