@@ -21,6 +21,7 @@ from o2n.data.datasets import DATASETS
 from o2n.data.datasets.base import read_mask
 from o2n.errors import DataSetError, FoundationError
 from o2n.evaluation.judge import judge
+from o2n.evaluation.protocol import Unit, run
 from o2n.evaluation.tasks import Task
 from o2n.features import patch_features
 from o2n.foundation import load_foundation
@@ -155,6 +156,15 @@ def test_evaluating_on_what_a_map_was_trained_on_is_refused(profile: Profile, tm
     card = load_foundation(profile).text_map
     refuse_trained_on(card, "other boards", map(images.digest, pictures))
     refuse_trained_on(None, "boards", map(images.digest, seen))
+
+
+def test_no_unit_is_run_on_what_a_map_was_trained_on(auxiliary: Path, profile: Profile) -> None:
+    """Neither on a set of its name, whatever is shown, nor on its pictures under another name."""
+    (boards,) = read_auxiliary(auxiliary, "boards")
+    for name, queries, shared in (("BOARDS", boards.normals, ""), ("other", boards.queries[-1:], ", 1 of these")):
+        unit = Unit(name, "board", "board", 2, 0, "patchcore", boards.normals[:2], queries, pixels=64)
+        with pytest.raises(FoundationError, match=f"trained on Boards{shared}"):
+            run(unit, profile, None)
 
 
 def test_a_map_for_another_encoder_or_other_levels_is_refused(profile: Profile, tmp_path: Path) -> None:
