@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from o2n.evaluation.methods.anomalib import anomalib_padim, anomalib_patchcore, anomalib_winclip
 from o2n.evaluation.methods.anomaly_dino import AnomalyDINO
 from o2n.evaluation.methods.baselines import NEAREST_PICTURE, RANDOM_WEIGHTS, RAW_PATCHES
 from o2n.evaluation.methods.coop import CoOp
@@ -45,6 +46,9 @@ METHODS: dict[str, Builder] = {
     "raw-patches": lambda profile: RAW_PATCHES,
     "nearest-picture": lambda profile: NEAREST_PICTURE,
     "random-weights": lambda profile: RANDOM_WEIGHTS,
+    "anomalib-patchcore": anomalib_patchcore,
+    "anomalib-padim": anomalib_padim,
+    "anomalib-winclip": anomalib_winclip,
 }
 
 __all__ = ["METHODS", "Builder", "Fitted", "Method", "Scores"]

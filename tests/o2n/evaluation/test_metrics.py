@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
@@ -47,11 +48,24 @@ def slow_aupro(maps: np.ndarray, masks: np.ndarray, limit: float) -> float:
     return float(np.trapezoid(overlap, false) / limit)
 
 
-def test_aupro_against_all_thresholds_one_by_one() -> None:
+def regions() -> tuple[np.ndarray, np.ndarray]:
+    """Maps in which many pixels are alike, and masks with four regions, one of which meets its parts at a corner."""
     rng = np.random.default_rng(0)
     masks = np.zeros((4, 16, 16), bool)
-    masks[0, 2:5, 3:9] = masks[1, 8:12, 8:10] = masks[1, 1, 1] = masks[2, 0:2, 0:16] = True
-    maps = (rng.integers(0, 40, masks.shape) + 12 * masks).astype(np.float32)
+    masks[0, 2:5, 3:9] = masks[0, 5:7, 9:11] = masks[1, 8:12, 8:10] = masks[1, 1, 1] = masks[2, 0:2, 0:16] = True
+    return (rng.integers(0, 40, masks.shape) + 12 * masks).astype(np.float32), masks
+
+
+@pytest.mark.parametrize("limit", [0.05, 0.3, 1.0])
+def test_aupro_is_that_of_anomalib(limit: float) -> None:
+    theirs = pytest.importorskip("anomalib.metrics.aupro")._AUPRO(fpr_limit=limit)
+    maps, masks = regions()
+    theirs.update(torch.from_numpy(maps), torch.from_numpy(masks).float())
+    assert aupro(maps, masks, limit) == pytest.approx(float(theirs.compute()), rel=1e-5)
+
+
+def test_aupro_against_all_thresholds_one_by_one() -> None:
+    maps, masks = regions()
     assert aupro(maps, masks) == pytest.approx(slow_aupro(maps, masks, 0.3))
     assert aupro(maps, masks, limit=0.05) == pytest.approx(slow_aupro(maps, masks, 0.05))
 

@@ -37,3 +37,17 @@ def test_the_chosen_dimensions_are_always_the_same() -> None:
     assert chosen.tolist() == chosen_dimensions(384).tolist()
     assert len(set(chosen.tolist())) == 100
     assert chosen_dimensions(64).tolist() == list(range(64))
+
+
+def test_the_distance_is_that_of_anomalib() -> None:
+    padim = pytest.importorskip("anomalib.models.image.padim.torch_model")
+    generator = torch.Generator().manual_seed(1)
+    known, asked = torch.randn(6, 20, 4, generator=generator), torch.randn(3, 20, 4, generator=generator)
+
+    def grid(features: torch.Tensor) -> torch.Tensor:
+        return features.transpose(1, 2).unflatten(2, (4, 5))
+
+    stats = padim.MultiVariateGaussian().fit(grid(known).contiguous())
+    expected = padim.AnomalyMapGenerator.compute_distance(grid(asked), stats).flatten(1)
+    found = PlaceGaussians(known).distance(asked).float()
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=0)  # it adds another 1e-5 to the covariance

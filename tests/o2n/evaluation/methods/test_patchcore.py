@@ -1,9 +1,11 @@
 """PatchCore: the coreset covers, few of its patches say what all say, and it knows what a patch's neighbours know."""
 
 import numpy as np
+import pytest
 import torch
 
-from o2n.evaluation.methods.patchcore import PatchCore, aware, coreset, distances
+from o2n.evaluation.methods.patchcore import NEIGHBOURS, PatchCore, PatchCoreFitted, aware, coreset, distances
+from o2n.foundation import Foundation
 from tests.helpers import QUICK, checks
 
 
@@ -52,3 +54,18 @@ def test_a_patch_is_aware_of_its_neighbours_and_of_no_others() -> None:
     features[0, 0, 27] = 1  # row 3, column 3 of 8
     touched = aware(features)[0].abs().sum(dim=-1).view(8, 8) > 0
     assert touched.nonzero().tolist() == [[row, column] for row in (2, 3, 4) for column in (2, 3, 4)]
+
+
+@pytest.mark.parametrize("size", [2, 5, 40])
+def test_a_picture_scores_as_in_anomalib(size: int, foundation: Foundation) -> None:
+    module = pytest.importorskip("anomalib.models.image.patchcore.torch_model")
+    generator = torch.Generator().manual_seed(3)
+    bank, asked = torch.randn(size, 8, generator=generator), torch.randn(6, 25, 8, generator=generator)
+    theirs = module.PatchcoreModel(["layer1"], "resnet18", pre_trained=False, num_neighbors=NEIGHBOURS)
+    theirs.memory_bank = bank
+    near, where = (found.view(6, 25) for found in theirs.nearest_neighbors(asked.flatten(0, 1), 1))
+    expected = theirs.compute_anomaly_score(near, where, asked.flatten(0, 1))
+    fitted = PatchCoreFitted(foundation.clip, (1,), bank)
+    scores, maps = zip(*(fitted._score(one) for one in asked), strict=True)
+    torch.testing.assert_close(torch.stack(scores), expected)
+    torch.testing.assert_close(torch.stack(maps), near)

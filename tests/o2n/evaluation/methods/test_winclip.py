@@ -9,10 +9,10 @@ import torch
 
 from o2n.data.procedural import Category, draw
 from o2n.evaluation.methods.encoding import wholes
-from o2n.evaluation.methods.winclip import WinCLIP, cover, harmonic, kept_tokens, look
+from o2n.evaluation.methods.winclip import WINDOWS, WinCLIP, cover, harmonic, kept_tokens, look, unlikeness
 from o2n.evaluation.metrics import auroc
 from o2n.foundation import Foundation
-from tests.helpers import QUICK, checks
+from tests.helpers import QUICK, checks, unit
 
 
 def test_windows_cover_the_grid_at_every_place() -> None:
@@ -64,3 +64,16 @@ def test_it_tells_without_references_and_better_with_them() -> None:
             found.append(auroc(scored.scores, shown.labels))
     assert np.mean(zero) > 0.6
     assert np.mean(few) > np.mean(zero)
+
+
+@pytest.mark.parametrize("side", WINDOWS)
+def test_windows_are_read_and_compared_as_in_anomalib(side: int) -> None:
+    utils = pytest.importorskip("anomalib.models.image.winclip.utils")
+    grid = (5, 6)
+    windows, covered = utils.make_masks(grid, side), cover(grid, side)
+    assert [row.nonzero()[:, 0].tolist() for row in covered] == windows.T.tolist()
+    known, asked = unit(4, len(covered), 8), unit(3, len(covered), 8, seed=1)
+    unlike = unlikeness(asked, known)
+    torch.testing.assert_close(unlike, utils.visual_association_score(asked, known))
+    expected = utils.harmonic_aggregation(unlike, grid, windows)
+    torch.testing.assert_close(harmonic(unlike, covered).unflatten(1, grid), expected)
