@@ -177,8 +177,13 @@ def prompts_part(count: int) -> str:
     return f"S_P, {count} prompts" if count else "S_P, no text"
 
 
+def other_fusion(profile: Profile) -> Profile:
+    """One that fuses the other way: as the paper does, or as `tiny`."""
+    return PAPER if profile.fusion == "calibrated" else TINY
+
+
 def fused_part(fusion: str) -> str:
-    """What the whole score is called that was fused so, where the profile fuses otherwise."""
+    """What the whole score is called that was fused so, where the profile fuses the other way."""
     return f"S_P + S_N + S_text, {'calibrated' if fusion == 'calibrated' else 'as they are'}"
 
 
@@ -207,7 +212,7 @@ def _ablations(
     for count in unit.prompts:
         found = [fitted.personal([sample.read() for sample in batch], count) for batch in batches]
         parts[prompts_part(count)] = np.concatenate(found)
-    other = PAPER if fitted.profile.fusion == "calibrated" else TINY
+    other = other_fusion(fitted.profile)
     fused = fitted.fused_as(other)
     found = [fused.score([sample.read() for sample in batch]).scores for batch in batches]
     return parts | {fused_part(other.fusion): np.concatenate(found)}

@@ -24,6 +24,7 @@ from o2n.onboard import (
     read_more_normal,
     read_references,
 )
+from o2n.profiles import JUDGING
 from o2n.store import CategoryStore
 from o2n.version import unpack
 from tests.helpers import QUICK, checks, noisy, stripes, write
@@ -87,6 +88,17 @@ def test_running_again_recalls_every_stage(store: CategoryStore) -> None:
     assert again.ref == first.ref
     assert again.resumed == STAGES
     assert store.pointer("board").history == []
+
+
+def test_what_pictures_are_judged_by_trains_nothing_again(store: CategoryStore, tmp_path: Path) -> None:
+    judging = {"t": 0.2, "query_guidance": 1.5, "prompts": 1, "alpha": 2.0, "beta": 0.0, "branches": ("S_P", "S_N")}
+    changed = QUICK.model_copy(update={**judging, "fusion": "calibrated"})
+    assert all(getattr(changed, name) != getattr(QUICK, name) for name in JUDGING)
+    run(store)
+    made = onboard("board", references(0), changed, store)
+    assert set(STAGES) - set(made.resumed) == {"scales", "calibration"}
+    anew = CategoryStore((tmp_path / "anew").as_uri())
+    assert made.ref == onboard("board", references(0), changed, anew).ref
 
 
 def test_other_references_make_another_version(store: CategoryStore) -> None:

@@ -17,6 +17,7 @@ from o2n.evaluation.plan import Run, Settings, missing, plan
 from o2n.evaluation.protocol import OURS, Outcome, _write_pool, build, digest, revision, run
 from o2n.foundation import load_foundation
 from o2n.images import decode
+from o2n.profiles import TINY
 from tests.helpers import QUICK, checks
 
 FAMILIES = DATASETS["families"]
@@ -63,6 +64,14 @@ def test_our_parts_are_the_branches_and_other_prompts(ours: Outcome, runs: dict[
     assert ours.labels == [sample.anomalous for sample in runs["ours"].unit.queries]
     assert ours.figures["AUROC"] == auroc(np.array(ours.scores), np.array(ours.labels))
     assert set(ours.figures) == {"AUROC", "AUPRC", "pixel AUROC", "AUPRO"}
+
+
+def test_the_other_fusion_is_what_a_profile_that_fuses_so_finds(ours: Outcome, runs: dict[str, Run]) -> None:
+    unit = runs["ours"].unit
+    summing = OneToNormal(QUICK.fused_as(TINY)).fit([sample.read() for sample in unit.references], unit.object_word)
+    scores = summing.score([sample.read() for sample in unit.queries]).scores
+    assert ours.parts["S_P + S_N + S_text, calibrated"] == scores.tolist()
+    assert not np.allclose(scores, ours.scores)
 
 
 def test_what_is_kept_to_be_looked_at(ours: Outcome) -> None:

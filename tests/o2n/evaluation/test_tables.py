@@ -80,7 +80,7 @@ def test_branches_are_summed_with_the_profiles_weights() -> None:
     labels, drawn = np.arange(40) >= 20, rng.normal(size=(3, 40))
     parts = {name: values.tolist() for name, values in zip(("S_P", "S_N", "S_text"), drawn, strict=True)}
     known = [outcome("a", 0, 0.5, labels=labels.tolist(), scores=[0.0] * 40, parts=parts)]
-    table = tables(known, 1)["table-4"]
+    table = tables(known, 1)["table-4-8-shots"]
     found = {row.labels[0]: row.cells[0].mean for row in table.rows if isinstance(row.cells[0], Figure)}
     weighted = dict(zip(parts, drawn * [[1], [TINY.alpha], [TINY.beta]], strict=True))
     assert set(found) == {
@@ -97,10 +97,22 @@ def test_branches_are_summed_with_the_profiles_weights() -> None:
     assert text.against == 91.8
 
 
+def test_the_fusion_that_the_profile_has_not_chosen_is_the_last_row() -> None:
+    other = {"S_P + S_N + S_text, as they are": [2.0, 1.0]}
+    parts = {name: [0.0, 1.0] for name in ("S_P", "S_N", "S_text")}
+    known = [outcome("a", 0, 1.0, parts=parts | other), outcome("a", 0, 1.0, parts=parts, shots=2)]
+    made = tables(known, 1)
+    means = {row.labels[0]: row.cells[0].mean for row in made["table-4-8-shots"].rows}
+    assert means == dict.fromkeys(means, 100) | {"S_P + S_N + S_text, as they are": 0}
+    assert "in the last row with α = 1 and β = 0.5, as they are" in made["table-4-8-shots"].note
+    assert "last row" not in made["table-4-2-shots"].note
+    assert [row.labels for row in made["table-4-2-shots"].rows] == [(name,) for name in means if "," not in name]
+
+
 def test_prompts_change_one_branch_of_the_sum() -> None:
     parts = {"S_P": [1.0, 1.0], "S_N": [0.0, 0.0], "S_text": [0.0, 0.0], "S_P, no text": [2.0, 0.0]}
     known = [outcome("a", 0, 1.0, scores=[1.0, 2.0], parts=parts | {"S_P, 10 prompts": [0.0, 1.0]})]
-    table = tables(known, 1)["table-5"]
+    table = tables(known, 1)["table-5-8-shots"]
     found = {row.labels[0]: row.cells[0] for row in table.rows}
     means = {label: cell.mean for label, cell in found.items() if isinstance(cell, Figure)}
     assert means == {"no text": 0, "refined text": 100, "10 prompts": 100}
@@ -108,7 +120,7 @@ def test_prompts_change_one_branch_of_the_sum() -> None:
     assert isinstance(refined, Figure)
     assert refined.against == 96.2
     alone = TINY.model_copy(update={"branches": ("S_N",)})  # other counterparts change nothing in it
-    assert "table-5" not in {one.name for one in all_tables(Outcomes(known, {"mvtec": 1}), [MVTEC], alone)}
+    assert "table-5-8-shots" not in {one.name for one in all_tables(Outcomes(known, {"mvtec": 1}), [MVTEC], alone)}
 
 
 def test_the_pool_is_held_against_the_method_without_it() -> None:
