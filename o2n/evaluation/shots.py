@@ -1,11 +1,12 @@
 """Which pictures are the references and which are asked: drawn once, written down, and the same for every method."""
 
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from o2n.data.datasets.base import LabelledCategory, Sample
 from o2n.errors import DataSetError, cause_of
@@ -23,6 +24,13 @@ class Draw(BaseModel):
     number: int
     seed: tuple[int, int]
     references: tuple[str, ...]
+
+    @field_validator("references")
+    @classmethod
+    def _each_once(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
+        if twice := [key for key, times in Counter(keys).items() if times > 1]:
+            raise ValueError(f"{twice[0]} stands there twice")
+        return keys
 
     def of(self, category: LabelledCategory, shots: int) -> tuple[Sample, ...]:
         """The first `shots` of its references.
@@ -60,17 +68,23 @@ def kept_draw(folder: Path, dataset: str, category: LabelledCategory, number: in
     """The draw whose manifest is in `folder`, if it has enough references; or else a new one, written there.
 
     Raises:
-        DataSetError: a file that is no manifest; as `draw_shots`.
+        DataSetError: a file that is no manifest, or one of somebody's own with too few references; as `draw_shots`.
     """
     file = folder / dataset / f"{category.name}-{number}.json"
+    kept: tuple[str, ...] = ()
     if file.is_file():
         try:
             draw = Draw.model_validate_json(file.read_bytes())
         except ValidationError as error:
             raise DataSetError(f"{file}: is no draw ({cause_of(error)}): delete or mend it") from None
-        if len(draw.references) >= most:
+        kept = draw.references
+        if len(kept) >= most:
             return draw
     draw = draw_shots(dataset, category, number, most)
+    if draw.references[: len(kept)] != kept:  # as of what was drawn here it always is
+        raise DataSetError(
+            f"{file}: has {len(kept)} references, {most} are asked for: add some, or ask for fewer shots"
+        )
     with replacing(file) as part:
         part.write_text(draw.model_dump_json(indent=1) + "\n", encoding="utf-8")
     return draw

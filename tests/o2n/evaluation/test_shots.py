@@ -49,6 +49,15 @@ def test_a_draw_is_kept_and_its_file_rules(tmp_path: Path) -> None:
     own = made.model_copy(update={"references": tuple(f"train/{number}" for number in range(8))})
     file.write_text(own.model_dump_json())
     assert kept_draw(tmp_path, "set", category(), 3, 8) == own
+    shorter = own.model_copy(update={"references": own.references[:4]}).model_dump_json()
+    file.write_text(shorter)
+    assert kept_draw(tmp_path, "set", category(), 3, 2).references == own.references[:4]
+    with pytest.raises(DataSetError, match=r"has 4 references, 8 are asked for: add some or ask for fewer"):
+        kept_draw(tmp_path, "set", category(), 3, 8)
+    assert file.read_text() == shorter
+    file.write_text(own.model_dump_json().replace("train/7", "train/0"))
+    with pytest.raises(DataSetError, match=r"is no draw .*train/0 stands there twice.*: delete or mend it"):
+        kept_draw(tmp_path, "set", category(), 3, 2)
     file.write_text("{}")
     with pytest.raises(DataSetError, match=r"bolt-3.json: is no draw .*: delete or mend it"):
         kept_draw(tmp_path, "set", category(), 3, 8)
