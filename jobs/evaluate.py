@@ -146,11 +146,14 @@ def main(
     times = take_times(runs, found.processor, timed)
     known = [outcome for one in runs if (outcome := one.outcome())]
     facts = [
-        ("command", shlex.join(["python", "jobs/evaluate.py", *sys.argv[1:]])),
+        (
+            "command",
+            shlex.join(["python", "jobs/evaluate.py", *(one for one in sys.argv[1:] if one != "--tables-only")]),
+        ),
         ("units", f"{len(known)} of {len(runs)} done, {len(failed)} failed"),
         *((f"{method} left out", why) for method, why in found.left_out.items()),
         *((f"{method} was trained on", what) for method, what in found.trained_on.items()),
-        *about(loaded, settings, profile, found.identity, found.processor, ray.cluster_resources()),
+        *about(loaded, settings, profile, found.identity, found.revisions, known, ray.cluster_resources()),
     ]
     files = write(report(known, times, loaded, runs, profile, facts), output)
     print_json({"units": len(runs), "done": len(known), "failed": failed, "output": str(output), "files": len(files)})

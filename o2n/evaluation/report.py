@@ -1,6 +1,7 @@
 """All that is known of an evaluation -> the report that is written of it."""
 
 import platform
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
@@ -46,13 +47,16 @@ def about(
     settings: Settings,
     profile: Profile,
     identity: str,
-    processor: str,
+    revisions: Mapping[str, str],
+    known: Sequence[Outcome],
     resources: Mapping[str, float],
 ) -> list[tuple[str, str]]:
     """Label and value of all that decides the figures, and where they were made.
 
-    Args: identity: `Foundation.identity`. processor: what was computed on. resources: of the Ray cluster.
+    Args: identity: `Foundation.identity`. revisions: `protocol.revision` of each method. resources: of the Ray cluster.
     """
+    machines = Counter(one.processor or "a machine that was not kept" for one in known)
+    computed = [f"{machine}: {count:,} unit{'s' * (count > 1)}" for machine, count in machines.most_common()]
     asked = "all queries"
     if settings.queries:
         share = "in their own proportion, but a quarter of each at least, which is not the paper's AUPRC"
@@ -76,10 +80,12 @@ def about(
         ("profile", profile.model_dump_json()),
         ("S_text reads with", profile.reads_by),
         ("weights", f"sha256 {identity}…, of all models of the profile"),
+        *((f"{method}'s own weights", own) for method, text in revisions.items() if (own := text.partition(" ")[2])),
+        ("computed on", "; ".join(computed) or "nothing yet"),
         (
-            "machine",
-            f"{processor}, {platform.system()} {platform.machine()}; Ray had "
-            f"{resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs",
+            "written on",
+            f"{platform.system()} {platform.machine()}; Ray had {resources.get('CPU', 0):g} CPUs, "
+            f"{resources.get('GPU', 0):g} GPUs",
         ),
         ("versions", ", ".join(versions)),
         ("date", datetime.now(UTC).strftime("%Y-%m-%d")),

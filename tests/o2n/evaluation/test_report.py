@@ -70,16 +70,21 @@ def test_what_is_not_known_is_left_out(loaded: Loaded, runs: list[Run]) -> None:
     assert not report(of_another, [], loaded, runs, QUICK, []).sheets
 
 
-def test_what_made_the_figures_is_told(loaded: Loaded) -> None:
-    told = dict(about(loaded, SETTINGS, QUICK, "1234", "a CPU", {"CPU": 2.0}))
+def test_what_made_the_figures_is_told(loaded: Loaded, runs: list[Run]) -> None:
+    revisions = {OURS: "3", "regad": "2 of its own"}
+    known = [outcome(one).model_copy(update={"processor": name}) for one, name in zip(runs * 2, ["A", "B", "B", ""], strict=True)]
+    told = dict(about(loaded, SETTINGS, QUICK, "1234", revisions, known, {"CPU": 2.0}))
     assert told["protocol"].startswith("shots 2; 1 draw; at most 8 queries of a category")
     category = loaded[0][1][0]
     assert told[FAMILIES.title] == (
         f"1 category, {len(category.normals)} good pictures to draw from, {len(category.queries)} queries"
     )
     assert told["weights"].startswith("sha256 1234")
-    assert told["machine"].startswith("a CPU, ")
-    assert told["machine"].endswith("Ray had 2 CPUs, 0 GPUs")
+    assert told["profile"] == QUICK.model_dump_json()
+    assert [label for label in told if label.endswith("weights")] == ["weights", "regad's own weights"]
+    assert told["regad's own weights"] == "of its own"
+    assert told["computed on"] == "B: 2 units; A: 1 unit; a machine that was not kept: 1 unit"
+    assert told["written on"].endswith("Ray had 2 CPUs, 0 GPUs")
     assert "torch " in told["versions"]
-    everything = dict(about(loaded, Settings(shots=(2, 4), draws=5), QUICK, "1234", "a CPU", {}))
+    everything = dict(about(loaded, Settings(shots=(2, 4), draws=5), QUICK, "1234", {}, [], {}))
     assert everything["protocol"].startswith("shots 2, 4; 5 draws; all queries; maps and masks at 256 × 256")
