@@ -82,9 +82,7 @@ def kept_draw(folder: Path, dataset: str, category: LabelledCategory, number: in
             return draw
     draw = draw_shots(dataset, category, number, most)
     if draw.references[: len(kept)] != kept:  # as of what was drawn here it always is
-        raise DataSetError(
-            f"{file}: has {len(kept)} references, {most} are asked for: add some, or ask for fewer shots"
-        )
+        raise DataSetError(f"{file}: has {len(kept)} references, {most} are asked for: add some or ask for fewer")
     with replacing(file) as part:
         part.write_text(draw.model_dump_json(indent=1) + "\n", encoding="utf-8")
     return draw
