@@ -1,7 +1,8 @@
-"""Properties of the equations, one by one, for any numbers: (1) to (4) here; (5) in `test_bank.py`, (6) in
-`test_text_map.py`, (7) in `test_fusion.py`."""
+"""Properties of the equations, one by one, for any numbers: (1) to (4) and (6) here; (5) in `test_bank.py`, (7) in
+`test_fusion.py`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,10 +16,14 @@ from o2n.customize import _denoising_losses
 from o2n.features import personal_distance
 from o2n.foundation import Foundation
 from o2n.fusion import image_score
-from o2n.models import to_unit
-from o2n.personalize import most_similar, noise_for, seeded_noise
+from o2n.mixture import BASE
+from o2n.models import SOLVERS, to_unit
+from o2n.personalize import most_similar, noise_for, redraw, seeded_noise
+from o2n.text import abnormal_probability
+from tests.helpers import unit
 
 SEEDS = st.integers(0, 10_000)
+KINDS = st.sampled_from(["sample", "epsilon", "v_prediction"])
 
 
 @dataclass
@@ -41,7 +46,20 @@ class Oracle:
         ]
 
 
-@given(kind=st.sampled_from(["sample", "epsilon", "v_prediction"]), spoilt=st.booleans(), seed=SEEDS)
+class OracleUNet(torch.nn.Module):
+    """An oracle in the place of a UNet. asked: the timesteps it was asked for, and the latents."""
+
+    def __init__(self, oracle: Oracle) -> None:
+        super().__init__()
+        self.oracle, self.conv_in = oracle, torch.nn.Conv2d(1, 1, 1)
+        self.asked: list[tuple[int, Tensor]] = []
+
+    def forward(self, x: Tensor, t: Tensor, text: Tensor) -> SimpleNamespace:
+        self.asked.append((int(t), x))
+        return SimpleNamespace(sample=self.oracle.predict(x, t, text))
+
+
+@given(kind=KINDS, spoilt=st.booleans(), seed=SEEDS)
 @settings(max_examples=60, deadline=None)
 def test_equation_1_is_nought_for_who_knows_the_flawless_picture(kind: str, spoilt: bool, seed: int) -> None:
     """Whatever is predicted, with a made-up defect or without: x_0 is what is asked for, and nothing else."""
@@ -68,16 +86,29 @@ def test_equation_2_prefers_nothing_to_the_query_itself(seed: int, count: int, p
     assert torch.equal(most_similar(query, unit), query)
 
 
-@given(t=st.integers(0, 999), seed=SEEDS)
-@settings(max_examples=40, deadline=None)
-def test_equation_3_noises_as_it_says(foundation: Foundation, t: int, seed: int) -> None:
-    """√α_t x + √(1-α_t) ε: the two weights are a point on the unit circle, and noise takes over as t grows."""
-    scheduler = foundation.diffusion.noising
-    x, noise = seeded_noise(seed, (1, 3, 4, 4)), seeded_noise(seed + 1, (1, 3, 4, 4))
-    alpha = scheduler.alphas_cumprod[t]
-    found = scheduler.add_noise(x, noise, torch.tensor([t]))
-    torch.testing.assert_close(found, alpha.sqrt() * x + (1 - alpha).sqrt() * noise)
-    assert t == 0 or alpha < scheduler.alphas_cumprod[t - 1]
+@given(t=st.floats(0, 1), steps=st.integers(1, 12), solver=st.sampled_from(list(SOLVERS)), kind=KINDS, seed=SEEDS)
+@settings(max_examples=100, deadline=None)
+def test_equation_3_begins_at_the_noised_query_and_ends_at_the_flawless_picture(
+    foundation: Foundation, t: float, steps: int, solver: str, kind: str, seed: int
+) -> None:
+    """√α_t x + √(1-α_t) ε at the first timestep of those taken, the noise alone at t = 1; and x_0 for who knows it."""
+    x, noise, x0 = (seeded_noise(seed + row, (2, 3, 4, 4)) for row in range(3))
+    x0 = x0.tanh()
+    oracle = Oracle(kind, x0)
+    unet, schedule = OracleUNet(oracle), dict(oracle.noising.config)
+    model = replace(foundation.diffusion, unet=unet, scheduler_config=schedule, solver=solver)
+    found = redraw(model, x, noise, torch.zeros(2, 1, 1), [BASE] * 2, t=t, steps=steps, guidance=1.0)
+    taken = round(t * steps)
+    assert len(unet.asked) == taken
+    if taken == 0:
+        assert torch.equal(found, x)
+        return
+    first, begun = unet.asked[0]
+    assert first == model.scheduler(steps).timesteps[steps - taken]
+    alpha = oracle.noising.alphas_cumprod[first]
+    expected = noise if taken == steps else alpha.sqrt() * x + (1 - alpha).sqrt() * noise
+    torch.testing.assert_close(begun, expected)
+    torch.testing.assert_close(found, x0, atol=1e-4, rtol=0)
 
 
 @given(seed=st.integers(0, 1000), adapter=st.text("0123456789abcdef", min_size=64, max_size=64))
@@ -110,3 +141,25 @@ def test_equation_4_is_one_minus_the_cosine_at_the_same_place(seed: int, shape: 
     local = found[0].float().numpy()
     assert image_score(local) == pytest.approx(np.mean([max(level) for level in local.tolist()]), abs=1e-6)
     assert image_score(local[:, rng.permutation(local.shape[1])]) == pytest.approx(image_score(local))
+
+
+@given(seed=SEEDS, shape=st.tuples(st.integers(1, 3), st.integers(1, 9)))
+@settings(max_examples=40, deadline=None)
+def test_equation_6_is_the_softmax_of_both_classes(foundation: Foundation, seed: int, shape: tuple[int, int]) -> None:
+    (batch, patches), clip = shape, foundation.clip
+    assert clip.maps is not None
+    weight, bias = (parameter.detach().cpu().double().numpy() for parameter in (clip.maps.weight, clip.maps.bias))
+    features, text = unit(batch, len(weight), patches, weight.shape[1], seed=seed), unit(batch, 2, 128, seed=seed + 1)
+
+    def found(features: Tensor, text: Tensor) -> Tensor:
+        return abnormal_probability(clip, features.to(clip.mean.device), text).cpu()
+
+    mapped = features.double().numpy() @ weight + bias[:, None]
+    mapped /= np.linalg.norm(mapped, axis=-1, keepdims=True)
+    odds = np.exp(100 * np.einsum("blge,bce->blgc", mapped, text.double().numpy()))
+    probability = found(features, text)
+    np.testing.assert_allclose(probability.numpy(), odds[..., 1] / odds.sum(axis=-1), atol=1e-4)
+    assert ((probability >= 0) & (probability <= 1)).all()
+    torch.testing.assert_close(probability + found(features, text.flip(1)), torch.ones_like(probability))
+    order = torch.randperm(patches, generator=torch.Generator().manual_seed(seed))
+    torch.testing.assert_close(found(features[:, :, order], text), probability[:, :, order], atol=1e-5, rtol=0)
