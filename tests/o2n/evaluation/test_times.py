@@ -77,3 +77,9 @@ def test_a_unit_is_measured_on_its_own_pictures(runs: list[Run]) -> None:
     assert min(found.fit, found.alone, found.in_batch) > 0
     (row,) = times_table([found]).rows
     assert row.labels == ("PatchCore",)
+    assert row.cells[-1] is None
+
+
+def test_the_papers_time_is_told_and_what_share_of_it_this_is(runs: list[Run]) -> None:
+    found = take_times(runs, "a CPU", Clock("a CPU"))
+    assert [row.cells[-1] for row in times_table(found).rows] == ["326 ms, here 6% of it", None]
