@@ -270,10 +270,12 @@ def _pull(want: Wanted, root: Path, record: Record, on_file: Callable[[str], Non
                 hf_hub_download(want.repository, name, revision=info.sha, local_dir=folder, endpoint=endpoint)
             found = RecordedFile(sha256=_sha256(folder / name), size=(folder / name).stat().st_size)
             large = offered[name].lfs
-            promised = told.sha256 if told else large.sha256 if large else found.sha256
-            if found.sha256 != promised:
+            digest, promised = found.sha256, told.sha256 if told else large.sha256 if large else None
+            if promised is None:  # of small files a hub has no digest but git's
+                digest, promised = _git_blob(folder / name), offered[name].blob_id
+            if promised and digest != promised:
                 (folder / name).unlink()
-                raise FoundationError(f"{name} has digest {found.sha256[:16]}, not {promised[:16]} as it should")
+                raise FoundationError(f"{name} has digest {digest[:16]}, not {promised[:16]} as it should")
             files[name] = found
     except Exception as error:  # the hub's client raises its own kinds and those of its HTTP library
         cause = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
@@ -345,3 +347,9 @@ def _check(file: Path, told: RecordedFile) -> None:
 def _sha256(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _git_blob(file: Path) -> str:
+    """What git calls a file's content (git-scm.com/book/en/v2/Git-Internals-Git-Objects)."""
+    data = file.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()

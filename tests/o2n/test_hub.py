@@ -72,7 +72,8 @@ class Hub:
         told: dict[str, Any] = {"rfilename": file.relative_to(folder).as_posix(), "size": len(data)}
         if file.suffix == ".safetensors":
             told["lfs"] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 100}
-        return told
+            data = b"what git keeps of a large file"
+        return told | {"blobId": hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()}
 
 
 @pytest.fixture
@@ -205,12 +206,13 @@ def test_a_diffusion_model_of_pixels_has_no_autoencoder_to_pull(
     ("spoil", "said"),
     [
         (lambda hub: hub.cut.add("diffusion_pytorch_model.safetensors"), "somebody/diffusion"),
-        (lambda hub: hub.swap.add("model.safetensors"), "digest"),
+        (lambda hub: hub.swap.add("model.safetensors"), r"model\.safetensors has digest"),
+        (lambda hub: hub.swap.add("scheduler_config.json"), r"scheduler_config\.json has digest"),
         (lambda hub: (hub.repositories["somebody/diffusion"] / "vae" / "config.json").unlink(), "it has no vae"),
         (lambda hub: hub.repositories.clear(), "cannot be pulled"),
         (lambda hub: hub.invented.append("tokenizer/../../x.json"), "is no name of a file in a repository"),
     ],
-    ids=["broken download", "wrong digest", "missing file", "missing repository", "name outside"],
+    ids=["broken download", "altered weights", "altered config", "missing file", "missing repository", "name outside"],
 )
 def test_what_goes_wrong_is_told_and_nothing_of_it_is_used(
     hub: Hub, profile: Profile, tmp_path: Path, spoil: Any, said: str
