@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache as cached
 from itertools import groupby
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from o2n.data.datasets.base import DataSet, LabelledCategory
 from o2n.errors import O2NError, cause_of
 from o2n.evaluation.protocol import OURS, Outcome, Unit, digest, pool_file, run
-from o2n.evaluation.shots import capped, kept_draw
+from o2n.evaluation.shots import capped, file_digest, hold_to, kept_draw
 from o2n.files import replacing
 from o2n.profiles import Profile
 
@@ -63,14 +64,18 @@ def plan(
     Args: methods: their names and revisions.
 
     Raises:
-        DataSetError: a category with too few good pictures, or a draw that does not fit it.
+        DataSetError: a category with too few good pictures, a draw that does not fit it, or pictures that are not those
+            that `cache` has the outcomes of.
     """
     runs = []
+    digest_of = cached(file_digest)  # many pictures may be in one file
     loaded = [(dataset, category) for dataset, categories in datasets for category in categories]
     for number in range(settings.draws):
         for dataset, category in loaded:
             queries = capped(category.queries, settings.queries, f"{dataset.name}/{category.name}")
             draw = kept_draw(cache / "draws", dataset.name, category, number, max(settings.shots))
+            asked = (*queries, *draw.of(category, max(settings.shots)))
+            hold_to(cache / "pictures" / dataset.name / f"{category.name}.json", asked, digest_of)
             for shots in settings.shots:
                 references = draw.of(category, shots)
                 most = shots == max(settings.shots)

@@ -1,12 +1,13 @@
 """Which pictures are the references and which are asked: drawn once, written down, and the same for every method."""
 
+import hashlib
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_validator
 
 from o2n.data.datasets.base import LabelledCategory, Sample
 from o2n.errors import DataSetError, cause_of
@@ -86,6 +87,38 @@ def kept_draw(folder: Path, dataset: str, category: LabelledCategory, number: in
     with replacing(file) as part:
         part.write_text(draw.model_dump_json(indent=1) + "\n", encoding="utf-8")
     return draw
+
+
+_Digests = TypeAdapter(dict[str, list[str]])
+
+
+def hold_to(file: Path, samples: Iterable[Sample], digest: Callable[[Path], str]) -> None:
+    """See that the pictures and masks are those that `file` was written of; what it has not yet is added.
+
+    Outcomes are kept under the names of pictures: other pictures of the same names would get the figures of the first.
+
+    Args: digest: of a file (`file_digest`).
+
+    Raises:
+        DataSetError: a picture or its mask is another, or `file` cannot be read.
+    """
+    now = {sample.key: [digest(path) for path in sample.files] for sample in samples if sample.files}
+    try:
+        known = _Digests.validate_json(file.read_bytes()) if file.is_file() else {}
+    except ValidationError as error:
+        raise DataSetError(f"{file}: has no pictures' digests ({cause_of(error)}): delete it") from None
+    if changed := [key for key, digests in now.items() if known.get(key, digests) != digests]:
+        more = f" and {len(changed) - 1} more of this category have" if len(changed) > 1 else " or its mask has"
+        raise DataSetError(f"{changed[0]}{more} changed since {file} was written: give another --cache")
+    if now.keys() - known:
+        with replacing(file) as part:
+            part.write_bytes(_Digests.dump_json(known | now, indent=1))
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256, in hexadecimal digits."""
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def capped(queries: Sequence[Sample], most: int | None, seed: str) -> tuple[Sample, ...]:

@@ -39,7 +39,7 @@ LAYOUT = "NODefect_images/FABRIC/*.png, Defect_images/NNNN_CODE_FF.png and Mask_
 def _load(root: Path) -> list[LabelledCategory]:
     fabrics = sorted(path for path in existing(root / "NODefect_images", LAYOUT).iterdir() if path.is_dir())
     good = [
-        Sample(_key(root, path, box), GOOD, partial(cut, path, box))
+        Sample(_key(root, path, box), GOOD, partial(cut, path, box), files=(path,))
         for fabric in fabrics
         for path in images.find(fabric)
         for box in _tiles(path)
@@ -62,7 +62,9 @@ def _defective_tiles(root: Path, path: Path, masks: Path) -> list[Sample]:
     if code not in DEFECTS:
         raise DataSetError(f"{path}: its name has no known code of a defect; expected {LAYOUT}")
     return [
-        Sample(_key(root, path, box), DEFECTS[code], partial(cut, path, box), partial(cut_mask, found, box))
+        Sample(
+            _key(root, path, box), DEFECTS[code], partial(cut, path, box), partial(cut_mask, found, box), (path, *found)
+        )
         for box in _tiles(path)
         if found and cut_mask(found, box).any()
     ]

@@ -2,7 +2,7 @@
 is missing from a folder. Knows no method and no metric."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -26,13 +26,15 @@ class Sample:
 
     key: which one it is, the same on every machine: the file below the data set's folder, with what was cut from it.
     kind: `GOOD`, or the kind of its defect. read: its pixels, uint8 (H, W, 3). mask: where the defect is, bool (H, W);
-    None where nobody has drawn it; of a good picture too None, for its mask is empty.
+    None where nobody has drawn it; of a good picture too None, for its mask is empty. files: what all this is read
+    from; none, where it is drawn.
     """
 
     key: str
     kind: str
     read: Callable[[], Picture]
     mask: Callable[[], Mask] | None = None
+    files: tuple[Path, ...] = ()
 
     @property
     def anomalous(self) -> bool:
@@ -114,6 +116,7 @@ def file_sample(root: Path, path: Path, kind: str = GOOD, mask: Path | None = No
         kind,
         partial(images.read, path),
         partial(read_mask, mask) if mask else None,
+        (path, mask) if mask else (path,),
     )
 
 
@@ -155,7 +158,7 @@ def one_against_rest(
     """
 
     def renamed(samples: Sequence[Sample], kind: str) -> tuple[Sample, ...]:
-        return tuple(Sample(sample.key, kind, sample.read) for sample in samples)
+        return tuple(replace(sample, kind=kind) for sample in samples)
 
     return [
         LabelledCategory(

@@ -33,7 +33,7 @@ def _by_class(root: Path, names: list[str]) -> list[list[Sample]]:
     for name in names:
         path = existing(root / name, LAYOUT)
         for row, label in enumerate(_read(path)[:, 0]):
-            found[label].append(Sample(f"{name}#{row}", GOOD, partial(_picture, path, row)))
+            found[label].append(Sample(f"{name}#{row}", GOOD, partial(_picture, path, row), files=(path,)))
     return found
 
 

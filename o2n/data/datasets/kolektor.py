@@ -49,6 +49,7 @@ def _thirds(root: Path, path: Path) -> list[Sample]:
                 "defect" if bad else GOOD,
                 partial(cut, path, box),
                 partial(cut_mask, (mask_path,), box) if bad else None,
+                (path, mask_path),
             )
         )
     return parts

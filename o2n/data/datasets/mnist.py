@@ -57,10 +57,11 @@ def read_part(root: Path, part: str, layout: str) -> tuple[NDArray[np.uint8], ND
 def _by_digit(root: Path, part: str, layout: str) -> list[list[Sample]]:
     _, labels = read_part(root, part, layout)
     path = _pictures_of(root, part)
-    return [
-        [Sample(f"{path.name}#{row}", GOOD, partial(_picture, path, row)) for row in np.flatnonzero(labels == digit)]
-        for digit in range(10)
-    ]
+
+    def sample(row: np.intp) -> Sample:
+        return Sample(f"{path.name}#{row}", GOOD, partial(_picture, path, row), files=(path,))
+
+    return [[sample(row) for row in np.flatnonzero(labels == digit)] for digit in range(10)]
 
 
 def _pictures_of(root: Path, part: str) -> Path:

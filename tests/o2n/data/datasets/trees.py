@@ -27,7 +27,8 @@ def mask(path: Path, height: int = 24, width: int = 20, rows: slice = slice(2, 6
 
 
 def check(category: LabelledCategory) -> None:
-    """Shots are good and never asked; everything can be read; a mask is as large as its picture and not empty."""
+    """Shots are good and never asked; everything can be read, and from which files is known, if it is not drawn; a mask
+    is as large as its picture and not empty."""
     normals, queries = {one.key for one in category.normals}, {one.key for one in category.queries}
     assert len(normals) == len(category.normals)
     assert len(queries) == len(category.queries)
@@ -38,6 +39,8 @@ def check(category: LabelledCategory) -> None:
         shown = one.read()
         assert shown.ndim == 3
         assert shown.dtype == np.uint8
+        assert len(one.files) > bool(one.mask) or "@" in one.key
+        assert all(path.is_file() for path in one.files)
         if one.mask:
             assert one.anomalous
             assert one.mask().shape == shown.shape[:2]

@@ -1,0 +1,75 @@
+"""Planning: what is kept is of these pictures and of no others, and of the methods that were planned with."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from o2n.data.datasets import data_set
+from o2n.errors import DataSetError
+from o2n.evaluation.plan import Run, Settings, plan
+from tests.helpers import QUICK
+from tests.o2n.data.datasets.trees import mask, picture
+
+SETTINGS = Settings(shots=(2,), draws=1, pixels=64, pool=0, prompts=())
+
+
+@pytest.fixture
+def bolts(tmp_path: Path) -> Path:
+    """A data set in MVTec layout of one category, `bolt`."""
+    root = tmp_path / "bolts"
+    for number in range(4):
+        picture(root / "bolt" / "train" / "good" / f"{number}.png")
+        picture(root / "bolt" / "test" / "good" / f"{number}.png")
+        picture(root / "bolt" / "test" / "crack" / f"{number}.png")
+        mask(root / "bolt" / "ground_truth" / "crack" / f"{number}_mask.png")
+    return root
+
+
+def planned(root: Path, cache: Path, settings: Settings = SETTINGS) -> list[Run]:
+    dataset = data_set("bolts")
+    return plan([(dataset, dataset.load(root))], {"raw-patches": "1"}, settings, QUICK, "weights", cache)
+
+
+def test_what_is_kept_of_pictures_is_of_no_others_of_their_names(bolts: Path, tmp_path: Path) -> None:
+    (run,) = planned(bolts, tmp_path / "cache")
+    kept = tmp_path / "cache" / "pictures" / "bolts" / "bolt.json"
+    before = kept.read_bytes()
+    assert set(json.loads(before)) == {sample.key for sample in (*run.unit.references, *run.unit.queries)}
+
+    copy = shutil.copytree(bolts, tmp_path / "copy" / "bolts")
+    assert [one.file for one in planned(copy, tmp_path / "cache")] == [run.file]
+    drawn = {one.key for one in run.unit.references}
+    unused = next(copy / one.key for one in data_set("bolts").load(copy)[0].normals if one.key not in drawn)
+    shutil.copy(copy / "bolt" / "test" / "crack" / "0.png", unused)  # not drawn: whatever it shows
+    planned(copy, tmp_path / "cache")
+    assert kept.read_bytes() == before
+
+    for changed, told in (
+        ("test/good/1.png", "test/good/1.png"),
+        ("ground_truth/crack/2_mask.png", "test/crack/2.png"),
+    ):
+        other = shutil.copytree(bolts, tmp_path / told.replace("/", "-") / "bolts")
+        picture(other / "bolt" / changed)
+        with pytest.raises(DataSetError, match=f"bolt/{told} or its mask has changed since .*: give another --cache"):
+            planned(other, tmp_path / "cache")
+        planned(other, tmp_path / "another cache" / told)
+
+
+def test_pictures_asked_later_are_kept_beside_those_before(bolts: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "pictures" / "bolts" / "bolt.json"
+    planned(bolts, tmp_path)
+    before = json.loads(kept.read_bytes())
+    planned(bolts, tmp_path, Settings(shots=(2,), draws=3, pixels=64, pool=0, prompts=()))
+    after = json.loads(kept.read_bytes())
+    assert before.items() < after.items()
+    kept.write_text("[]")
+    with pytest.raises(DataSetError, match=r"bolt.json: has no pictures' digests \(.*\): delete it"):
+        planned(bolts, tmp_path)
+
+
+def test_of_what_is_drawn_anew_each_time_nothing_is_kept(tmp_path: Path) -> None:
+    families = data_set("families")
+    plan([(families, families.load(tmp_path)[:1])], {"raw-patches": "1"}, SETTINGS, QUICK, "weights", tmp_path)
+    assert not (tmp_path / "pictures").exists()
