@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from o2n.data.datasets.base import DataSet, LabelledCategory
 from o2n.errors import O2NError, cause_of
-from o2n.evaluation.protocol import OURS, Outcome, Unit, digest, pool_file, run
+from o2n.evaluation.protocol import OURS, Outcome, Unit, build, digest, pool_file, revision, run
 from o2n.evaluation.shots import capped, file_digest, hold_to, kept_draw
 from o2n.files import replacing
 from o2n.profiles import Profile
@@ -37,11 +37,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Run:
-    """A unit, where its outcome is kept and where its pool is."""
+    """A unit, where its outcome is kept and where its pool is, and the revision of its method that the file is of."""
 
     unit: Unit
     file: Path
     pool: Path | None
+    revision: str
 
     def outcome(self) -> Outcome | None:
         """What it came to, if that is known; a file that was not written to its end counts as none."""
@@ -96,9 +97,8 @@ def plan(
                     )
                     written = methods[method] if method == OURS or not pool else f"{methods[method]} {methods[OURS]}"
                     file = cache / "outcomes" / f"{digest(unit, profile, identity, written)}.json"
-                    runs.append(
-                        Run(unit, file, pool_file(cache, unit, profile, identity, methods[OURS]) if pool else None)
-                    )
+                    shared = pool_file(cache, unit, profile, identity, methods[OURS]) if pool else None
+                    runs.append(Run(unit, file, shared, methods[method]))
     return runs
 
 
@@ -144,6 +144,11 @@ def _run_one(one: Run, profile: Profile) -> str:
     """On a worker; what a user can mend comes back in words, so that it never sinks the others."""
     warnings.filterwarnings("ignore", module="peft")  # it tells of each adapter that comes or goes
     try:
+        if (here := revision(build(one.unit.method, profile))) != one.revision:
+            return (
+                f"{one.unit.method} of this node is not the one that was planned with ({here}, not {one.revision}): "
+                "give all nodes one O2N_CACHE and the same models"
+            )
         outcome = run(one.unit, profile, one.pool)
     except O2NError as error:
         return str(error)

@@ -5,6 +5,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -44,7 +45,7 @@ class Anomalib:
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
-    @property
+    @cached_property
     def weights(self) -> str:
         return f"{weights_digest([self.model])} in anomalib {version('anomalib')} at {self.side}"
 

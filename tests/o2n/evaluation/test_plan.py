@@ -8,9 +8,12 @@ import pytest
 
 from o2n.data.datasets import data_set
 from o2n.errors import DataSetError
-from o2n.evaluation.plan import Run, Settings, plan
+from o2n.evaluation.methods import METHODS
+from o2n.evaluation.plan import Run, Settings, _run_one, plan
+from o2n.evaluation.protocol import revision
 from tests.helpers import QUICK
 from tests.o2n.data.datasets.trees import mask, picture
+from tests.o2n.evaluation.methods.test_anomaly_dino import write_dino
 
 SETTINGS = Settings(shots=(2,), draws=1, pixels=64, pool=0, prompts=())
 
@@ -73,3 +76,23 @@ def test_of_what_is_drawn_anew_each_time_nothing_is_kept(tmp_path: Path) -> None
     families = data_set("families")
     plan([(families, families.load(tmp_path)[:1])], {"raw-patches": "1"}, SETTINGS, QUICK, "weights", tmp_path)
     assert not (tmp_path / "pictures").exists()
+
+
+def test_a_node_with_other_weights_than_were_planned_with_keeps_nothing(
+    bolts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, revisions = data_set("bolts"), {}
+    for node, mean in (("this", 0.5), ("other", 0.4)):
+        monkeypatch.setenv("O2N_DINO", write_dino(tmp_path / node, mean))
+        revisions[node] = revision(METHODS["anomaly-dino"](QUICK))
+    own = QUICK.model_copy(update={"name": "of this test"})  # what is built is kept as long as the process lives
+    of_this, of_other = (
+        plan([(dataset, dataset.load(bolts))], {"anomaly-dino": told}, SETTINGS, own, "weights", tmp_path)[0]
+        for told in revisions.values()
+    )
+    told = _run_one(of_this, own)
+    assert told.startswith("anomaly-dino of this node is not the one that was planned with (")
+    assert told.endswith("give all nodes one O2N_CACHE and the same models")
+    assert not of_this.file.exists()
+    assert _run_one(of_other, own) == ""
+    assert of_other.outcome()
