@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 import open_clip
 import pytest
+import safetensors.torch
 import timm
 import torch
 from click.testing import CliRunner
@@ -22,6 +23,7 @@ from timm.models import save_for_hf
 
 from o2n.cli import main
 from o2n.errors import FoundationError
+from o2n.evaluation.blank import blank_clip
 from o2n.foundation import EMBEDDED, load_from
 from o2n.hub import RECORD, pack, pull, read_record, unpack, verify
 from o2n.profiles import PAPER, TINY, EncoderSettings, Profile
@@ -337,6 +339,35 @@ def test_weights_of_open_clip_are_found_by_their_name(hub: Hub, tmp_path: Path) 
     assert set(record.repositories[name].files) == {"open_clip_config.json", "open_clip_model.safetensors"}
     with pytest.raises(FoundationError, match="knows no repository"):
         pull(TINY.model_copy(update={"encoder": PAPER.encoder.model_copy(update={"source": "RN50@none"})}), tmp_path)
+
+
+def test_weights_of_open_clip_are_loaded_as_it_knows_them(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of another normalisation than most, which neither the file of weights nor the model's name tells."""
+    clip = json.loads((EMBEDDED / "clip" / "open_clip_config.json").read_text())["model_cfg"] | {"quick_gelu": True}
+    (tmp_path / "made-up-quickgelu.json").write_text(json.dumps(clip))
+    open_clip.add_model_config(tmp_path / "made-up-quickgelu.json")
+    mean, std = (0.1, 0.2, 0.3), (0.6, 0.5, 0.4)
+    known = {"here": {"hf_hub": "somebody/clip/", "mean": mean, "std": std, "quick_gelu": True}}
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "made-up-quickgelu", known)
+    blank_clip(clip, tmp_path / "clip")
+    hub.repositories = {"somebody/clip": tmp_path / "clip"}
+    encoder = TINY.encoder.model_copy(update={"source": "made-up-quickgelu@here"})
+    profile = TINY.model_copy(update={"encoder": encoder})
+    near, far, tar = (tmp_path / name for name in ("near", "far", "models.tar"))
+    pull(profile, near)
+    pack(profile, near, tar)
+    unpack(tar, far)
+    hub.repositories = {}
+    monkeypatch.setenv("O2N_MODELS", str(far))
+    loaded = load_from(profile, EMBEDDED).clip
+    torch.testing.assert_close(loaded.mean.flatten().cpu(), torch.tensor(mean))
+    torch.testing.assert_close(loaded.std.flatten().cpu(), torch.tensor(std))
+    visual = loaded.model.visual
+    assert any(isinstance(module, open_clip.transformer.QuickGELU) for module in visual.modules())
+    saved = safetensors.torch.load_file(tmp_path / "clip" / "open_clip_model.safetensors")
+    assert torch.equal(visual.conv1.weight.cpu(), saved["visual.conv1.weight"])
 
 
 def test_an_embedded_profile_takes_nothing_from_a_hub(hub: Hub, tmp_path: Path) -> None:
