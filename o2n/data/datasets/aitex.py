@@ -55,8 +55,9 @@ def _load(root: Path) -> list[LabelledCategory]:
 
 
 def _defective_tiles(root: Path, path: Path, masks: Path) -> list[Sample]:
-    """The tiles that the mask, or one of several, touches. The others of such a picture belong to nobody, and so does a
-    picture that was published without its mask."""
+    """The tiles that the mask, or one of several, touches, of which the last may be narrower, as in the benchmark's
+    `convert_AITEX.py`. The others of such a picture belong to nobody, and so does a picture that was published without
+    its mask."""
     found = tuple(sorted(masks.glob(f"{path.stem}_mask*.png")))
     code = path.stem.split("_")[1] if path.stem.count("_") else ""
     if code not in DEFECTS:
@@ -65,14 +66,16 @@ def _defective_tiles(root: Path, path: Path, masks: Path) -> list[Sample]:
         Sample(
             _key(root, path, box), DEFECTS[code], partial(cut, path, box), partial(cut_mask, found, box), (path, *found)
         )
-        for box in _tiles(path)
+        for box in _tiles(path, narrower=True)
         if found and cut_mask(found, box).any()
     ]
 
 
-def _tiles(path: Path) -> list[tuple[int, int, int, int]]:
+def _tiles(path: Path, narrower: bool = False) -> list[tuple[int, int, int, int]]:
+    """From the left; with `narrower` what is left at the right is a tile too."""
     width, height = images.read(path).shape[1::-1]
-    return [(0, height, left, left + TILE) for left in range(0, width - TILE + 1, TILE)]
+    lefts = range(0, width if narrower else width - TILE + 1, TILE)
+    return [(0, height, left, min(left + TILE, width)) for left in lefts]
 
 
 def _key(root: Path, path: Path, box: tuple[int, int, int, int]) -> str:

@@ -24,10 +24,13 @@ CATEGORIES = (
     "zipper",
 )
 LAYOUT = "CATEGORY/train/good, CATEGORY/test/KIND and, for masks, CATEGORY/ground_truth/KIND, as in MVTec AD"
+PUBLISHED = f"all {len(CATEGORIES)} categories as {LAYOUT}"
 
 
-def load_category(root: Path, folder: Path, layout: str = LAYOUT) -> LabelledCategory:
+def load_category(root: Path, folder: Path, layout: str = LAYOUT, *, masked: bool = False) -> LabelledCategory:
     """One category in MVTec's layout, in `folder` below `root`. A mask is called as its picture, or with `_mask` after.
+
+    Args: masked: whether all defects must have a mask; or else a kind without a folder of masks has none.
 
     Raises:
         DataSetError: a folder or a mask is missing.
@@ -35,7 +38,7 @@ def load_category(root: Path, folder: Path, layout: str = LAYOUT) -> LabelledCat
     normals = [file_sample(root, path) for path in pictures_in(folder / "train" / GOOD, layout)]
     kinds = sorted(path for path in existing(folder / "test", layout).iterdir() if path.is_dir())
     queries = [
-        file_sample(root, path, kind.name, _mask(folder / "ground_truth" / kind.name, path, layout))
+        file_sample(root, path, kind.name, _mask(folder / "ground_truth" / kind.name, path, layout, masked))
         for kind in kinds
         for path in images.find(kind)
     ]
@@ -57,11 +60,11 @@ def load_folder(root: Path) -> list[LabelledCategory]:
 
 
 def _load(root: Path) -> list[LabelledCategory]:
-    return [load_category(root, root / name, f"all {len(CATEGORIES)} categories as {LAYOUT}") for name in CATEGORIES]
+    return [load_category(root, root / name, PUBLISHED, masked=True) for name in CATEGORIES]
 
 
-def _mask(folder: Path, picture: Path, layout: str) -> Path | None:
-    if picture.parent.name == GOOD or not folder.is_dir():
+def _mask(folder: Path, picture: Path, layout: str, masked: bool) -> Path | None:
+    if picture.parent.name == GOOD or not (masked or folder.is_dir()):
         return None
     named = [folder / f"{picture.stem}{end}{suffix}" for end in ("_mask", "") for suffix in (".png", picture.suffix)]
     found = next((path for path in named if path.is_file()), None)

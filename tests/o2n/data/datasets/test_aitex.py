@@ -44,6 +44,20 @@ def test_tiles(tree: Path) -> None:
     assert bad == ["Defect_images/0044_019_04.png#0", "Defect_images/0044_019_04.png#3"]
 
 
+def test_of_a_defective_picture_the_narrower_rest_counts_too(tree: Path) -> None:
+    for folder in ("Defect_images", "Mask_images", "NODefect_images/2306881-210020u"):
+        for path in (tree / folder).iterdir():
+            with Image.open(path) as opened:
+                opened.crop((0, 0, WIDTH - 20, 256)).save(path)
+    (category,) = DATASETS["aitex"].load(tree)
+    check(category)
+    sizes = {one.key: one.read().shape[:2] for one in (*category.normals, *category.queries)}
+    assert sizes.pop("Defect_images/0044_019_04.png#3") == (256, 236)
+    assert set(sizes.values()) == {(256, 256)}
+    assert kinds(category) == {"broken end": 2, "fuzzyball": 2, "good": 2}
+    assert len(category.normals) == 5  # of good pictures whole tiles alone
+
+
 def test_folders_once_more_within_themselves(tree: Path) -> None:
     for name in ("Defect_images", "Mask_images"):
         (tree / name).rename(tree / "inner")

@@ -38,6 +38,15 @@ def test_a_missing_category_of_mvtec_ad_is_named(tmp_path: Path) -> None:
         DATASETS["mvtec"].load(tmp_path)
 
 
+@pytest.mark.parametrize("missing", ["ground_truth", "ground_truth/crack", "ground_truth/crack/000_mask.png"])
+def test_a_missing_mask_of_mvtec_ad_is_named(missing: str, tmp_path: Path) -> None:
+    for name in CATEGORIES:
+        tree(tmp_path, name)
+    (tmp_path / "carpet" / missing).rename(tmp_path / "away")
+    with pytest.raises(DataSetError, match=r"carpet/ground_truth/crack/000_mask.png: no such .*; expected all 15 cat"):
+        DATASETS["mvtec"].load(tmp_path)
+
+
 def test_any_folder(tmp_path: Path) -> None:
     bolt, nut = tree(tmp_path, "bolt"), tree(tmp_path, "nut", masks=False)
     (tmp_path / "notes").mkdir()
