@@ -18,6 +18,8 @@ def test_figures_copied_by_hand() -> None:
     assert published("3", "cifar10", 8, "winclip", "AUROC") == Published(92.8, 0.1)
     assert published("4", "resc", 8, "S_text", "AUROC") == Published(39.6, None)
     assert published("5", "cifar10", 8, "no text", "AUROC") == Published(93.7, None)
+    assert published("figure-4", "", 8, "regad", "AUROC gained") == Published(10.2, None)
+    assert published("figure-4", "oct2017", None, "patchcore", "AUROC gained") == Published(10.9, None)
     assert published("time", "", None, "winclip", "ms") == Published(389, None)
 
 
@@ -37,6 +39,7 @@ def test_all_of_each_table() -> None:
         "3": 2 * 3 * 6 * 2,
         "4": 2 * 11,
         "5": 2 * 11,
+        "figure-4": 3 + 2,
         "time": 3,
     }
     assert all(0 < float(row["mean"]) <= 100 for row in rows if row["table"] != "time")
