@@ -24,7 +24,7 @@ from o2n.images import Picture
 from o2n.normals import calibrate, encode, leave_one_out, odd_reference
 from o2n.place_weight import choose_place_weight
 from o2n.pool import bank_origins, draw_pool, draw_prior, warped
-from o2n.profiles import JUDGING, Profile
+from o2n.profiles import JUDGING, PLACES, Profile
 from o2n.scales import UNSCALED, branch_scales
 from o2n.screening import acceptable, look_alike
 from o2n.stages import Stages
@@ -133,15 +133,15 @@ class _Context:
     @property
     def base(self) -> list[str]:
         """What every stage hangs on that makes something: other weights in eq. (7) train no adapter again."""
-        return self._hangs_on({"name", *JUDGING})
+        return self._hangs_on(*JUDGING)
 
     @property
     def judging(self) -> list[str]:
         """What those hang on that judge pictures with it."""
-        return self._hangs_on({"name"})
+        return self._hangs_on()
 
-    def _hangs_on(self, not_on: set[str]) -> list[str]:
-        profile = self.inputs.profile.model_dump_json(exclude=not_on)
+    def _hangs_on(self, *not_on: str) -> list[str]:
+        profile = self.inputs.profile.model_dump_json(exclude={**dict.fromkeys(("name", *not_on), True), **PLACES})
         return [self.foundation.identity, profile, self.inputs.word]
 
     def tensor(self, blob: BlobRef, what: str) -> Tensor:

@@ -120,6 +120,14 @@ class PoolSettings(_Settings):
 # Of a profile, what pictures are judged by: nothing is made of references that hangs on it, but their scores.
 JUDGING = ("t", "query_guidance", "prompts", "alpha", "beta", "branches", "fusion")
 
+# Where models come from.
+PLACES: dict[str, Any] = {
+    "encoder": {"source"},
+    "patch_encoder": {"source"},
+    "diffusion": {"source", "revision", "small_vae"},
+    "text_map": True,
+}
+
 _FORM = ("customisation.rank", "customisation.lora_alpha")  # of an adapter
 
 
@@ -197,10 +205,12 @@ class Profile(_Settings):
 
     def differs_by(self, other: "Profile") -> list[str]:
         """The settings for which a version of one is scored otherwise than one of the other, or cannot be scored beside
-        it: adapters of one form share a UNet. How versions are made may differ in all else."""
-        made = {"name", "customisation", "pool", "place_weights", "seed"}
-        names = [*(name for name in Profile.model_fields if name not in made), *_FORM]
-        return [name for name in names if attrgetter(name)(self) != attrgetter(name)(other)]
+        it: adapters of one form share a UNet. How versions are made may differ in all else, and so may the places that
+        models come from: what they are, `Foundation.identity` tells."""
+        made = dict.fromkeys(("name", "customisation", "pool", "place_weights", "seed"), True)
+        own, others = (one.model_dump(exclude={**made, **PLACES}) for one in (self, other))
+        names = [name for name in type(self).model_fields if own.get(name) != others.get(name)]
+        return [*names, *(name for name in _FORM if attrgetter(name)(self) != attrgetter(name)(other))]
 
 
 TINY = Profile(

@@ -81,3 +81,20 @@ def test_queries_are_redrawn_without_guidance_and_the_rest_is_drawn_with_the_dif
     as_before = PAPER.model_copy(update={"query_guidance": None})
     assert as_before.guidance == 7.5
     assert "query_guidance" not in as_before.model_dump_json()
+
+
+def test_the_same_models_may_lie_elsewhere() -> None:
+    """What they are is told by their weights, which a version knows (`Foundation.identity`)."""
+    encoder = PAPER.encoder.model_copy(update={"source": "/models/clip"})
+    diffusion = PAPER.diffusion.model_copy(
+        update={"source": "/models/sd", "revision": "1234", "small_vae": "/models/vae"}
+    )
+    moved = PAPER.model_copy(
+        update={"encoder": encoder, "diffusion": diffusion, "text_map": "/models/visa.safetensors"}
+    )
+    assert PAPER.differs_by(moved) == []
+    closer = encoder.model_copy(update={"resolution": 480})
+    assert PAPER.differs_by(moved.model_copy(update={"encoder": closer, "patch_encoder": encoder})) == [
+        "encoder",
+        "patch_encoder",
+    ]

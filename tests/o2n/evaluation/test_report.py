@@ -72,7 +72,8 @@ def test_what_is_not_known_is_left_out(loaded: Loaded, runs: list[Run]) -> None:
 
 def test_what_made_the_figures_is_told(loaded: Loaded, runs: list[Run]) -> None:
     revisions = {OURS: "3", "regad": "2 of its own"}
-    known = [outcome(one).model_copy(update={"processor": name}) for one, name in zip(runs * 2, ["A", "B", "B", ""], strict=True)]
+    machines = zip(runs * 2, ["A", "B", "B", ""], strict=True)
+    known = [outcome(one).model_copy(update={"processor": machine}) for one, machine in machines]
     told = dict(about(loaded, SETTINGS, QUICK, "1234", revisions, known, {"CPU": 2.0}))
     assert told["protocol"].startswith("shots 2; 1 draw; at most 8 queries of a category")
     category = loaded[0][1][0]
