@@ -280,6 +280,13 @@ def test_a_level_the_encoder_does_not_have_is_refused() -> None:
         load_foundation(profile(levels=(2, 7)))
 
 
+def test_that_texts_are_read_without_trained_maps_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    load_from(TINY, EMBEDDED)
+    assert caplog.messages == []
+    load_from(profile(levels=(1, 3)), EMBEDDED)
+    assert caplog.messages == ["encoder embedded has no trained linear maps for S_text: its own projection serves"]
+
+
 def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("O2N_DEVICE", "cuda:99")
     with pytest.raises(FoundationError, match="O2N_DEVICE"):

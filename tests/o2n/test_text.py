@@ -1,12 +1,14 @@
 """What prompts mean, and how abnormal patches read beside them, against eq. (6) written out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from o2n.features import patch_features
 from o2n.foundation import Foundation
-from o2n.models import ClipModel
+from o2n.models import ClipModel, to_unit
 from o2n.text import abnormal_probability, map_to_text, text_features
 from tests.helpers import QUICK, checks
 
@@ -41,3 +43,17 @@ def test_categories_share_a_batch_without_touching_each_other(clip: ClipModel) -
     texts = torch.stack([text_features(clip, "board"), text_features(clip, "cloth")])
     both = abnormal_probability(clip, features, texts)
     torch.testing.assert_close(both[1:], abnormal_probability(clip, features[1:], texts[1:]), atol=1e-5, rtol=0)
+
+
+def test_without_a_map_a_token_is_read_as_the_encoder_reads_its_own(clip: ClipModel) -> None:
+    """The class token of the last block comes to where the encoder itself has the picture, patches by the same road."""
+    seen: list[torch.Tensor] = []
+    hook = clip.model.visual.transformer.resblocks[-1].register_forward_hook(lambda *args: seen.append(args[-1]))
+    try:
+        with torch.inference_mode():
+            expected = clip.model.encode_image(clip.pixels(to_unit([checks(0)], clip.mean.device)), normalize=True)
+    finally:
+        hook.remove()
+    token = torch.nn.functional.normalize(seen[0][:, :1], dim=-1)
+    found = map_to_text(replace(clip, maps=None), token[:, None])[0, 0]
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
