@@ -2,6 +2,7 @@
 
     ray job submit --working-dir . -- python jobs/evaluate.py --data /data --profile paper --gpus 1
     python jobs/evaluate.py --data /data --datasets mvtec,visa --methods one-to-normal,patchcore --queries 40
+    python jobs/evaluate.py --data /data --profile paper.json --text-map mvtec=visa.safetensors
 
 Each data set lies in its own folder of --data, as published: mvtec, visa, kolektor, aitex, elpv, magnetic-tile,
 oct2017, brainmri, headct, resc, mnist, mnist-t10k, cifar10; a folder of any other name counts as one in MVTec layout;
@@ -22,8 +23,8 @@ from tqdm import tqdm
 from o2n.data.datasets import DATASETS, data_set
 from o2n.data.datasets.base import DataSet, LabelledCategory
 from o2n.errors import DataSetError, O2NError
-from o2n.evaluation.options import names, numbers
-from o2n.evaluation.plan import Settings, complete, missing, plan
+from o2n.evaluation.options import names, numbers, pairs
+from o2n.evaluation.plan import Run, Settings, complete, missing, plan
 from o2n.evaluation.protocol import ALL_METHODS, Unit
 from o2n.evaluation.report import about, report
 from o2n.evaluation.results import write
@@ -86,6 +87,14 @@ class Survey:
 )
 @profile_option
 @click.option(
+    "--text-map",
+    "text_maps",
+    multiple=True,
+    callback=pairs("DATASET=FILE"),
+    metavar="DATASET=FILE",
+    help="Linear maps of S_text for one data set; the others keep the profile's. May be given again for another.",
+)
+@click.option(
     "--cache",
     type=click.Path(path_type=Path),
     default=Path("o2n-evaluation"),
@@ -107,6 +116,7 @@ def main(
     pool: int,
     prompts: tuple[int, ...],
     profile: Profile,
+    text_maps: dict[str, str],
     cache: Path,
     output: Path,
     cpus: int | None,
@@ -121,16 +131,20 @@ def main(
     loaded = load(data.absolute(), datasets)
     connect_ray()
     gpus = gpus_of_a_worker(gpus)
-    found = ray.get(ray.remote(num_cpus=1, num_gpus=gpus)(survey).remote(profile, methods))
+    look = ray.remote(num_cpus=1, num_gpus=gpus)(survey)
+    runs: list[Run] = []
+    surveys: dict[str | None, Survey] = {}
+    for read_by, datasets_of_it in by_profile(profile, text_maps, loaded):
+        surveys[read_by.text_map] = found = ray.get(look.remote(read_by, methods))
+        runs += plan(datasets_of_it, found.revisions, settings, read_by, found.models, cache)
     for method, why in found.left_out.items():
         click.echo(f"{method} is left out: {why}")
-    runs = plan(loaded, found.revisions, settings, profile, found.models, cache)
     failed: list[str] = []
     if not tables_only:
         done = len(runs) - len(missing(runs))
         in_flight = cpus or max(1, int(ray.cluster_resources().get("CPU", 1)))
         with tqdm(total=len(runs), initial=done, unit="unit", mininterval=5) as bar:
-            for one, error in complete(runs, profile, in_flight, gpus):
+            for one, error in complete(runs, in_flight, gpus):
                 bar.update()
                 if error:
                     failed.append(f"{one.unit.name}: {error}")
@@ -145,6 +159,7 @@ def main(
 
     times = take_times(runs, found.processor, timed)
     known = [outcome for one in runs if (outcome := one.outcome())]
+    identities = {one.identity: None if file == profile.text_map else file for file, one in surveys.items()}
     facts = [
         (
             "command",
@@ -153,7 +168,8 @@ def main(
         ("units", f"{len(known)} of {len(runs)} done, {len(failed)} failed"),
         *((f"{method} left out", why) for method, why in found.left_out.items()),
         *((f"{method} was trained on", what) for method, what in found.trained_on.items()),
-        *about(loaded, settings, profile, found.identity, found.revisions, known, ray.cluster_resources()),
+        *((f"text map of {name}", file) for name, file in text_maps.items()),
+        *about(loaded, settings, profile, identities, found.revisions, known, ray.cluster_resources()),
     ]
     files = write(report(known, times, loaded, runs, profile, facts), output)
     print_json({"units": len(runs), "done": len(known), "failed": failed, "output": str(output), "files": len(files)})
@@ -177,6 +193,26 @@ def load(data: Path, names: Sequence[str]) -> list[tuple[DataSet, list[LabelledC
         )
     chosen = [data_set(name) for name in dict.fromkeys(found)]
     return [(dataset, dataset.load(data / dataset.name)) for dataset in chosen]
+
+
+def by_profile(
+    profile: Profile, text_maps: dict[str, str], loaded: list[tuple[DataSet, list[LabelledCategory]]]
+) -> list[tuple[Profile, list[tuple[DataSet, list[LabelledCategory]]]]]:
+    """Which data sets are judged by the profile itself, if any are, and which with each text map in its place.
+
+    Raises:
+        DataSetError: a text map for a data set that is not judged.
+    """
+    if strange := set(text_maps) - {dataset.name for dataset, _ in loaded}:
+        raise DataSetError(f"--text-map for {', '.join(sorted(strange))}: not among --datasets")
+    maps = [text_maps.get(dataset.name, profile.text_map) for dataset, _ in loaded]
+    return [
+        (
+            profile.model_copy(update={"text_map": one}),
+            [of_it for of_it, its_map in zip(loaded, maps, strict=True) if its_map == one],
+        )
+        for one in dict.fromkeys(sorted(maps, key=lambda its_map: its_map != profile.text_map))
+    ]
 
 
 def survey(profile: Profile, methods: list[str]) -> Survey:

@@ -33,3 +33,18 @@ def numbers(least: int) -> Callable[[click.Context, click.Parameter, str], tuple
         return found
 
     return read
+
+
+def pairs(form: str) -> Callable[[click.Context, click.Parameter, tuple[str, ...]], dict[str, str]]:
+    """A callback for an option that may be given again, each time as NAME=VALUE; `form` is what its help calls that."""
+
+    def read(context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for text in texts:
+            name, _, value = text.partition("=")
+            if not name or not value or name in found:
+                raise click.BadParameter(f"{text!r}: give {form}, once for each")
+            found[name] = value
+        return found
+
+    return read

@@ -37,9 +37,11 @@ class Settings:
 
 @dataclass(frozen=True)
 class Run:
-    """A unit, where its outcome is kept and where its pool is, and the revision of its method that the file is of."""
+    """A unit and the profile it is run with, where its outcome is kept and where its pool is, and the revision of its
+    method that the file is of."""
 
     unit: Unit
+    profile: Profile
     file: Path
     pool: Path | None
     revision: str
@@ -98,11 +100,11 @@ def plan(
                     written = methods[method] if method == OURS or not pool else f"{methods[method]} {methods[OURS]}"
                     file = cache / "outcomes" / f"{digest(unit, profile, identity, written)}.json"
                     shared = pool_file(cache, unit, profile, identity, methods[OURS]) if pool else None
-                    runs.append(Run(unit, file, shared, methods[method]))
+                    runs.append(Run(unit, profile, file, shared, methods[method]))
     return runs
 
 
-def complete(runs: Sequence[Run], profile: Profile, in_flight: int, gpus: float = 0.0) -> Iterator[tuple[Run, str]]:
+def complete(runs: Sequence[Run], in_flight: int, gpus: float = 0.0) -> Iterator[tuple[Run, str]]:
     """Run the units whose outcome is not known, `in_flight` at most at a time; yields each with its error, or "".
 
     A unit that a worker's death takes down is run again, three times at most. In each draw pools come before who uses
@@ -114,7 +116,7 @@ def complete(runs: Sequence[Run], profile: Profile, in_flight: int, gpus: float 
         return one.unit.draw, one.unit.method != OURS and one.pool is not None
 
     for _, phase in groupby(sorted(missing(runs), key=order), key=order):
-        yield from _bounded(list(phase), lambda one: task.remote(one, profile), in_flight)
+        yield from _bounded(list(phase), task.remote, in_flight)
 
 
 def missing(runs: Sequence[Run]) -> list[Run]:
@@ -140,16 +142,16 @@ def _bounded(runs: list[Run], submit: Callable[[Run], ray.ObjectRef], in_flight:
         yield waiting.pop(done), error
 
 
-def _run_one(one: Run, profile: Profile) -> str:
+def _run_one(one: Run) -> str:
     """On a worker; what a user can mend comes back in words, so that it never sinks the others."""
     warnings.filterwarnings("ignore", module="peft")  # it tells of each adapter that comes or goes
     try:
-        if (here := revision(build(one.unit.method, profile))) != one.revision:
+        if (here := revision(build(one.unit.method, one.profile))) != one.revision:
             return (
                 f"{one.unit.method} of this node is not the one that was planned with ({here}, not {one.revision}): "
                 "give all nodes one O2N_CACHE and the same models"
             )
-        outcome = run(one.unit, profile, one.pool)
+        outcome = run(one.unit, one.profile, one.pool)
     except O2NError as error:
         return str(error)
     with replacing(one.file) as part:

@@ -90,9 +90,9 @@ def test_a_node_with_other_weights_than_were_planned_with_keeps_nothing(
         plan([(dataset, dataset.load(bolts))], {"anomaly-dino": told}, SETTINGS, own, "weights", tmp_path)[0]
         for told in revisions.values()
     )
-    told = _run_one(of_this, own)
+    told = _run_one(of_this)
     assert told.startswith("anomaly-dino of this node is not the one that was planned with (")
     assert told.endswith("give all nodes one O2N_CACHE and the same models")
     assert not of_this.file.exists()
-    assert _run_one(of_other, own) == ""
+    assert _run_one(of_other) == ""
     assert of_other.outcome()
