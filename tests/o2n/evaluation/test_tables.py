@@ -134,6 +134,8 @@ def test_the_pool_is_held_against_the_method_without_it() -> None:
     found = figure(made["figure-4"], "PatchCore")
     assert (found.mean, found.against, found.difference) == (90, 80, pytest.approx(10))
     assert made["figure-4"].against == "without"
+    assert made["figure-4"].note.endswith("on OCT2017 PatchCore +10.9, RegAD +8.6.")
+    assert "RegAD +6.8, +8.7, +10.2 with 2, 4, 8 shots" in made["figure-4"].note
     assert figure(made["table-1-auroc"], "PatchCore").mean == 80
 
 
