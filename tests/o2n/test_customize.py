@@ -3,6 +3,7 @@
 import copy
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import safetensors.torch
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 
-from o2n.customize import customize, load_adapter, unload_adapter
+from o2n.customize import _augment, customize, load_adapter, unload_adapter
 from o2n.data.procedural import spoil_photographs
 from o2n.errors import FoundationError, IntegrityError
 from o2n.evaluation.metrics import masked_error
@@ -51,6 +52,35 @@ def test_a_training_that_goes_astray_is_an_error_and_no_adapter(foundation: Foun
         customize(foundation.diffusion, REFERENCES, [], "board", settings, 0, lambda step, loss: told.append(loss))
     assert all(np.isfinite(told))
     assert adapter(foundation) == adapter(foundation)  # the model is as it was
+
+
+def test_views_are_like_the_references_and_none_is_one() -> None:
+    def views(seed: int) -> np.ndarray:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return np.stack(_augment(REFERENCES, 4))
+
+    found = views(0)
+    assert found.shape == (4 * 2, *REFERENCES[0].shape)
+    assert found.dtype == np.uint8
+    assert np.array_equal(found[:2], REFERENCES)
+    assert len({view.tobytes() for view in found}) == len(found)
+    assert np.array_equal(found, views(0))
+    assert not np.array_equal(found[2:], views(1)[2:])
+
+
+def test_latents_and_texts_are_computed_once_however_long_the_training(foundation: Foundation) -> None:
+    def calls(steps: int) -> list[int]:
+        kind = DiffusionModel
+        with (
+            patch.object(kind, "encode", autospec=True, side_effect=kind.encode) as encode,
+            patch.object(kind, "embed", autospec=True, side_effect=kind.embed) as embed,
+        ):
+            adapter(foundation, steps=steps)
+        return [encode.call_count, embed.call_count]
+
+    assert calls(2) == calls(6)
+    assert min(calls(1)) > 0
 
 
 def held_out_loss(model: DiffusionModel, adapter: str, pictures: list[Picture], prompt: str) -> float:

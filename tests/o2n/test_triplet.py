@@ -1,15 +1,20 @@
 """The scorer: order, batch and company change nothing; what cannot be scored says why."""
 
+from contextlib import ExitStack
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 
+from o2n.bank import MemoryBank
 from o2n.category import VersionRef
 from o2n.errors import FoundationError, IntegrityError, NotFoundError
 from o2n.foundation import pick_device
 from o2n.fusion import Score
+from o2n.graphs import without_graphs
+from o2n.models import ClipModel, DiffusionModel
 from o2n.onboard import onboard
 from o2n.profiles import Profile
 from o2n.store import CategoryStore
@@ -77,6 +82,24 @@ def test_a_category_makes_a_difference(scorer: TripletScorer, published: Categor
 def test_a_reference_is_in_its_own_bank(scorer: TripletScorer, published: CategoryStore) -> None:
     (found,) = scorer.score([checks(0)], [published.current("checks")])
     assert found.s_n < 1e-5
+
+
+def test_all_is_computed_once(scorer: TripletScorer, published: CategoryStore) -> None:
+    """Of a query the features, which all branches share, its latent, its steps with each prompt, its counterpart's
+    features and its neighbours; of the category's texts nothing any more."""
+    ref = published.current("checks")
+    scorer.load(ref)
+    counted = [(ClipModel, "blocks"), *((DiffusionModel, name) for name in ("encode", "predict", "embed"))]
+    with ExitStack() as stack:
+        stack.enter_context(without_graphs())
+        spies = [
+            stack.enter_context(patch.object(kind, name, autospec=True, side_effect=getattr(kind, name)))
+            for kind, name in (*counted, (MemoryBank, "distance"))
+        ]
+        scorer.score([checks(30), checks(31)], [ref] * 2)
+    rows = [sum(len(call.args[1]) for call in spy.call_args_list) for spy in spies]
+    steps = round(QUICK.t * QUICK.diffusion.steps)
+    assert rows == [2 * 2, 2, 2 * QUICK.prompts * steps, 0, 2]
 
 
 def test_nothing_in_nothing_out(scorer: TripletScorer) -> None:
