@@ -1,7 +1,10 @@
 """The evaluation as users run it: one command, tables out; and again, when all is known."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +14,10 @@ from click.testing import CliRunner
 from PIL import Image
 
 from infra.local.cluster import Cluster
+from infra.local.deploy import ROOT
 from jobs.evaluate import load, main, survey
 from o2n.errors import DataSetError
-from tests.helpers import QUICK, stripes, write
+from tests.helpers import QUICK, stripes, wait_until, write
 from tests.ray_jobs import run_job, summary
 
 
@@ -63,6 +67,61 @@ def test_one_command_makes_the_tables_and_another_run_only_writes_them(
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "cache" / "outcomes").iterdir()} == outcomes
     again = (tmp_path / "out" / "results.md").read_text()
     assert again.split("## What made")[0] == text.split("## What made")[0]
+
+
+def tables_of(folder: Path) -> dict[str, str]:
+    """Every table by its title, and every file of numbers by its name; how long things took is left out."""
+    parts = dict(part.split("\n", 1) for part in (folder / "results.md").read_text().split("\n## ")[1:])
+    files = {file.name: file.read_text() for file in (folder / "results").glob("*.csv")}
+    every = parts | files
+    return {name: text for name, text in every.items() if not name.startswith(("Time", "times", "What made"))}
+
+
+@pytest.mark.cluster
+def test_a_run_that_is_killed_and_given_again_ends_as_if_nothing_had_been(
+    cluster: Cluster, quick_profile: str, data: Path, tmp_path: Path
+) -> None:
+    def command(name: str) -> list[str]:
+        options = ["--data", str(data), "--datasets", "cloth", "--profile", quick_profile, "--pool", "0"]
+        options += ["--methods", "raw-patches,nearest-picture,patchcore", "--shots", "2,4", "--draws", "3"]
+        options += ["--pixels", "64", "--cpus", "1"]
+        options += ["--cache", str(tmp_path / name), "--output", str(tmp_path / "out" / name)]
+        return [sys.executable, "jobs/evaluate.py", *options]
+
+    environment = os.environ | cluster.environment | {"RAY_ADDRESS": cluster.address}
+    outcomes = tmp_path / "killed" / "outcomes"
+    with subprocess.Popen(command("killed"), cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE) as driver:
+        wait_until(lambda: list(outcomes.glob("*.json")) or driver.poll() is not None, "first outcome")
+        driver.kill()
+    kept = {file: file.stat().st_mtime_ns for file in outcomes.glob("*.json")}
+    assert 0 < len(kept) < 3 * 2 * 3
+    for name in ("killed", "whole"):
+        done = subprocess.run(command(name), cwd=ROOT, env=environment, text=True, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+        found = summary(done.stdout)
+        assert (found["units"], found["done"], found["failed"]) == (18, 18, [])
+    assert {file: file.stat().st_mtime_ns for file in kept} == kept
+    whole = tables_of(tmp_path / "out" / "whole")
+    assert any("AUPRO" in name for name in whole)
+    assert tables_of(tmp_path / "out" / "killed") == whole
+
+
+@pytest.mark.cluster
+def test_a_unit_that_fails_is_named_and_sinks_no_other(
+    cluster: Cluster, quick_profile: str, data: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(data / "cloth" / "striped_cloth", data / "cloth" / "torn_cloth")
+    (data / "cloth" / "torn_cloth" / "test" / "hole" / "001.png").write_bytes(b"no picture")
+    arguments = ("--data", str(data), "--datasets", "cloth", "--profile", quick_profile, "--methods", "raw-patches")
+    arguments += ("--shots", "2", "--draws", "1", "--pixels", "64", "--cache", str(tmp_path / "cache"))
+    succeeded, output = run_job(cluster, "jobs/evaluate.py", *arguments, "--output", str(tmp_path / "out"))
+    assert not succeeded
+    found = summary(output)
+    assert (found["units"], found["done"]) == (2, 1)
+    (failed,) = found["failed"]
+    assert failed.startswith("cloth/torn_cloth, 2 shots, draw 0, raw-patches: ")
+    assert "torn_cloth/test/hole/001.png" in failed
+    assert "1 of 2 done, 1 failed" in (tmp_path / "out" / "results.md").read_text()
 
 
 def test_what_is_there_is_evaluated_if_nothing_is_named(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
