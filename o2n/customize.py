@@ -40,6 +40,8 @@ SAVE_EVERY = 50
 
 _TRAINING = "o2n_training"
 
+_Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # x0, text, shown, t, noise of `_denoising_losses`
+
 # What the device is to blame for, never a file: a full GPU, and one that has failed.
 _DEVICE_ERRORS = (torch.OutOfMemoryError, torch.AcceleratorError)
 
@@ -102,21 +104,13 @@ def customize(
             x0, text = instances[rows], instance_text.expand(settings.batch, -1, -1)
             shown = torch.where(with_defect.view(-1, 1, 1, 1).to(model.device), spoilt[rows], x0)
             t = torch.rand(settings.batch) * torch.where(with_defect, SPOILT_UP_TO, 1.0)
-            noise = torch.randn(x0.shape)
-            if priors is None or settings.prior_weight == 0:
-                loss = _denoising_losses(model.noising, predict, x0, text, shown, t, noise).mean()
-            else:  # both terms in one batch: a GPU is as fast with it as with either
+            own: _Batch = (x0, text, shown, t, torch.randn(x0.shape))
+            class_prior: _Batch | None = None
+            if priors is not None and settings.prior_weight > 0:
                 drawn = priors[torch.randint(len(priors), (settings.batch,))]
-                own, class_prior = _denoising_losses(
-                    model.noising,
-                    predict,
-                    torch.cat([x0, drawn]),
-                    torch.cat([text, class_text.expand_as(text)]),
-                    torch.cat([shown, drawn]),
-                    torch.cat([t, torch.rand(settings.batch)]),
-                    torch.cat([noise, torch.randn(x0.shape)]),
-                ).chunk(2)
-                loss = own.mean() + settings.prior_weight * class_prior.mean()
+                of_class = class_text.expand_as(text)
+                class_prior = (drawn, of_class, drawn, torch.rand(settings.batch), torch.randn(x0.shape))
+            loss = _loss(model.noising, predict, own, class_prior, settings.prior_weight)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -299,6 +293,26 @@ def _latents(model: DiffusionModel, pictures: list[Picture]) -> Tensor:
 def _spoil(views: list[Picture], seed: int) -> list[Picture]:
     """The same views with a defect each, of the kinds that need no knowledge of what is shown."""
     return list(spoil_photographs(np.stack(views), seed, TRAINING_DEFECTS)[0])
+
+
+def _loss(
+    scheduler: DDIMScheduler,
+    predict: Callable[[Tensor, Tensor, Tensor], Tensor],
+    own: _Batch,
+    class_prior: _Batch | None,
+    prior_weight: float,
+) -> Tensor:
+    """Own + λ · prior, eq. (1): the mean error over the references' batch, and over the class prior's, if there is one.
+
+    Args: own, class_prior: x0, text, shown, t and noise of `_denoising_losses`, of B pictures each.
+    Returns: float32 ().
+    """
+    if class_prior is None:
+        return _denoising_losses(scheduler, predict, *own).mean()
+    # Both terms in one batch: a GPU is as fast with it as with either.
+    both = [torch.cat(pair) for pair in zip(own, class_prior, strict=True)]
+    of_own, of_prior = _denoising_losses(scheduler, predict, *both).chunk(2)
+    return of_own.mean() + prior_weight * of_prior.mean()
 
 
 def _denoising_losses(

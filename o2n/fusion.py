@@ -42,12 +42,12 @@ class Score:
 
 
 def image_score(local: Local) -> float:
-    """The mean over the levels of the maximum over the grid: the outer terms of eq. (4), (5), (6)."""
+    """The mean over the levels of the maximum over the grid, of float32 (L, G): the outer terms of eq. (4) to (6)."""
     return float(local.max(axis=-1).mean(axis=-1))
 
 
 def fuse(s_p: T, s_n: T, s_text: T, alpha: float, beta: float) -> T:
-    """A = S_P + α S_N + β S_text, eq. (7); scores and maps alike."""
+    """A = S_P + α S_N + β S_text, eq. (7), of three scores, or of three maps, float32 (g, g): A is one more."""
     return s_p + alpha * s_n + beta * s_text
 
 
