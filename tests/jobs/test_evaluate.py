@@ -15,8 +15,11 @@ from PIL import Image
 
 from infra.local.cluster import Cluster
 from infra.local.deploy import ROOT
-from jobs.evaluate import load, main, survey
+from jobs.evaluate import by_profile, load, main, survey
 from o2n.errors import DataSetError
+from o2n.foundation import load_foundation
+from o2n.models import LinearMaps
+from o2n.text_map import MapCard, write_map
 from tests.helpers import QUICK, stripes, wait_until, write
 from tests.ray_jobs import run_job, summary
 
@@ -122,6 +125,49 @@ def test_a_unit_that_fails_is_named_and_sinks_no_other(
     assert failed.startswith("cloth/torn_cloth, 2 shots, draw 0, raw-patches: ")
     assert "torn_cloth/test/hole/001.png" in failed
     assert "1 of 2 done, 1 failed" in (tmp_path / "out" / "results.md").read_text()
+
+
+@pytest.mark.cluster
+def test_data_sets_are_judged_with_a_text_map_each_that_has_not_seen_them(
+    cluster: Cluster, data: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(data / "cloth", data / "linen")
+    clip, maps = load_foundation(QUICK).clip, {}
+    for name in ("cloth", "linen"):
+        card = MapCard(
+            trained_on=name, pictures=(), encoder=clip.digest, levels=(2, 4), resolution=64, steps=1, seed=0, loss=0.5
+        )
+        maps[name] = tmp_path / f"{name}.safetensors"
+        maps[name].write_bytes(write_map(LinearMaps(2, *clip.maps.weight.shape[1:]), card))
+    encoder = QUICK.encoder.model_copy(update={"levels": (2, 4)})
+    (tmp_path / "profile.json").write_text(
+        QUICK.model_copy(update={"encoder": encoder, "text_map": str(maps["linen"])}).model_dump_json()
+    )
+    arguments = ["--data", str(data), "--datasets", "cloth,linen", "--profile", str(tmp_path / "profile.json")]
+    arguments += ["--methods", "winclip", "--shots", "2", "--draws", "1", "--pixels", "64"]
+    arguments += ["--cache", str(tmp_path / "cache"), "--output", str(tmp_path / "out")]
+    succeeded, output = run_job(cluster, "jobs/evaluate.py", *arguments)
+    assert not succeeded
+    (failed,) = summary(output)["failed"]
+    assert "linen/striped_cloth" in failed
+    assert "the text map was trained on linen" in failed
+    succeeded, output = run_job(cluster, "jobs/evaluate.py", *arguments, "--text-map", f"linen={maps['cloth']}")
+    assert succeeded, output
+    assert (summary(output)["units"], summary(output)["done"]) == (2, 2)
+    text = (tmp_path / "out" / "results.md").read_text()
+    assert f"- **text map of linen**: {maps['cloth']}" in text
+    assert f"- **weights with {maps['cloth']}**: sha256 " in text
+
+
+def test_a_text_map_is_for_a_data_set_that_is_judged(data: Path) -> None:
+    loaded = load(data, ["families", "cloth"])
+    families, cloth = loaded
+    other = QUICK.model_copy(update={"text_map": "FILE"})
+    assert by_profile(QUICK, {"cloth": "FILE"}, loaded) == [(QUICK, [families]), (other, [cloth])]
+    assert by_profile(QUICK, {"cloth": "FILE", "families": "FILE"}, loaded) == [(other, loaded)]
+    assert by_profile(QUICK, {}, loaded) == [(QUICK, loaded)]
+    with pytest.raises(DataSetError, match="--text-map for mvtec: not among --datasets"):
+        by_profile(QUICK, {"mvtec": "FILE"}, loaded)
 
 
 def test_what_is_there_is_evaluated_if_nothing_is_named(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
