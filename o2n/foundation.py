@@ -280,7 +280,7 @@ def _load_diffusion(settings: DiffusionSettings, device: torch.device, weights: 
             scheduler = load(DDIMScheduler, "scheduler")
             # A model of pixels has no autoencoder; one of latents does not work without it.
             if unet.config.in_channels != 3:
-                vae = load(AutoencoderKL, "vae") if settings.small_vae is None else _small_vae(settings.small_vae)
+                vae = load(AutoencoderKL, "vae") if settings.small_vae is None else _small_vae(settings)
     except Exception as error:  # diffusers, transformers and the hub each raise their own kinds
         raise _cannot_load("diffusion model", source, error) from error
     if device.type == "cpu":
@@ -296,13 +296,19 @@ def _load_diffusion(settings: DiffusionSettings, device: torch.device, weights: 
     )
 
 
-def _small_vae(source: str) -> Any:
+def _small_vae(settings: DiffusionSettings) -> Any:
     """An autoencoder distilled into a few layers, which knows the latents of the large one."""
-    return _whole(AutoencoderTiny, str(pulled(source) or source), "small_vae")
+    source, revision = str(settings.small_vae), settings.small_vae_revision
+    source = str(pulled(source, revision) or source)
+    return _whole(AutoencoderTiny, source, "small_vae", **_of_commit(source, revision))
+
+
+def _of_commit(source: str, revision: str | None) -> dict[str, Any]:
+    return {} if Path(source).is_dir() else {"revision": revision}
 
 
 def _from_pretrained(source: str, revision: str | None, kind: Any, folder: str) -> Any:
-    options: dict[str, Any] = {"subfolder": folder} | ({} if Path(source).is_dir() else {"revision": revision})
+    options = {"subfolder": folder, **_of_commit(source, revision)}
     if issubclass(kind, nn.Module):
         return _whole(kind, source, folder, **options)
     return kind.from_pretrained(source, **options)

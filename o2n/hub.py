@@ -105,7 +105,7 @@ def wanted(profile: Profile) -> list[Wanted]:
     if _is_remote(model.source):
         found.append(Wanted(model.source, _DIFFUSION_FILES, model.revision))
     if model.small_vae and _is_remote(model.small_vae):
-        found.append(Wanted(model.small_vae, _VAE_FILES))
+        found.append(Wanted(model.small_vae, _VAE_FILES, model.small_vae_revision))
     return [one for one in found if one]
 
 

@@ -71,6 +71,7 @@ class DiffusionSettings(_Settings):
     small_vae: str | None = _since(
         None, description="an autoencoder of few layers in the place of the model's own; directory or hub repository"
     )
+    small_vae_revision: str | None = _since(None, description="commit of its hub repository; ignored for directories")
     gpu_precision: Literal["float32", "bfloat16"] = _since(
         "float32", description="what UNet and autoencoder compute in on a GPU; a CPU takes float32"
     )
@@ -122,9 +123,9 @@ JUDGING = ("t", "query_guidance", "prompts", "alpha", "beta", "branches", "fusio
 
 # Where models come from.
 PLACES: dict[str, Any] = {
-    "encoder": {"source"},
-    "patch_encoder": {"source"},
-    "diffusion": {"source", "revision", "small_vae"},
+    "encoder": {"source", "revision"},
+    "patch_encoder": {"source", "revision"},
+    "diffusion": {"source", "revision", "small_vae", "small_vae_revision"},
     "text_map": True,
 }
 
@@ -242,10 +243,15 @@ PAPER = Profile(
     name="paper",
     # OpenAI's weights were trained with QuickGELU; the plain variant loads them without a word and is wrong.
     encoder=EncoderSettings(
-        source="ViT-L-14-quickgelu@openai", resolution=240, levels=(6, 12, 18, 24), gpu_precision="float16"
+        source="ViT-L-14-quickgelu@openai",
+        revision="18d0535469bb561bf468d76c1d73aa35156c922b",
+        resolution=240,
+        levels=(6, 12, 18, 24),
+        gpu_precision="float16",
     ),
     diffusion=DiffusionSettings(
         source="stable-diffusion-v1-5/stable-diffusion-v1-5",
+        revision="451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
         resolution=512,
         steps=50,
         guidance=7.5,
@@ -280,6 +286,7 @@ FAST = PAPER.model_copy(
                 "guidance": 1.0,
                 "solver": "unipc",
                 "small_vae": "madebyollin/taesd",
+                "small_vae_revision": "614f76814bbe30edbe2e627ace1c2234c81a2c0e",
             }
         ),
         "prompts": 1,

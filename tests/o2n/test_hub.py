@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import re
 import shutil
 import tarfile
 import threading
@@ -25,8 +26,8 @@ from o2n.cli import main
 from o2n.errors import FoundationError
 from o2n.evaluation.blank import blank_clip
 from o2n.foundation import EMBEDDED, load_from
-from o2n.hub import RECORD, pack, pull, read_record, unpack, verify
-from o2n.profiles import PAPER, TINY, EncoderSettings, Profile
+from o2n.hub import RECORD, pack, pull, read_record, unpack, verify, wanted
+from o2n.profiles import FAST, PAPER, TINY, EncoderSettings, Profile
 
 COMMIT = "1" * 40
 TIMM = "vit_small_patch14_dinov2.made_up"
@@ -271,6 +272,13 @@ def test_another_commit_than_the_profile_pins_is_refused(
             use(pinned(same))
 
 
+def test_all_that_the_shipped_profiles_take_from_the_hub_is_pinned() -> None:
+    for profile, count in ((PAPER, 2), (FAST, 3), (TINY, 0)):
+        pins = [one.revision or "" for one in wanted(profile)]
+        assert len(pins) == count
+        assert all(re.fullmatch("[0-9a-f]{40}", pin) for pin in pins)
+
+
 def test_a_tar_that_was_altered_is_refused(hub: Hub, profile: Profile, tmp_path: Path) -> None:
     models, tar = tmp_path / "models", tmp_path / "models.tar"
     pull(profile, models)
@@ -337,6 +345,7 @@ def test_weights_of_open_clip_are_found_by_their_name(hub: Hub, tmp_path: Path) 
     hub.repositories = {name: repository}
     record = pull(TINY.model_copy(update={"encoder": PAPER.encoder}), tmp_path / "models")
     assert set(record.repositories[name].files) == {"open_clip_config.json", "open_clip_model.safetensors"}
+    assert any(f"/revision/{PAPER.encoder.revision}" in request for request in hub.requests)
     with pytest.raises(FoundationError, match="knows no repository"):
         pull(TINY.model_copy(update={"encoder": PAPER.encoder.model_copy(update={"source": "RN50@none"})}), tmp_path)
 
