@@ -14,7 +14,7 @@ BlobName = Literal[
     "references",  # uint8 (n, R, R, 3): the references, then what was fed back
     "adapter",
     "pool",  # uint8 (m, R, R, 3): the generated pictures
-    "features",  # float32 (N, L, G, D) of the bank, in the order of `pool.bank_origins` less what screening left out
+    "features",  # float32 (N, L, G, D) of the bank, references, their moved views, then `pool`
     "kept",  # int64 (L, M), of a bank with a budget alone: the patches that are in it, as for `MemoryBank`
     "text_features",  # float32 (2, E)
     "scales",  # float32 (3, 2), and of a calibrated version what is usual at each place: `scales.branch_scales`

@@ -5,23 +5,15 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from itertools import islice
 
-import torch
-
 from o2n import images
 from o2n.category import VersionRef
 from o2n.customize import adapter_loaded
 from o2n.errors import CategoryError
 from o2n.foundation import load_foundation
 from o2n.images import Picture
-from o2n.normals import encode
-from o2n.pool import draw_pool
-from o2n.screening import acceptable
+from o2n.screening import BATCH, PATIENCE, passing
 from o2n.store import CategoryStore
 from o2n.version import checked_manifest, tensor_in
-
-BATCH = 16
-# After so many batches of which no picture passed, no further one is drawn.
-PATIENCE = 3
 
 
 def draw_normal(
@@ -50,27 +42,13 @@ def draw_normal(
 
 
 def normal_pictures(store: CategoryStore, ref: VersionRef) -> Generator[Picture]:
-    """Pictures that pass `acceptable` beside the references and all before them, uint8 (R, R, 3), one by one, until of
-    `PATIENCE` batches none does. Raises as `draw_normal`, but that too few pass."""
+    """What passes of batch 1 on (see `passing`), uint8 (R, R, 3) at the version's resolution. Raises as `draw_normal`,
+    but that too few pass."""
     foundation = load_foundation(store.manifest(ref).profile)
     manifest = checked_manifest(store, ref, foundation)
-    profile = manifest.profile
+    side, word = manifest.resolution, manifest.object_word
     references = list(tensor_in(store, manifest, "references").numpy())
-    shown = encode(foundation, references)
-    known = shown[:0]
     weights = store.get_blob(manifest.blobs["adapter"])
     with adapter_loaded(foundation.diffusion, "o2n_export", weights) as adapter:
-        batch = useless = 0
-        while useless < PATIENCE:
-            batch += 1
-            # The pool itself has the seeds next to the profile's own.
-            pool = profile.pool.model_copy(update={"pictures": len(references) + BATCH})
-            drawing = profile.model_copy(update={"seed": profile.seed + 100 * batch, "pool": pool})
-            redrawn = (batch - 1) * (BATCH - BATCH // 2)
-            drawn = draw_pool(foundation.diffusion, adapter, references, manifest.object_word, drawing, redrawn)
-            resized = [images.resize(picture, manifest.resolution) for picture in drawn]
-            everything = torch.cat([known, encode(foundation, resized)])
-            new = [place for place in acceptable(shown, everything) if place >= len(known)]
-            yield from (resized[place - len(known)] for place in new)
-            known = torch.cat([known, everything[new]])
-            useless = 0 if new else useless + 1
+        for picture, _ in passing(foundation, adapter, references, word, manifest.profile, side, first=1):
+            yield images.resize(picture, side)

@@ -7,10 +7,11 @@ stopped, and running it again with the same inputs does nothing but name the sam
 import json
 import platform
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -26,11 +27,19 @@ from o2n.place_weight import choose_place_weight
 from o2n.pool import bank_origins, draw_pool, draw_prior, warped
 from o2n.profiles import JUDGING, PLACES, Profile
 from o2n.scales import UNSCALED, branch_scales
-from o2n.screening import acceptable, look_alike
+from o2n.screening import BATCH, PATIENCE, look_alike, passing
 from o2n.stages import Stages
 from o2n.store import CategoryStore
 from o2n.text import text_features
-from o2n.version import pack, pack_pictures, unpack, unpack_calibration_scales, unpack_pictures
+from o2n.version import (
+    pack,
+    pack_pictures,
+    pack_pool,
+    unpack,
+    unpack_calibration_scales,
+    unpack_origins,
+    unpack_pictures,
+)
 
 STAGES = (
     "prior",
@@ -193,14 +202,18 @@ def _customised(context: _Context, references: BlobRef) -> BlobRef:
 
 
 def _bank(context: _Context, references: BlobRef, adapter: BlobRef) -> _Bank:
-    """The pool and the bank of its features, of generated pictures those alone that pass for normal."""
+    """The pool and the bank of its features. A screened pool is filled up until there are as many that pass as the
+    profile wants, or none is to be had any more."""
     inputs, stages, foundation = context.inputs, context.stages, context.foundation
-    profile, resized = inputs.profile, inputs.resized
-    views = _views(inputs)
+    profile, resized, word = inputs.profile, inputs.resized, inputs.word
+    views, wanted = _views(inputs), max(0, profile.pool.pictures - len(resized))
 
     def make_pool() -> bytes:
         with context.adapter(adapter) as name:
-            return pack_pictures(draw_pool(foundation.diffusion, name, resized, inputs.word, profile))
+            if not profile.pool.screened:
+                return pack_pictures(draw_pool(foundation.diffusion, name, resized, word, profile))
+            with closing(passing(foundation, name, resized, word, profile, inputs.resolution, first=0)) as pictures:
+                return pack_pool(list(islice(pictures, wanted)))
 
     def make_features() -> bytes:
         drawn = [images.resize(one, inputs.resolution) for one in context.pictures(pool, "pool pictures")]
@@ -213,22 +226,23 @@ def _bank(context: _Context, references: BlobRef, adapter: BlobRef) -> _Bank:
         of_views = [origin for origin in origins[: len(views)] if origin is not None]
         return json.dumps(choose_place_weight(foundation, views, known, of_views, profile.place_weights)).encode()
 
-    origins = bank_origins(len(resized), profile)
-    pool = stages.run("pool", [*context.base, references.sha256, adapter.sha256], make_pool)
+    drawn_for = [*context.base, references.sha256, adapter.sha256, *(["filled up"] if profile.pool.screened else [])]
+    pool = stages.run("pool", drawn_for, make_pool)
+    origins, warnings = bank_origins(len(resized), profile), []
+    if profile.pool.screened:
+        passed = unpack_origins(context.store.get_blob(pool), "pool pictures")
+        origins = [*origins[: len(views)], *passed]
+        if len(passed) < wanted:
+            warnings.append(
+                f"the bank has {len(passed)} generated pictures, not {wanted}: of the last {PATIENCE * BATCH} none "
+                "passes for normal beside the references"
+            )
     features = stages.run("features", [*context.base, references.sha256, pool.sha256], make_features)
     place_weight = json.loads(
         context.store.get_blob(stages.run("place", [*context.base, features.sha256], choose_place))
     )
 
-    if profile.pool.screened:
-        everything = context.tensor(features, "features")
-        found = acceptable(everything[: len(resized)], everything[len(views) :])
-        rows = [*range(len(views)), *(len(views) + place for place in found)]
-        drawn = context.pictures(pool, "pool pictures")
-        pool = stages.keep(pack_pictures([drawn[place] for place in found]))
-        features = stages.keep(pack(everything[rows]))
-        origins = [origins[row] for row in rows]
-    kept, warnings = None, []
+    kept = None
     if profile.pool.budget is not None:
         everything = context.tensor(features, "features")
         places, farthest = coreset(everything, profile.pool.budget, place_weight)

@@ -69,9 +69,14 @@ def bank_origins(references: int, profile: Profile) -> list[int | None]:
 
     Returns: places in the version's `references` blob, or None.
     """
-    drawn, redrawn = _counts(references, profile)
     own = [index % references for index in range(references * (1 + profile.pool.warps))]
-    return [*own, *[None] * drawn, *(index % references for index in range(redrawn))]
+    return [*own, *pool_origins(references, profile)]
+
+
+def pool_origins(references: int, profile: Profile, first: int = 0) -> list[int | None]:
+    """The same for each picture of `draw_pool`, whose `first` it is."""
+    drawn, redrawn = _counts(references, profile)
+    return [*[None] * drawn, *(turn % references for turn in range(first, first + redrawn))]
 
 
 def _counts(references: int, profile: Profile) -> tuple[int, int]:

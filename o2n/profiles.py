@@ -106,12 +106,14 @@ class PoolSettings(_Settings):
 
     pictures: int = Field(
         gt=0,
-        description="references and generated pictures; moved views come on top, and screening leaves some out",
+        description="references and generated pictures; moved views come on top",
     )
     t: Fraction = Field(description="how far references are noised before they are redrawn")
     warps: int = Field(0, ge=0, le=6, description="slightly moved views of each reference added to the bank")
     screened: bool = _since(
-        False, description="only generated pictures that pass for the references enter the bank, and none twice"
+        False,
+        description="only generated pictures that pass for the references enter the bank, and none twice; for those "
+        "that do not others are drawn, as long as some pass",
     )
     budget: int | None = _since(
         None, gt=0, description="bytes that a bank may take as it is onboarded; what is too much is left out by coreset"

@@ -1,5 +1,7 @@
 """A version as it is stored: its manifest, held against the models that are loaded, and the tensors in its blobs."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import safetensors.torch
 import torch
@@ -91,9 +93,21 @@ def _unpack(data: bytes, what: str) -> dict[str, Tensor]:
         raise IntegrityError(f"{what}: its bytes are not a tensor ({error}): onboard again") from error
 
 
-def pack_pictures(pictures: list[Picture]) -> bytes:
-    """A blob of any number of pictures, uint8 (H, W, 3) of one size."""
-    return pack(torch.from_numpy(np.stack(pictures)) if pictures else torch.zeros((0, 0, 0, 3), dtype=torch.uint8))
+def pack_pictures(pictures: Sequence[Picture], **more: Tensor) -> bytes:
+    """A blob of any number of pictures, uint8 (H, W, 3) of one size, and other tensors by their names."""
+    none = torch.zeros((0, 0, 0, 3), dtype=torch.uint8)
+    return pack(torch.from_numpy(np.stack(pictures)) if pictures else none, **more)
+
+
+def pack_pool(pool: Sequence[tuple[Picture, int | None]]) -> bytes:
+    """A blob of pictures, and which reference each of them shows, if it shows one."""
+    origins = torch.tensor([-1 if origin is None else origin for _, origin in pool], dtype=torch.int64)
+    return pack_pictures([picture for picture, _ in pool], origins=origins)
+
+
+def unpack_origins(data: bytes, what: str) -> list[int | None]:
+    """Those of a blob made by `pack_pool`; as `unpack`."""
+    return [None if origin < 0 else origin for origin in _unpack(data, what)["origins"].tolist()]
 
 
 def unpack_pictures(data: bytes, what: str) -> list[Picture]:

@@ -8,22 +8,31 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torch import Tensor
 
 from o2n import images
-from o2n.foundation import load_foundation
+from o2n.customize import adapter_loaded
+from o2n.foundation import Foundation, load_foundation
 from o2n.images import Picture
 from o2n.normals import encode
 from o2n.onboard import onboard
+from o2n.pool import draw_pool
 from o2n.profiles import Profile
 from o2n.screening import acceptable, look_alike
 from o2n.store import CategoryStore
 from o2n.triplet import TripletScorer
-from o2n.version import unpack
+from o2n.version import unpack, unpack_origins
 from tests.helpers import QUICK, checks, stripes, unit
 
 SCREENED: Profile = QUICK.model_copy(
     update={"pool": QUICK.pool.model_copy(update={"screened": True, "pictures": 6}), "fusion": "calibrated"}
 )
+
+
+def draw_pool_of(foundation: Foundation, references: list[Picture], adapter: bytes) -> Tensor:
+    """The features of the first pictures that are drawn."""
+    with adapter_loaded(foundation.diffusion, "test", adapter) as name:
+        return encode(foundation, draw_pool(foundation.diffusion, name, references, "board", SCREENED))
 
 
 def board(shift: int) -> Picture:
@@ -64,17 +73,23 @@ def test_one_photograph_saved_twice_is_told_from_two_of_like_parts() -> None:
     assert look_alike(torch.cat([features[:1]] * 3)) == [(0, 1), (0, 2)]
 
 
-def test_a_bank_without_the_pictures_that_do_not_pass(tmp_path: Path) -> None:
-    """After so short a training few do; the references are in it anyhow."""
+def test_a_bank_is_filled_up_with_pictures_that_pass(tmp_path: Path) -> None:
+    """After so short a training few of the first do."""
     store = CategoryStore(tmp_path.as_uri())
     references = [board(shift) for shift in range(3)]
-    ref = onboard("board", references, SCREENED, store, more_normal=[checks(20)]).ref
-    manifest = store.manifest(ref)
+    made = onboard("board", references, SCREENED, store, more_normal=[checks(20)])
+    ref, manifest = made.ref, store.manifest(made.ref)
     features, pool = (unpack(store.get_blob(manifest.blobs[blob]), blob) for blob in ("features", "pool"))
     views = len(references) * (1 + SCREENED.pool.warps)
-    assert len(features) == views + len(pool) < views + SCREENED.pool.pictures - len(references)
+    assert len(features) - views == len(pool) == SCREENED.pool.pictures - len(references)
+    assert made.warnings == ()
     foundation = load_foundation(SCREENED)
-    assert len(acceptable(features[:3], features[views:])) == len(pool)
+    first = draw_pool_of(foundation, references, store.get_blob(manifest.blobs["adapter"]))
+    assert len(acceptable(features[:3], first)) < len(pool) == len(acceptable(features[:3], features[views:]))
+    # What shows a reference is nearer to it than to others, and the bank without that reference is without it too.
+    origins = unpack_origins(store.get_blob(manifest.blobs["pool"]), "pool")
+    assert len(origins) == len(pool)
+    assert {origin for origin in origins if origin is not None} <= {0, 1, 2}
     extra = store.calibration(ref).pictures[-1]
     (found,) = TripletScorer(SCREENED, store).score([checks(20)], [ref])
     assert (extra.score, extra.s_n) == (found.score, found.s_n)
@@ -84,3 +99,15 @@ def test_a_bank_without_the_pictures_that_do_not_pass(tmp_path: Path) -> None:
     assert other.score == found.score
     assert np.isfinite(found.anomaly_map).all()
     assert foundation.identity == manifest.foundation
+
+
+def test_a_bank_that_cannot_be_filled_up_is_told(tmp_path: Path) -> None:
+    """References so much alike that nothing drawn comes as near to them as they are to each other."""
+    other = checks(0).copy()
+    other[0, 0] ^= 1
+    store = CategoryStore(tmp_path.as_uri())
+    made = onboard("board", [checks(0), other], SCREENED, store)
+    assert "the bank has 0 generated pictures, not 4: of the last 48 none passes for normal" in " ".join(made.warnings)
+    manifest = store.manifest(made.ref)
+    assert len(unpack(store.get_blob(manifest.blobs["pool"]), "pool")) == 0
+    assert len(unpack(store.get_blob(manifest.blobs["features"]), "features")) == 2 * (1 + SCREENED.pool.warps)
