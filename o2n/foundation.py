@@ -146,8 +146,10 @@ def _with_told(
     told: list[object] = []
     if profile.encoder.source != "embedded":
         told.append(clip.tokenize([READ]).tolist())
-        if Path(profile.encoder.source).is_dir():  # elsewhere the name says it
+        if Path(profile.encoder.source).is_dir():
             told.append(json.loads(Path(profile.encoder.source, "open_clip_config.json").read_text())["model_cfg"])
+        else:  # MODEL of MODEL@WEIGHTS: two of them may take the same weights, with other activations
+            told.append(open_clip.get_model_config(profile.encoder.source.partition("@")[0]))
     for model, settings in ((clip, profile.encoder), (comparing, profile.comparing)):
         if settings.source != "embedded":
             told.append([model.mean.flatten().tolist(), model.std.flatten().tolist()])

@@ -126,7 +126,7 @@ JUDGING = ("t", "query_guidance", "prompts", "alpha", "beta", "branches", "fusio
 # Where models come from.
 PLACES: dict[str, Any] = {
     "encoder": {"source", "revision"},
-    "patch_encoder": {"source", "revision"},
+    "patch_encoder": {"revision"},  # of timm's models the name alone says what the weights do not
     "diffusion": {"source", "revision", "small_vae", "small_vae_revision"},
     "text_map": True,
 }

@@ -15,7 +15,7 @@ from timm.models import save_for_hf
 
 from infra.local.cluster import free_port
 from o2n.errors import FoundationError
-from o2n.foundation import EMBEDDED, Foundation, load_foundation, load_from, pick_device
+from o2n.foundation import EMBEDDED, Foundation, _with_told, load_foundation, load_from, pick_device
 from o2n.hub import wanted
 from o2n.mixture import BASE
 from o2n.models import to_pictures, weights_digest
@@ -93,6 +93,17 @@ def test_an_identity_is_of_all_that_a_source_tells(clip_folder: Path, diffusion_
     assert len(found | {models.identity}) == 8
     moved = shutil.copytree(diffusion_folder, tmp_path / "moved")
     assert load_foundation(profile(clip_folder, moved)).identity == models.identity
+
+
+def test_an_identity_is_of_the_model_that_takes_the_weights_too() -> None:
+    """OpenAI's weights fit two models of open_clip: versions of one are no versions of the other."""
+    own = load_foundation(TINY)
+
+    def identity(source: str) -> str:
+        encoder = TINY.encoder.model_copy(update={"source": source})
+        return _with_told("w", TINY.model_copy(update={"encoder": encoder}), own.clip, own.clip, own.diffusion)
+
+    assert identity("ViT-L-14@openai") != identity("ViT-L-14-quickgelu@openai")
 
 
 def test_the_identity_of_the_embedded_models_is_that_of_their_weights() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from o2n.errors import FoundationError
-from o2n.profiles import PAPER, TINY, get_profile
+from o2n.profiles import PAPER, TINY, EncoderSettings, get_profile
 
 
 def test_named_profiles() -> None:
@@ -93,6 +93,10 @@ def test_the_same_models_may_lie_elsewhere() -> None:
         update={"encoder": encoder, "diffusion": diffusion, "text_map": "/models/visa.safetensors"}
     )
     assert PAPER.differs_by(moved) == []
+    other = EncoderSettings(source="timm:a", resolution=224, levels=(1,))
+    moved_patches = other.model_copy(update={"source": "timm:b"})
+    patches, another = (PAPER.model_copy(update={"patch_encoder": one}) for one in (other, moved_patches))
+    assert patches.differs_by(another) == ["patch_encoder"]
     closer = encoder.model_copy(update={"resolution": 480})
     assert PAPER.differs_by(moved.model_copy(update={"encoder": closer, "patch_encoder": encoder})) == [
         "encoder",
