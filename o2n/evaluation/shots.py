@@ -89,27 +89,30 @@ def kept_draw(folder: Path, dataset: str, category: LabelledCategory, number: in
     return draw
 
 
-_Digests = TypeAdapter(dict[str, list[str]])
+_Digests = TypeAdapter(dict[str, list[str]])  # of each key its kind and its files' digests
 
 
 def hold_to(file: Path, samples: Iterable[Sample], digest: Callable[[Path], str]) -> None:
-    """See that the pictures and masks are those that `file` was written of; what it has not yet is added.
+    """See that pictures, masks and kinds are those that `file` was written of; what it has not yet is added.
 
-    Outcomes are kept under the names of pictures: other pictures of the same names would get the figures of the first.
+    Outcomes are kept under the names of pictures: others of the same names would get the figures of the first, and so
+    would the same that a label file calls otherwise by now.
 
     Args: digest: of a file (`file_digest`).
 
     Raises:
-        DataSetError: a picture or its mask is another, or `file` cannot be read.
+        DataSetError: a picture, its mask or its kind is another, or `file` cannot be read.
     """
-    now = {sample.key: [digest(path) for path in sample.files] for sample in samples if sample.files}
+    now = {sample.key: [sample.kind, *map(digest, sample.files)] for sample in samples if sample.files}
     try:
         known = _Digests.validate_json(file.read_bytes()) if file.is_file() else {}
     except ValidationError as error:
         raise DataSetError(f"{file}: has no pictures' digests ({cause_of(error)}): delete it") from None
-    if changed := [key for key, digests in now.items() if known.get(key, digests) != digests]:
-        more = f" and {len(changed) - 1} more of this category have" if len(changed) > 1 else " or its mask has"
-        raise DataSetError(f"{changed[0]}{more} changed since {file} was written: give another --cache")
+    if changed := [key for key, found in now.items() if known.get(key, found) != found]:
+        more = f" and {len(changed) - 1} more of this category" if len(changed) > 1 else ""
+        raise DataSetError(
+            f"{changed[0]}{more}: picture, mask or label is another than when {file} was written: give another --cache"
+        )
     if now.keys() - known:
         with replacing(file) as part:
             part.write_bytes(_Digests.dump_json(known | now, indent=1))

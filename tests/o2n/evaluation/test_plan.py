@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from o2n.data.datasets import data_set
+from o2n.data.datasets.base import GOOD, LabelledCategory
 from o2n.errors import DataSetError
 from o2n.evaluation.methods import METHODS
 from o2n.evaluation.plan import Run, Settings, _run_one, plan
@@ -55,9 +57,28 @@ def test_what_is_kept_of_pictures_is_of_no_others_of_their_names(bolts: Path, tm
     ):
         other = shutil.copytree(bolts, tmp_path / told.replace("/", "-") / "bolts")
         picture(other / "bolt" / changed)
-        with pytest.raises(DataSetError, match=f"bolt/{told} or its mask has changed since .*: give another --cache"):
+        with pytest.raises(DataSetError, match=f"bolt/{told}: picture, mask or label is another than .*: give another"):
             planned(other, tmp_path / "cache")
         planned(other, tmp_path / "another cache" / told)
+
+
+def test_what_is_kept_of_pictures_is_of_no_other_labels(bolts: Path, tmp_path: Path) -> None:
+    """As where a label file was mended since."""
+    dataset = data_set("bolts")
+    (category,) = dataset.load(bolts)
+    cracked = next(row for row, query in enumerate(category.queries) if query.anomalous)
+    queries = list(category.queries)
+    queries[cracked] = replace(queries[cracked], kind=GOOD)
+    mended = replace(category, queries=tuple(queries))
+
+    def planned(one: LabelledCategory, cache: Path) -> list[Run]:
+        return plan([(dataset, [one])], {"raw-patches": "1"}, SETTINGS, QUICK, "weights", cache)
+
+    planned(category, tmp_path / "cache")
+    told = f"{queries[cracked].key}: picture, mask or label is another than .*: give another --cache"
+    with pytest.raises(DataSetError, match=told):
+        planned(mended, tmp_path / "cache")
+    planned(mended, tmp_path / "another cache")
 
 
 def test_pictures_asked_later_are_kept_beside_those_before(bolts: Path, tmp_path: Path) -> None:
