@@ -83,8 +83,11 @@ def show(name: str, as_json: bool, store: CategoryStore) -> None:
         click.echo(f"    S_text by {manifest.profile.reads_by}")
         if manifest.parent:
             last = manifest.feedback[-1]
-            said = f": {last.note}" if last.note else ""
-            click.echo(f"    version {manifest.parent} and a picture that {last.by} said is normal{said}")
+            told = (
+                "and a picture that {} said is normal" if last.verdict == "normal" else "without one that {} withdrew"
+            )
+            note = f": {last.note}" if last.note else ""
+            click.echo(f"    version {manifest.parent} {told.format(last.by)}{note}")
         for warning in manifest.warnings:
             click.echo(f"    warning: {warning}")
     kept = 0 if as_json else sum(said.verdict == "anomalous" for said in store.feedback(name))

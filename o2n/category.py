@@ -56,7 +56,7 @@ def _checked(name: str) -> str:
 
 
 CategoryName = Annotated[str, AfterValidator(_checked)]
-Verdict = Literal["normal", "anomalous"]
+Verdict = Literal["normal", "anomalous", "withdrawn"]  # the last: of a picture that was said to be normal
 VersionId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$"), in_words("a version is 16 hexadecimal digits")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -86,7 +86,7 @@ class Feedback(BaseModel):
     """What an inspector said of one picture.
 
     A normal one is in the bank and the calibration of the version whose manifest has this record, and of those after
-    it. An anomalous one is kept for evaluation.
+    it, until it is withdrawn. An anomalous one is kept for evaluation.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -125,13 +125,15 @@ class Manifest(BaseModel):
         description="the one of the profile's place weights that suits this category, where it has some to choose from",
     )
     reference_digests: list[Digest] = Field(description="SHA-256 of every reference's decoded pixels")
-    parent: VersionId | None = Field(None, description="the version that the last feedback was added to")
+    parent: VersionId | None = Field(None, description="the version that the last feedback was given to")
     onboarded: VersionId | None = Field(
         None,
         exclude_if=lambda version: version is None,
-        description="of a version made by feedback: the one that the first of it was added to",
+        description="of a version made by feedback: the one that onboarding made",
     )
-    feedback: list[Feedback] = Field([], description="pictures that were said to be normal since, oldest first")
+    feedback: list[Feedback] = Field(
+        [], description="pictures that were said to be normal since, and of these what was withdrawn, oldest first"
+    )
     created: AwareDatetime
     libraries: dict[str, str] = Field(description="versions of the libraries that made the blobs")
     warnings: list[str] = Field([], description="what onboarding found doubtful, such as a reference unlike the others")
@@ -147,6 +149,16 @@ class Manifest(BaseModel):
     def place_weight(self) -> float:
         """What it costs S_N to find a patch elsewhere, as in `Profile`."""
         return self.profile.place_weight if self.chosen_place_weight is None else self.chosen_place_weight
+
+    @property
+    def fed_back(self) -> list[Feedback]:
+        """The verdicts by which pictures are in the bank, in the order in which these are its last."""
+        normal: dict[str, Feedback] = {}
+        for said in self.feedback:
+            normal.pop(said.picture, None)
+            if said.verdict == "normal":
+                normal[said.picture] = said
+        return list(normal.values())
 
     @property
     def version(self) -> str:

@@ -104,11 +104,16 @@ def _dead(store: CategoryStore, keep: int | None, limit: datetime) -> tuple[list
 
 
 def _served(store: CategoryStore, name: str, keep: int | None) -> Iterator[VersionRef]:
-    """The versions that a category serves or can go back to, once it has forgotten the others."""
+    """The versions that a category serves or can go back to, once it has forgotten the others, and what these were
+    before anything was fed back: it may be withdrawn."""
     with suppress(NotFoundError):  # deleted since
         pointer = store.pointer(name)
         history = pointer.history if keep is None else pointer.history[max(0, len(pointer.history) - keep) :]
-        yield from (VersionRef(name, version) for version in (pointer.version, *history))
+        for version in (pointer.version, *history):
+            yield VersionRef(name, version)
+            with suppress(NotFoundError):  # its file is lost; the others' are not
+                if onboarded := store.manifest(VersionRef(name, version)).onboarded:
+                    yield VersionRef(name, onboarded)
 
 
 def _blobs(store: CategoryStore, entry: Entry) -> Iterator[BlobRef]:

@@ -1,9 +1,12 @@
-"""An inspector's verdict on a picture: normal ones make a new version at once, anomalous ones are kept for evaluation.
+"""An inspector's verdict on a picture: normal ones make a new version at once, anomalous ones are kept for evaluation,
+and what was said to be normal by mistake is withdrawn.
 
 Nothing is trained, and undoing it is a rollback. Onboarding the category from other pictures begins without what was
 fed back.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -14,11 +17,13 @@ from pydantic import ValidationError
 from o2n import images
 from o2n.calibration import Calibration, NormalPicture
 from o2n.category import BlobName, BlobRef, Feedback, Manifest, Verdict, VersionRef
-from o2n.errors import ConflictError, IntegrityError, RequestError, cause_of
+from o2n.errors import ConflictError, IntegrityError, NotFoundError, RequestError, cause_of
 from o2n.images import Picture
 from o2n.store import SWAP_ATTEMPTS, CategoryStore, pause
 
 if TYPE_CHECKING:  # it imports torch, which takes seconds that keeping an anomalous picture need not
+    from torch import Tensor
+
     from o2n.foundation import Foundation
 
 # Versions that share these give a picture the same S_P and S_text.
@@ -56,36 +61,77 @@ def accept_normal(
         FoundationError: the version was made with other models.
         RequestError: `by` or `note` that is too long, or nobody.
     """
+    import torch
+
     from o2n.version import checked_manifest
 
     judged = checked_manifest(store, ref, foundation)
     query = images.resize(picture, judged.resolution)
     feedback = _verdict("normal", query, ref, by, note)
-    for attempt in range(SWAP_ATTEMPTS):
-        base = checked_manifest(store, store.current(ref.category), foundation)
-        if any(base.blobs[blob] != judged.blobs[blob] for blob in _SCORED_WITH):
+    new = _Fed(torch.from_numpy(query.copy()), torch.from_numpy(np.array(features)), feedback.picture, s_p, s_text)
+
+    def with_it(serving: Manifest) -> dict[BlobName, BlobRef] | None:
+        if any(serving.blobs[blob] != judged.blobs[blob] for blob in _SCORED_WITH):
             raise ConflictError(
                 f"category {ref.category} was onboarded anew since version {ref.version}: score the picture again, "
                 "then judge it by that answer"
             )
-        calibration = store.calibration(base.ref)
-        if any(known.picture == feedback.picture and known.origin != "extra" for known in calibration.pictures):
-            return base.ref
-        blobs = _enlarged(store, base, calibration, query, features, s_p, s_text)
-        manifest = base.model_copy(
-            update={
-                "blobs": {**base.blobs, **blobs},
-                "parent": base.version,
-                "onboarded": base.onboarded or base.version,
-                "feedback": [*base.feedback, feedback],
-                "created": feedback.at,
-            }
-        )
+        normals = _Normals.of(store, serving)
+        if any(known.picture == new.digest and known.origin != "extra" for known in normals.pictures):
+            return None
+        return normals.with_one(new, serving.place_weight).kept_in(store, serving)
+
+    return _changed(store, foundation, feedback, ref.category, with_it)
+
+
+def withdraw_normal(
+    store: CategoryStore,
+    foundation: "Foundation",
+    ref: VersionRef,
+    picture: Picture,
+    by: str,
+    note: str | None = None,
+) -> VersionRef:
+    """Let a version serve that is as if one picture had never been fed back: what onboarding made, and all others that
+    were fed back since, in their order.
+
+    Args: as `accept_normal`; ref: a version that has the picture in its bank.
+
+    Returns: the version that serves now; where the picture was withdrawn before, the one that did before.
+
+    Raises:
+        RequestError: the picture was not fed back as normal; or as `accept_normal`.
+        NotFoundError: the version that onboarding made is not there any more; or as `accept_normal`.
+        CategoryError, IntegrityError, StoreError, FoundationError, ConflictError: as `accept_normal`.
+    """
+    from o2n.version import checked_manifest
+
+    query = images.resize(picture, checked_manifest(store, ref, foundation).resolution)
+    feedback = _verdict("withdrawn", query, ref, by, note)
+
+    def without_it(serving: Manifest) -> dict[BlobName, BlobRef] | None:
+        said = [verdict.picture for verdict in serving.feedback]
+        left = [verdict.picture for verdict in serving.fed_back]
+        if feedback.picture not in left:
+            if feedback.picture in said:
+                return None
+            raise RequestError(
+                f"feedback on {ref.category}: no picture with these pixels was said to be normal, so none is withdrawn"
+            )
         try:
-            return store.publish(manifest, after=base.version)
-        except ConflictError:  # another version serves by now: add the picture to that one
-            pause(attempt)
-    raise ConflictError(f"category {ref.category} in store {store.url} is changed by others all the time: try later")
+            onboarded = store.manifest(VersionRef(serving.category, serving.onboarded or ""))
+        except NotFoundError:
+            raise NotFoundError(
+                f"version {serving.onboarded} of {ref.category}, to which pictures were fed back, is not there any "
+                "more: roll back to a version without this one, or onboard the category from other pictures"
+            ) from None
+        normals = _Normals.of(store, onboarded)
+        for fed in _Normals.of(store, serving).fed_back(left):
+            if fed.digest != feedback.picture:
+                normals = normals.with_one(fed, serving.place_weight)
+        return normals.kept_in(store, serving) if len(left) > 1 else {**onboarded.blobs}
+
+    return _changed(store, foundation, feedback, ref.category, without_it)
 
 
 def keep_anomalous(store: CategoryStore, ref: VersionRef, picture: Picture, by: str, note: str | None = None) -> None:
@@ -117,59 +163,144 @@ def _verdict(verdict: Verdict, query: Picture, ref: VersionRef, by: str, note: s
         raise RequestError(f"feedback on {ref.category}: {cause_of(error)}") from None
 
 
-def _enlarged(
+def _changed(
     store: CategoryStore,
-    base: Manifest,
-    calibration: Calibration,
-    query: Picture,
-    features: NDArray[np.float32],
-    s_p: float,
-    s_text: float,
-) -> dict[str, BlobRef]:
-    """The blobs of a version that differ once a picture is in its bank."""
-    import torch
+    foundation: "Foundation",
+    feedback: Feedback,
+    category: str,
+    change: Callable[[Manifest], dict[BlobName, BlobRef] | None],
+) -> VersionRef:
+    """Publish what `change` makes of the version that serves: the blobs that differ then, or None if it stays.
 
-    from o2n.bank import MemoryBank
-    from o2n.features import over_scales
-    from o2n.normals import normal_picture, scaled_scores
-    from o2n.version import calibration_scales_in, pack, tensor_in
+    Of two at once the later is made of what the earlier has published.
+    """
+    from o2n.version import checked_manifest
 
-    new = torch.from_numpy(np.array(features))[None]
-    stored: tuple[BlobName, ...] = ("references", "features", "normals", "distances")
-    references, bank, normals, distances = (tensor_in(store, base, blob) for blob in stored)
-    if new.shape[1:] != bank.shape[1:] or len(calibration.pictures) != len(distances):
-        raise IntegrityError(
-            f"{base.category} version {base.version} does not fit together: onboard the category again"
+    for attempt in range(SWAP_ATTEMPTS):
+        serving = checked_manifest(store, store.current(category), foundation)
+        blobs = change(serving)
+        if blobs is None:
+            return serving.ref
+        manifest = serving.model_copy(
+            update={
+                "blobs": {**serving.blobs, **blobs},
+                "parent": serving.version,
+                "onboarded": serving.onboarded or serving.version,
+                "feedback": [*serving.feedback, feedback],
+                "created": feedback.at,
+            }
+        )
+        try:
+            return store.publish(manifest, after=serving.version)
+        except ConflictError:  # another version serves by now: change that one
+            pause(attempt)
+    raise ConflictError(f"category {category} in store {store.url} is changed by others all the time: try later")
+
+
+@dataclass(frozen=True)
+class _Fed:
+    """A picture that is fed back: uint8 (R, R, 3), its features, float32 (S·L, G, D), and what it was scored."""
+
+    picture: "Tensor"
+    features: "Tensor"
+    digest: str
+    s_p: float
+    s_text: float
+
+
+@dataclass(frozen=True)
+class _Normals:
+    """What of a version grows as pictures are fed back: its blobs of these names; pictures: of its calibration."""
+
+    references: "Tensor"
+    features: "Tensor"
+    kept: "Tensor | None"
+    normals: "Tensor"
+    distances: "Tensor"
+    pictures: tuple[NormalPicture, ...]
+
+    @classmethod
+    def of(cls, store: CategoryStore, manifest: Manifest) -> "_Normals":
+        """Raises: IntegrityError: its parts do not belong together; or as `accept_normal`."""
+        from o2n.version import tensor_in
+
+        stored: tuple[BlobName, ...] = ("references", "features", "normals", "distances")
+        references, features, normals, distances = (tensor_in(store, manifest, blob) for blob in stored)
+        kept = tensor_in(store, manifest, "kept") if "kept" in manifest.blobs else None
+        pictures = store.calibration(manifest.ref).pictures
+        if len(pictures) != len(distances) or features.shape[1:] != normals.shape[1:]:
+            raise IntegrityError(
+                f"{manifest.category} version {manifest.version} does not fit together: onboard the category again"
+            )
+        return cls(references, features, kept, normals, distances, pictures)
+
+    def fed_back(self, digests: list[str]) -> list[_Fed]:
+        """The pictures that were fed back, which are the last of references and bank, in the order of `digests`."""
+        of_picture = {known.picture: known for known in self.pictures}
+        return [
+            _Fed(picture, features, digest, of_picture[digest].s_p, of_picture[digest].s_text)
+            for picture, features, digest in zip(
+                self.references[-len(digests) :], self.features[-len(digests) :], digests, strict=True
+            )
+        ]
+
+    def with_one(self, new: _Fed, place_weight: float) -> "_Normals":
+        """With one picture more, and all distances as they are beside the bank that has it."""
+        import torch
+
+        from o2n.bank import MemoryBank
+
+        if new.features.shape != self.features.shape[1:]:
+            raise IntegrityError(
+                f"features of shape {tuple(new.features.shape)} are none of this version's: score the picture again"
+            )
+        features, pictures = new.features[None], list(self.pictures)
+        normals = self.normals
+        distances = torch.minimum(self.distances, MemoryBank(features, place_weight=place_weight).distance(normals))
+        own = MemoryBank(self.features, self.kept, place_weight).distance(features)
+        at = next((row for row, known in enumerate(pictures) if known.picture == new.digest), None)
+        if at is None:
+            normals, distances = torch.cat([normals, features]), torch.cat([distances, own])
+            of_it = {"score": 0, "s_p": new.s_p, "s_n": 0, "s_text": new.s_text}
+            pictures.append(NormalPicture(picture=new.digest, origin="feedback", **of_it))
+        else:  # an extra normal picture so far: it is beside the bank without itself as it was
+            distances[at] = own[0]
+            pictures[at] = pictures[at].model_copy(update={"origin": "feedback"})
+        kept = self.kept
+        if kept is not None:  # a picture that somebody has vouched for is kept whole, over and above the budget
+            patches = self.features.shape[2]
+            its_patches = len(self.features) * patches + torch.arange(patches)
+            kept = torch.cat([kept, its_patches.expand(len(kept), -1)], dim=1)
+        return _Normals(
+            torch.cat([self.references, new.picture[None]]),
+            torch.cat([self.features, features]),
+            kept,
+            normals,
+            distances,
+            tuple(pictures),
         )
 
-    pictures = list(calibration.pictures)
-    digest = images.digest(query)
-    at = next((row for row, known in enumerate(pictures) if known.picture == digest), None)
-    kept = tensor_in(store, base, "kept") if "kept" in base.blobs else None
-    weight = base.place_weight
-    distances = torch.minimum(distances, MemoryBank(new, place_weight=weight).distance(normals))
-    own = MemoryBank(bank, kept, weight).distance(new)
-    if at is None:
-        normals, distances = torch.cat([normals, new]), torch.cat([distances, own])
-        pictures.append(NormalPicture(picture=digest, origin="feedback", score=0, s_p=s_p, s_n=0, s_text=s_text))
-    else:  # an extra normal picture so far: it is beside the bank without itself as it was
-        distances[at] = own[0]
-        pictures[at] = pictures[at].model_copy(update={"origin": "feedback"})
-    local = over_scales(distances, len(base.profile.comparing.levels))
-    s_n_scores = scaled_scores(local, calibration_scales_in(store, base, len(pictures))[1])
-    made = Calibration.of(
-        normal_picture(base.profile, known.picture, known.origin, known.s_p, s_n, known.s_text)
-        for known, s_n in zip(pictures, s_n_scores, strict=True)
-    )
-    grown: dict[str, BlobRef] = {}
-    if kept is not None:  # a picture that somebody has vouched for is kept whole, over and above the budget
-        its_patches = len(bank) * bank.shape[2] + torch.arange(bank.shape[2])
-        grown["kept"] = store.put_blob(pack(torch.cat([kept, its_patches.expand(len(kept), -1)], dim=1)))
-    return {
-        **grown,
-        "references": store.put_blob(pack(torch.cat([references, torch.from_numpy(query.copy())[None]]))),
-        "features": store.put_blob(pack(torch.cat([bank, new]))),
-        "normals": store.put_blob(pack(normals)),
-        "distances": store.put_blob(pack(distances)),
-        "calibration": store.put_blob(made.model_dump_json().encode()),
-    }
+    def kept_in(self, store: CategoryStore, manifest: Manifest) -> dict[BlobName, BlobRef]:
+        """Its blobs, with the calibration on the scales of `manifest`."""
+        from o2n.features import over_scales
+        from o2n.normals import normal_picture, scaled_scores
+        from o2n.version import calibration_scales_in, pack
+
+        profile = manifest.profile
+        local = over_scales(self.distances, len(profile.comparing.levels))
+        s_n_scores = scaled_scores(local, calibration_scales_in(store, manifest, len(self.pictures))[1])
+        calibration = Calibration.of(
+            normal_picture(profile, known.picture, known.origin, known.s_p, s_n, known.s_text)
+            for known, s_n in zip(self.pictures, s_n_scores, strict=True)
+        )
+        tensors: dict[BlobName, Tensor | None] = {
+            "references": self.references,
+            "features": self.features,
+            "kept": self.kept,
+            "normals": self.normals,
+            "distances": self.distances,
+        }
+        return {
+            **{name: store.put_blob(pack(tensor)) for name, tensor in tensors.items() if tensor is not None},
+            "calibration": store.put_blob(calibration.model_dump_json().encode()),
+        }

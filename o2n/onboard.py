@@ -195,7 +195,7 @@ def _serving(inputs: Inputs, store: CategoryStore) -> Manifest | None:
         )
         if not same or serving.foundation != load_foundation(inputs.profile).identity:
             return None
-        fed_back = {said.picture for said in serving.feedback}
+        fed_back = {said.picture for said in serving.fed_back}
         extras = {one.picture for one in store.calibration(serving.ref).pictures if one.origin == "extra"}
         if not extras <= set(inputs.extras) <= extras | fed_back:
             return None

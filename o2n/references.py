@@ -39,6 +39,6 @@ class References:
         manifest = checked_manifest(self._store, ref, self._foundation)
         pictures, features = (tensor_in(self._store, manifest, blob) for blob in ("references", "features"))
         # A bank begins with the references that were onboarded and ends with the pictures that were fed back.
-        fed_back = len(manifest.feedback)
+        fed_back = len(manifest.fed_back)
         onboarded = len(pictures) - fed_back
         return pictures, torch.cat([features[:onboarded], features[len(features) - fed_back :]])

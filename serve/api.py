@@ -1,7 +1,7 @@
 """The routes of O2N's own API, `/v1` and the two probes: thin, each one call into the service."""
 
 import base64
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, PlainTextResponse
@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from o2n import images
 from o2n.calibration import Rate
-from o2n.category import VersionId
+from o2n.category import Verdict, VersionId
 from o2n.errors import RequestError
 from o2n.images import Picture
 from o2n.report import overlay
@@ -108,7 +108,7 @@ async def score(
         FeedbackRequest,
         {
             "picture": _FILE,
-            "verdict": {"type": "string", "enum": ["normal", "anomalous"]},
+            "verdict": {"type": "string", "enum": list(get_args(Verdict))},
             "note": {"type": "string", "maxLength": 1024},
         },
     ),
@@ -119,7 +119,8 @@ async def give_feedback(
     """An inspector's verdict on one picture.
 
     `normal` puts it into the bank and the calibration of a new version, which serves within a second or two;
-    `anomalous` keeps it for evaluation. The same verdict on the same picture again changes nothing.
+    `anomalous` keeps it for evaluation; `withdrawn` takes one that was said to be normal out again, in another version,
+    and leaves what else was fed back. The same verdict on the same picture again changes nothing.
     """
     await service.catalog.current(name)  # a category that is none is told before a body is read
     given = await read_feedback(request)

@@ -17,7 +17,7 @@ from o2n.branches import NormalBranch, PersonalBranch, TextBranch, check_numbers
 from o2n.category import VersionRef
 from o2n.errors import O2NError
 from o2n.features import by_shape, clip_features, counterpart_features, features_to_compare
-from o2n.feedback import accept_normal
+from o2n.feedback import accept_normal, withdraw_normal
 from o2n.foundation import Foundation, load_foundation
 from o2n.fusion import Local
 from o2n.images import Picture
@@ -220,6 +220,10 @@ class NormalScorer(_Branch[NormalBranch]):
             by,
             note,
         )
+
+    async def withdraw(self, picture: Picture, ref: VersionRef, by: str, note: str | None) -> VersionRef:
+        """Publish a version that knows `picture` as normal no more; see `feedback.withdraw_normal`."""
+        return await store_call(withdraw_normal, self._store, self._foundation, ref, np.array(picture), by, note)
 
 
 class TextScorer(_Branch[TextBranch]):

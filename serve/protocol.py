@@ -108,7 +108,8 @@ class FeedbackRequest(BaseModel):
 
 
 class FeedbackAnswer(BaseModel):
-    """What became of the verdict: the version that serves now, which after `normal` knows the picture."""
+    """What became of the verdict: the version that serves now, which after `normal` knows the picture, and after
+    `withdrawn` no more."""
 
     model_config = example(category="bolts", version="0b6f1f5de0f1a2c3", verdict="normal", by="line-3")
 

@@ -113,6 +113,22 @@ class Branches:
 
         return await self._until(deadline, f"feedback on {ref.category}", once)
 
+    async def withdraw_normal(
+        self, query: Picture, ref: VersionRef, by: str, note: str | None, deadline: float
+    ) -> VersionRef:
+        """Take what was said to be normal back; see `feedback.withdraw_normal`: done twice it is done once.
+
+        Args: query: uint8 (R, R, 3) at the version's resolution; ref: the version that serves.
+
+        Raises:
+            RequestError: nobody said that it is normal. Else as `score`.
+        """
+
+        async def once() -> VersionRef:
+            return await self._normal.withdraw.remote(query, ref, by, note)
+
+        return await self._until(deadline, f"feedback on {ref.category}", once)
+
     async def _until(self, deadline: float, what: str, once: Callable[[], Awaitable[T]]) -> T:
         """What `once` returns, called again as often as a replica is lost under it; raises as `score`."""
         try:

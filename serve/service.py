@@ -121,6 +121,7 @@ class Service:
         """Take an inspector's verdict on a picture; returns the version that serves after it.
 
         Raises:
+            RequestError: a picture is withdrawn that nobody said is normal.
             ConflictError: others change the category all the time. Else as `score`.
         """
         ref = await self.catalog.current(name)
@@ -134,6 +135,9 @@ class Service:
             for attempt in range(FEEDBACK_ATTEMPTS):
                 manifest = await self._by(deadline, self.catalog.manifest_of(ref))
                 query, _ = await self._prepare(upload, manifest.resolution, deadline)
+                if verdict == "withdrawn":
+                    ref = await self._branches.withdraw_normal(query, ref, by, note, deadline)
+                    break
                 score = await self._branches.score(query, ref, deadline)
                 try:
                     ref = await self._branches.accept_normal(query, ref, score, by, note, deadline)

@@ -115,7 +115,8 @@ function showVersion({ version, created, feedback }) {
   const serves = version === category.version;
   const back = make("button", { type: "button", onclick: trying(() => rollBack(version)) }, "Let it serve");
   back.setAttribute("aria-label", `Let version ${version} serve`);
-  const origin = feedback ? `a picture that ${feedback.by} said is normal` : "onboarded";
+  const done = feedback?.verdict === "withdrawn" ? "withdrew" : "said is normal";
+  const origin = feedback ? `a picture that ${feedback.by} ${done}` : "onboarded";
   return make("li", { className: serves ? "serves" : "" },
     make("div", {},
       make("code", {}, version), serves ? make("strong", {}, " serves now") : null,
@@ -480,10 +481,11 @@ async function sendFeedback(verdict) {
   try {
     const { version, by } = await call(`${categoryPath(row.category)}/feedback`, { method: "POST", body });
     await renew(version);
-    thanks =
-      verdict === "normal"
-        ? `Learned as normal, by ${by}: version ${version} serves now.`
-        : `Kept as anomalous, by ${by}.`;
+    thanks = {
+      normal: `Learned as normal, by ${by}: version ${version} serves now.`,
+      anomalous: `Kept as anomalous, by ${by}.`,
+      withdrawn: `Withdrawn, by ${by}: version ${version} serves now, without it.`,
+    }[verdict];
     if (row === chosen) $("remark").value = "";
   } finally {
     $("feedback").disabled = false;
@@ -554,6 +556,7 @@ $("swipe").oninput = showSwipe;
 $("query").onload = shapeFrames;
 $("is-normal").onclick = trying(() => sendFeedback("normal"));
 $("is-anomalous").onclick = trying(() => sendFeedback("anomalous"));
+$("is-withdrawn").onclick = trying(() => sendFeedback("withdrawn"));
 addEventListener("hashchange", trying(loadCategories));
 
 showOpacity();

@@ -125,7 +125,15 @@ def test_feedback(store: CategoryStore, tmp_path: Path) -> None:
     assert "a picture that ada said is normal: the new board" in shown
     assert "1 picture kept as anomalous" in shown
 
-    assert run("categories", "rollback", "board").exit_code == 0
+    withdrawn = run("feedback", "board", picture, "--withdrawn", "--by", "grace", "--note", "a crack")
+    assert withdrawn.exit_code == 0, withdrawn.output
+    assert f"version {store.current('board').version}, without {picture}" in withdrawn.stdout
+    assert "was withdrawn before" in run("feedback", "board", picture, "--withdrawn", "--by", "ada").stdout
+    told = f"version {second.version} without one that grace withdrew: a crack"
+    assert told in run("categories", "show", "board").stdout
+    assert fails_in_one_line(run("feedback", "board", other, "--withdrawn", "--by", "ada"), "said to be normal")
+
+    assert run("categories", "rollback", "board", "--version", first.version).exit_code == 0
     assert store.current("board") == first
     assert run("feedback", "board", picture, "--by", "ada").exit_code == 2
     assert run("feedback", "board", picture, "--normal").exit_code == 2

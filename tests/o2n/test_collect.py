@@ -102,6 +102,21 @@ def test_versions_beyond_those_to_keep_are_forgotten(store):
     serves_whole(store)
 
 
+def test_what_was_onboarded_stays_for_as_long_as_what_was_fed_back_to_it(store):
+    onboarded = publish(store)
+    for flavour in range(1, 4):
+        manifest = make(store, flavour=flavour).model_copy(update={"onboarded": onboarded.version})
+        store.publish(manifest)
+    assert collect(store, WEEK, keep=0, now=later()).versions == 2
+    assert store.pointer("bottle").history == []
+    for blob in store.manifest(onboarded).blobs.values():
+        assert store.get_blob(blob)
+    publish(store, flavour=4)
+    assert collect(store, WEEK, keep=0, now=later()).versions == 2
+    with pytest.raises(NotFoundError):
+        store.manifest(onboarded)
+
+
 def test_a_version_that_is_gone_back_to_while_others_are_forgotten_lives(store, monkeypatch):
     refs = [publish(store, flavour=flavour) for flavour in range(4)]
     trim = CategoryStore.trim

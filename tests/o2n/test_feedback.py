@@ -13,13 +13,14 @@ from o2n import images
 from o2n.bank import MemoryBank
 from o2n.category import VersionRef
 from o2n.errors import ConflictError, FoundationError, NotFoundError, RequestError
-from o2n.feedback import accept_normal, keep_anomalous
+from o2n.feedback import accept_normal, keep_anomalous, withdraw_normal
 from o2n.foundation import load_foundation
 from o2n.images import Picture
 from o2n.normals import encode
 from o2n.onboard import onboard
 from o2n.pool import bank_origins
 from o2n.profiles import Profile
+from o2n.references import References
 from o2n.store import CategoryStore
 from o2n.triplet import TripletScorer
 from o2n.version import unpack, unpack_calibration_scales
@@ -51,6 +52,11 @@ def judge_normal(
     (found,) = TripletScorer(CALIBRATED, store).score([picture], [ref])
     features = encode(foundation, [images.resize(picture, CALIBRATED.diffusion.resolution)])[0].numpy()
     return accept_normal(store, foundation, ref, picture, features, found.s_p, found.s_text, by, note)
+
+
+def withdraw(store: CategoryStore, picture: Picture, by: str = "ada", note: str | None = None) -> VersionRef:
+    profile = store.manifest(store.current("board")).profile
+    return withdraw_normal(store, load_foundation(profile), store.current("board"), picture, by, note)
 
 
 def tensor(store: CategoryStore, ref: VersionRef, blob: str) -> torch.Tensor:
@@ -138,6 +144,94 @@ def test_feedback_is_undone_by_a_rollback_and_attributed_for_ever(store: Categor
     assert [said.by for said in store.manifest(first).feedback] == ["ada"]
     assert [said.by for said in store.manifest(second).feedback] == ["grace"]
     assert [said.by for said in store.feedback("board")] == ["ada", "grace"]
+
+
+@pytest.mark.parametrize("wrong", range(3))
+def test_what_is_withdrawn_leaves_a_version_that_never_knew_it(
+    store: CategoryStore, onboarded: Path, tmp_path: Path, wrong: int
+) -> None:
+    pictures = [stripes(1), EXTRAS[1], checks(41)]
+    shutil.copytree(onboarded, tmp_path / "other")
+    other = CategoryStore((tmp_path / "other").as_uri())
+    for picture in pictures:
+        before = judge_normal(store, picture)
+    for picture in pictures[:wrong] + pictures[wrong + 1 :]:
+        expected = judge_normal(other, picture)
+    after = withdraw(store, pictures[wrong], by="grace", note="it was a crack")
+    assert store.current("board") == after
+    assert store.manifest(after).blobs == other.manifest(expected).blobs
+    assert (store.manifest(after).parent, store.pointer("board").history[-1]) == (before.version, before.version)
+    said = store.feedback("board")
+    assert [one.verdict for one in said] == ["normal"] * 3 + ["withdrawn"]
+    assert (said[-1].by, said[-1].note, said[-1].picture) == ("grace", "it was a crack", said[wrong].picture)
+    assert store.rollback("board") == before
+
+
+def test_what_is_withdrawn_may_be_said_to_be_normal_again(store: CategoryStore) -> None:
+    before = store.current("board")
+    judge_normal(store, stripes(3))
+    withdrawn = withdraw(store, stripes(3))
+    assert store.manifest(withdrawn).blobs == store.manifest(before).blobs
+    foundation = load_foundation(CALIBRATED)
+    references = References(foundation, store)
+    query = images.resize(stripes(3), CALIBRATED.diffusion.resolution)
+    features = encode(foundation, [query])[0]
+    assert not np.array_equal(references.nearest(features, withdrawn), query)
+    again = judge_normal(store, stripes(3), by="grace")
+    assert len(store.calibration(again).scores) == len(store.calibration(before).scores) + 1
+    assert np.array_equal(references.nearest(features, again), query)
+    assert [said.by for said in store.manifest(again).fed_back] == ["grace"]
+    assert withdraw(store, stripes(3)) not in (before, withdrawn, again)
+    known = onboard("board", [checks(0), checks(1)], CALIBRATED, store, more_normal=EXTRAS)
+    assert known.unchanged
+
+
+def test_what_is_withdrawn_twice_is_withdrawn_once(store: CategoryStore) -> None:
+    judge_normal(store, stripes(3))
+    after = withdraw(store, stripes(3))
+    before = {key: store.objects.get(key) for key in store.objects.keys("")}
+    assert withdraw(store, stripes(3), by="somebody else") == after
+    assert {key: store.objects.get(key) for key in store.objects.keys("")} == before
+
+
+@pytest.mark.parametrize("picture", [checks(0), EXTRAS[0], stripes(9)], ids=["a reference", "an extra", "unknown"])
+def test_only_what_was_fed_back_can_be_withdrawn(store: CategoryStore, picture: Picture) -> None:
+    before = judge_normal(store, stripes(3))
+    with pytest.raises(RequestError, match="feedback on board: no picture with these pixels was said to be normal"):
+        withdraw(store, picture)
+    assert store.current("board") == before
+
+
+def test_without_the_version_of_before_nothing_can_be_withdrawn(store: CategoryStore) -> None:
+    """As where an earlier O2N has collected it."""
+    before = store.current("board")
+    after = judge_normal(store, stripes(3))
+    store.objects.delete(f"categories/board/versions/{before.version}.json")
+    with pytest.raises(NotFoundError, match=f"version {before.version} of board, .* is not there any more: roll back"):
+        withdraw(store, stripes(3))
+    assert store.current("board") == after
+
+
+def test_a_bank_with_a_budget_is_without_what_is_withdrawn(tmp_path: Path) -> None:
+    store = CategoryStore((tmp_path / "store").as_uri())
+    pool = QUICK.pool.model_copy(update={"budget": 200_000})
+    profile = CALIBRATED.model_copy(update={"pool": pool})
+    before = onboard("board", [checks(0), checks(1)], profile, store).ref
+    foundation = load_foundation(profile)
+
+    def judge(picture: Picture) -> VersionRef:
+        ref = store.current("board")
+        (found,) = TripletScorer(profile, store).score([picture], [ref])
+        features = encode(foundation, [images.resize(picture, profile.diffusion.resolution)])[0].numpy()
+        return accept_normal(store, foundation, ref, picture, features, found.s_p, found.s_text, "ada")
+
+    expected = store.manifest(judge(checks(40))).blobs
+    assert "kept" in expected
+    store.rollback("board")
+    judge(stripes(1))
+    judge(checks(40))
+    assert store.manifest(withdraw(store, stripes(1))).blobs == expected
+    assert store.manifest(withdraw(store, checks(40))).blobs == store.manifest(before).blobs
 
 
 def test_of_feedbacks_at_once_none_is_lost(store: CategoryStore) -> None:

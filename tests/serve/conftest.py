@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from o2n.category import VersionRef
 from o2n.errors import StoreError
 from o2n.features import features_to_compare
-from o2n.feedback import accept_normal
+from o2n.feedback import accept_normal, withdraw_normal
 from o2n.fusion import Score
 from o2n.images import Picture
 from o2n.profiles import Profile
@@ -54,6 +54,11 @@ class InProcess:
         return await asyncio.to_thread(
             accept_normal, self._store, foundation, ref, query, features, score.s_p, score.s_text, by, note
         )
+
+    async def withdraw_normal(
+        self, query: Picture, ref: VersionRef, by: str, note: str | None, deadline: float
+    ) -> VersionRef:
+        return await asyncio.to_thread(withdraw_normal, self._store, self._scorer.foundation, ref, query, by, note)
 
     async def check_loads(self, ref: VersionRef) -> None:
         await asyncio.to_thread(self._scorer.load, ref)

@@ -143,6 +143,34 @@ def test_a_normal_verdict_makes_a_version_that_knows_the_picture(local: Local, l
     ]
 
 
+def test_a_verdict_is_withdrawn(local: Local, learning: str) -> None:
+    def send(picture: np.ndarray, verdict: str) -> httpx.Response:
+        return local.client.post(
+            f"{learning}/feedback",
+            headers=local.allowed("feedback"),
+            files={"picture": ("new.png", encode_png(picture))},
+            data={"verdict": verdict},
+        )
+
+    before = local.store.current("taught")
+    wrong, right = (send(picture, "normal").json()["version"] for picture in (stripes(60), checks(61)))
+    answer = send(stripes(60), "withdrawn")
+    assert answer.status_code == 200, answer.text
+    assert answer.json() == {
+        "category": "taught",
+        "version": local.store.current("taught").version,
+        "verdict": "withdrawn",
+        "by": "only-feedback",
+    }
+    assert answer.json()["version"] not in (before.version, wrong, right)
+    left = local.store.manifest(local.store.current("taught")).fed_back[-1]
+    assert send(stripes(60), "withdrawn").json() == answer.json()  # taken once
+    listed = local.client.get(f"{learning}/feedback", headers=local.allowed("feedback")).json()
+    assert [entry["verdict"] for entry in listed][-3:] == ["normal", "normal", "withdrawn"]
+    assert (listed[-1]["picture"], left.picture) == (listed[-3]["picture"], listed[-2]["picture"])
+    assert is_error(send(stripes(62), "withdrawn"), 422, "invalid_request", "said to be normal")
+
+
 def test_an_anomalous_verdict_changes_no_score_and_is_kept_once(local: Local, learning: str) -> None:
     before = local.store.current("taught")
     for _ in range(2):

@@ -442,6 +442,13 @@ def test_feedback_makes_a_version_and_a_rollback_takes_it_back(page: Page, publi
     expect(page.locator("#thanks")).to_contain_text("Kept as anomalous, by anybody")
     assert published.current("inspected") == second
 
+    page.get_by_role("button", name="Withdraw").click()
+    expect(page.locator("#thanks")).to_contain_text("Withdrawn, by anybody")
+    third = published.current("inspected")
+    assert published.manifest(third).blobs == published.manifest(first).blobs
+    expect(versions.first).to_contain_text(f"{third.version} serves now")
+    expect(versions.first).to_contain_text("anybody withdrew")
+
     page.get_by_role("button", name=f"Let version {first.version} serve").click()
     expect(page.locator("#rolled")).to_contain_text(f"Version {first.version} serves now")
     expect(versions.first).to_contain_text(f"{first.version} serves now")

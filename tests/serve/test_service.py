@@ -207,7 +207,17 @@ def test_feedback_is_learned_through_the_deployments(client: httpx.Client, publi
     assert after["version"] == learned.json()["version"]
     assert after["pictures"][0]["s_n"] < before["pictures"][0]["s_n"]
     assert after["pictures"][0]["s_p"] == pytest.approx(before["pictures"][0]["s_p"], abs=1e-5)
-    assert client.post("/v1/categories/inspected/rollback").json()["version"] == first.version
+    withdrawn = client.post(
+        "/v1/categories/inspected/feedback",
+        files={"picture": ("new.png", encode_png(checks(50)))},
+        data={"verdict": "withdrawn"},
+    )
+    assert withdrawn.status_code == 200, withdrawn.text
+    last = published.current("inspected")
+    assert last.version == withdrawn.json()["version"]
+    assert published.manifest(last).blobs == published.manifest(first).blobs
+    earlier = {"version": first.version}
+    assert client.post("/v1/categories/inspected/rollback", params=earlier).json()["version"] == first.version
     published.delete("inspected")
 
 
