@@ -155,7 +155,10 @@ class Client:
         return scored
 
     def feedback(self, category: str, picture: Picture, verdict: Verdict, note: str | None = None) -> Version:
-        """Say what a picture is, or withdraw that it is normal; returns the version that serves after that. Raises as `score`."""
+        """Say what a picture is, or withdraw that it is normal; returns the version that serves after that.
+
+        Raises as `score`.
+        """
         data = {"verdict": verdict} | ({"note": note} if note else {})
         path = f"/v1/categories/{check_name(category)}/feedback"
         return _parse(Version, self._ask("POST", path, data=data, files={"picture": _file(picture, 0)}))

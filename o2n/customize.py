@@ -6,6 +6,7 @@ so any diffusers program can load it.
 
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -39,6 +40,10 @@ SPOILT_UP_TO = 0.5  # largest t at which enough of a picture is left to tell its
 SAVE_EVERY = 50
 
 _TRAINING = "o2n_training"
+
+# Adapters come and go here, many at a time, which peft takes for a mistake.
+warnings.filterwarnings("ignore", "Already found a `peft_config`", module="peft")
+warnings.filterwarnings("ignore", ".* was active which is now deleted", module="peft")
 
 _Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # x0, text, shown, t, noise of `_denoising_losses`
 

@@ -1,6 +1,5 @@
 """The whole evaluation: which units there are, and running those whose outcome is not known yet, on Ray."""
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache as cached
@@ -144,7 +143,6 @@ def _bounded(runs: list[Run], submit: Callable[[Run], ray.ObjectRef], in_flight:
 
 def _run_one(one: Run) -> str:
     """On a worker; what a user can mend comes back in words, so that it never sinks the others."""
-    warnings.filterwarnings("ignore", module="peft")  # it tells of each adapter that comes or goes
     try:
         if (here := revision(build(one.unit.method, one.profile))) != one.revision:
             return (
