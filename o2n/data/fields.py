@@ -100,7 +100,7 @@ def cells(x: Field, period: float) -> tuple[NDArray[np.int32], Field]:
     return index.astype(np.int32), scaled - index - np.float32(0.5)
 
 
-def worley(x: Field, y: Field, period: float, salt: int, jitter: float = 0.9) -> tuple[Field, Field, Field]:
+def worley(x: Field, y: Field, period: float, salt: int) -> tuple[Field, Field, Field]:
     """Distance to the nearest and the second nearest of scattered points, in periods, and the nearest one's number in
     [0, 1) (Worley, 1996)."""
     i, u = cells(x, period)
@@ -110,8 +110,8 @@ def worley(x: Field, y: Field, period: float, salt: int, jitter: float = 0.9) ->
     owner = np.zeros(x.shape, np.float32)
     for di in (-1, 0, 1):
         for dj in (-1, 0, 1):
-            px = di + (chance(i + di, j + dj, salt) - np.float32(0.5)) * np.float32(jitter)
-            py = dj + (chance(i + di, j + dj, salt + 1) - np.float32(0.5)) * np.float32(jitter)
+            px = di + (chance(i + di, j + dj, salt) - np.float32(0.5)) * np.float32(0.9)
+            py = dj + (chance(i + di, j + dj, salt + 1) - np.float32(0.5)) * np.float32(0.9)
             d = (u - px) ** 2 + (v - py) ** 2
             nearer = d < first
             second = np.where(nearer, first, np.minimum(second, d))
