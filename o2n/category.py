@@ -96,7 +96,7 @@ class Feedback(BaseModel):
     note: str | None = Field(None, max_length=1024)
     at: AwareDatetime
     picture: Digest = Field(description="`images.digest` of it at the version's resolution")
-    version: VersionId = Field(description="the version whose answer was judged")
+    version: VersionId = Field(description="the version that the verdict was given on")
     blob: BlobRef | None = Field(None, description="an anomalous picture as a PNG; a normal one is in the references")
 
 

@@ -106,7 +106,7 @@ def onboard(
 @click.argument("picture", type=click.Path(path_type=Path))
 @click.option("--normal", "verdict", flag_value="normal", help="It goes into bank and thresholds of a new version.")
 @click.option("--anomalous", "verdict", flag_value="anomalous", help="It is kept for evaluation.")
-@click.option("--withdrawn", "verdict", flag_value="withdrawn", help="It was said to be normal by mistake.")
+@click.option("--withdrawn", "verdict", flag_value="withdrawn", help="It is among the normal ones by mistake.")
 @click.option("--by", required=True, metavar="WHO", help="Who says so.")
 @click.option("--note", metavar="TEXT", help="What else is to be remembered of it.")
 @store_option
@@ -125,18 +125,17 @@ def feedback(name: str, picture: Path, verdict: str | None, by: str, note: str |
         keep_anomalous(store, ref, shown, by, note)
         click.echo(f"{click.format_filename(picture)} is kept as anomalous for {name}")
         return
-    from o2n.foundation import load_foundation
-    from o2n.normals import encode
-    from o2n.triplet import TripletScorer
-
     if verdict == "withdrawn":
-        new = withdraw_normal(store, load_foundation(store.manifest(ref).profile), ref, shown, by, note)
+        new = withdraw_normal(store, ref, shown, by, note)
         without = click.format_filename(picture)
         if new == ref:
             click.echo(f"{without} was withdrawn before: version {ref.version} of {name} serves on without it")
         else:
             click.echo(f"{name} now serves version {new.version}, without {without}")
         return
+    from o2n.normals import encode
+    from o2n.triplet import TripletScorer
+
     scorer = TripletScorer(store.manifest(ref).profile, store)
     query = images.resize(shown, store.manifest(ref).resolution)
     (found,) = scorer.score([query], [ref])

@@ -5,7 +5,7 @@
         if found.is_anomalous: …
 
 What a moment's patience cures is tried again: a service that is busy, a connection that was lost. Scoring has no side
-effect, and feedback on the same picture is taken once.
+effect, and the same feedback on the same picture is taken once, if nobody has said otherwise in between.
 """
 
 import random

@@ -1,5 +1,7 @@
-"""What no category can serve any more -> deleted. Runs beside publishers: what is young stays, whoever it is for."""
+"""What no category can serve or needs any more -> deleted. Runs beside publishers: what is young stays, whoever it is
+for."""
 
+import functools
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -39,6 +41,8 @@ def collect(
     on_progress: Callable[[str], None] = lambda what: None,
 ) -> Collected:
     """Delete versions that no pointer names and blobs that no version needs.
+
+    What onboarding made stays for as long as a version that came of it by feedback: it is what withdrawals go back to.
 
     Versions go before their blobs, so that whenever this is stopped, every version that is left is whole.
 
@@ -93,41 +97,50 @@ def _dead(store: CategoryStore, keep: int | None, limit: datetime) -> tuple[list
 
     Args: keep: as if each category had forgotten all but so many.
     """
-    served = {ref for name in store.categories() for ref in _served(store, name, keep)}
+
+    @functools.cache  # read once: of thousands of categories that takes minutes
+    def needs(ref: VersionRef) -> tuple[str | None, frozenset[str]]:
+        """The version that onboarding made, if it came of it by feedback, and the digests of its blobs."""
+        manifest = store.manifest(ref)
+        return manifest.onboarded, frozenset(blob.sha256 for blob in manifest.blobs.values())
+
+    served = {ref for name in store.categories() for ref in _pointed(store, name, keep)}
+    for ref in list(served):
+        with suppress(NotFoundError):  # it is gone by now, with all that it needed
+            if onboarded := needs(ref)[0]:
+                served.add(VersionRef(ref.category, onboarded))
     names = {ref.category for ref in served}
     entries = store.objects.entries("categories/")
     versions = [entry for entry in entries if _kind(entry) == "versions" and _ref(entry) not in served]
     verdicts = [entry for entry in entries if _kind(entry) == "feedback" and _ref(entry).category not in names]
     versions, verdicts = _old(versions, limit), _old(verdicts, limit)
     dead = {entry.key for entry in (*versions, *verdicts)}
-    return versions, verdicts, {b.sha256 for entry in entries if entry.key not in dead for b in _blobs(store, entry)}
+    needed: set[str] = set()
+    for entry in entries:
+        if entry.key in dead:
+            continue
+        with suppress(NotFoundError):
+            if _kind(entry) == "versions":
+                needed |= needs(_ref(entry))[1]
+            elif _kind(entry) == "feedback" and (blob := _judged(store, entry)):
+                needed.add(blob.sha256)
+    return versions, verdicts, needed
 
 
-def _served(store: CategoryStore, name: str, keep: int | None) -> Iterator[VersionRef]:
-    """The versions that a category serves or can go back to, once it has forgotten the others, and what these were
-    before anything was fed back: it may be withdrawn."""
+def _pointed(store: CategoryStore, name: str, keep: int | None) -> Iterator[VersionRef]:
+    """The versions that a category serves or can go back to, once it has forgotten the others."""
     with suppress(NotFoundError):  # deleted since
         pointer = store.pointer(name)
         history = pointer.history if keep is None else pointer.history[max(0, len(pointer.history) - keep) :]
-        for version in (pointer.version, *history):
-            yield VersionRef(name, version)
-            with suppress(NotFoundError):  # its file is lost; the others' are not
-                if onboarded := store.manifest(VersionRef(name, version)).onboarded:
-                    yield VersionRef(name, onboarded)
+        yield from (VersionRef(name, version) for version in (pointer.version, *history))
 
 
-def _blobs(store: CategoryStore, entry: Entry) -> Iterator[BlobRef]:
-    """What a version or a verdict needs."""
-    with suppress(NotFoundError):  # it is gone by now, with all that it needed
-        if _kind(entry) == "versions":
-            yield from store.manifest(_ref(entry)).blobs.values()
-        elif _kind(entry) == "feedback":
-            try:
-                blob = Feedback.model_validate_json(store.objects.get(entry.key)[0]).blob
-            except ValidationError:
-                raise IntegrityError(f"{entry.key} in store {store.url} was altered: delete that file") from None
-            if blob:
-                yield blob
+def _judged(store: CategoryStore, entry: Entry) -> BlobRef | None:
+    """The picture that a verdict is kept with."""
+    try:
+        return Feedback.model_validate_json(store.objects.get(entry.key)[0]).blob
+    except ValidationError:
+        raise IntegrityError(f"{entry.key} in store {store.url} was altered: delete that file") from None
 
 
 def _made(store: CategoryStore, stage: Entry) -> str | None:

@@ -1,12 +1,12 @@
 """An inspector's verdict on a picture: normal ones make a new version at once, anomalous ones are kept for evaluation,
-and what was said to be normal by mistake is withdrawn.
+and what is among the normal ones by mistake is withdrawn.
 
-Nothing is trained, and undoing it is a rollback. Onboarding the category from other pictures begins without what was
-fed back.
+Nothing is trained. A rollback undoes what came last, a withdrawal one picture alone. Onboarding the category from other
+pictures begins without what was fed back.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -71,6 +71,7 @@ def accept_normal(
     new = _Fed(torch.from_numpy(query.copy()), torch.from_numpy(np.array(features)), feedback.picture, s_p, s_text)
 
     def with_it(serving: Manifest) -> dict[BlobName, BlobRef] | None:
+        checked_manifest(store, serving.ref, foundation)
         if any(serving.blobs[blob] != judged.blobs[blob] for blob in _SCORED_WITH):
             raise ConflictError(
                 f"category {ref.category} was onboarded anew since version {ref.version}: score the picture again, "
@@ -79,59 +80,53 @@ def accept_normal(
         normals = _Normals.of(store, serving)
         if any(known.picture == new.digest and known.origin != "extra" for known in normals.pictures):
             return None
-        return normals.with_one(new, serving.place_weight).kept_in(store, serving)
+        return normals.with_pictures([new], serving.place_weight).kept_in(store, serving)
 
-    return _changed(store, foundation, feedback, ref.category, with_it)
+    return _changed(store, ref.category, feedback, with_it)
 
 
 def withdraw_normal(
-    store: CategoryStore,
-    foundation: "Foundation",
-    ref: VersionRef,
-    picture: Picture,
-    by: str,
-    note: str | None = None,
+    store: CategoryStore, ref: VersionRef, picture: Picture, by: str, note: str | None = None
 ) -> VersionRef:
-    """Let a version serve that is as if one picture had never been fed back: what onboarding made, and all others that
-    were fed back since, in their order.
+    """Let a version serve that has one picture less in its bank and its calibration: made of what onboarding made and
+    of what else was fed back since, without any models.
 
-    Args: as `accept_normal`; ref: a version that has the picture in its bank.
+    One of onboarding's further normal pictures, which no bank has, leaves the calibration.
+
+    Args: as `accept_normal`; ref: the version that serves.
 
     Returns: the version that serves now; where the picture was withdrawn before, the one that did before.
 
     Raises:
-        RequestError: the picture was not fed back as normal; or as `accept_normal`.
+        RequestError: the picture is none of the normal ones, or a reference; or as `accept_normal`.
         NotFoundError: the version that onboarding made is not there any more; or as `accept_normal`.
-        CategoryError, IntegrityError, StoreError, FoundationError, ConflictError: as `accept_normal`.
+        ConflictError: the category was onboarded anew since `ref`.
+        CategoryError, IntegrityError, StoreError: as `accept_normal`.
     """
-    from o2n.version import checked_manifest
-
-    query = images.resize(picture, checked_manifest(store, ref, foundation).resolution)
+    judged = store.manifest(ref)
+    query = images.resize(picture, judged.resolution)
     feedback = _verdict("withdrawn", query, ref, by, note)
 
     def without_it(serving: Manifest) -> dict[BlobName, BlobRef] | None:
-        said = [verdict.picture for verdict in serving.feedback]
-        left = [verdict.picture for verdict in serving.fed_back]
-        if feedback.picture not in left:
-            if feedback.picture in said:
-                return None
+        if serving.resolution != judged.resolution:
+            raise ConflictError(f"category {ref.category} was onboarded anew since version {ref.version}: try again")
+        last = {said.picture: said.verdict for said in serving.feedback}
+        if last.get(feedback.picture) == "withdrawn":
+            return None
+        now = _Normals.of(store, serving)
+        origin = next((known.origin for known in now.pictures if known.picture == feedback.picture), None)
+        if origin in (None, "reference"):
+            what = "is a reference of" if origin else "is none of the normal pictures of"
             raise RequestError(
-                f"feedback on {ref.category}: no picture with these pixels was said to be normal, so none is withdrawn"
+                f"feedback on {ref.category}: a picture with these pixels {what} version {serving.version}: "
+                f"{'onboard the category without it' if origin else 'there is nothing to withdraw'}"
             )
-        try:
-            onboarded = store.manifest(VersionRef(serving.category, serving.onboarded or ""))
-        except NotFoundError:
-            raise NotFoundError(
-                f"version {serving.onboarded} of {ref.category}, to which pictures were fed back, is not there any "
-                "more: roll back to a version without this one, or onboard the category from other pictures"
-            ) from None
-        normals = _Normals.of(store, onboarded)
-        for fed in _Normals.of(store, serving).fed_back(left):
-            if fed.digest != feedback.picture:
-                normals = normals.with_one(fed, serving.place_weight)
-        return normals.kept_in(store, serving) if len(left) > 1 else {**onboarded.blobs}
+        withdrawn = {feedback.picture, *(one for one, verdict in last.items() if verdict == "withdrawn")}
+        left = [fed for fed in now.fed([said.picture for said in serving.fed_back]) if fed.digest not in withdrawn]
+        begun = _Normals.of(store, _onboarded(store, serving)).without(withdrawn)
+        return begun.with_pictures(left, serving.place_weight).kept_in(store, serving)
 
-    return _changed(store, foundation, feedback, ref.category, without_it)
+    return _changed(store, ref.category, feedback, without_it)
 
 
 def keep_anomalous(store: CategoryStore, ref: VersionRef, picture: Picture, by: str, note: str | None = None) -> None:
@@ -165,19 +160,16 @@ def _verdict(verdict: Verdict, query: Picture, ref: VersionRef, by: str, note: s
 
 def _changed(
     store: CategoryStore,
-    foundation: "Foundation",
-    feedback: Feedback,
     category: str,
+    feedback: Feedback,
     change: Callable[[Manifest], dict[BlobName, BlobRef] | None],
 ) -> VersionRef:
     """Publish what `change` makes of the version that serves: the blobs that differ then, or None if it stays.
 
     Of two at once the later is made of what the earlier has published.
     """
-    from o2n.version import checked_manifest
-
     for attempt in range(SWAP_ATTEMPTS):
-        serving = checked_manifest(store, store.current(category), foundation)
+        serving = store.manifest(store.current(category))
         blobs = change(serving)
         if blobs is None:
             return serving.ref
@@ -195,6 +187,20 @@ def _changed(
         except ConflictError:  # another version serves by now: change that one
             pause(attempt)
     raise ConflictError(f"category {category} in store {store.url} is changed by others all the time: try later")
+
+
+def _onboarded(store: CategoryStore, manifest: Manifest) -> Manifest:
+    """The version that onboarding made of which, by feedback, this one came."""
+    while manifest.feedback:
+        before = manifest.onboarded or manifest.parent or manifest.version  # `onboarded` is younger than feedback
+        try:
+            manifest = store.manifest(VersionRef(manifest.category, before))
+        except NotFoundError:
+            raise NotFoundError(
+                f"version {before} of {manifest.category}, to which pictures were fed back, is not there any more: "
+                "roll back to a version without this picture, or onboard the category from other pictures"
+            ) from None
+    return manifest
 
 
 @dataclass(frozen=True)
@@ -234,49 +240,70 @@ class _Normals:
             )
         return cls(references, features, kept, normals, distances, pictures)
 
-    def fed_back(self, digests: list[str]) -> list[_Fed]:
-        """The pictures that were fed back, which are the last of references and bank, in the order of `digests`."""
-        of_picture = {known.picture: known for known in self.pictures}
+    def fed(self, digests: list[str]) -> list[_Fed]:
+        """The pictures of these digests, which were fed back in this order: the last of references and bank."""
+        scored = {known.picture: known for known in self.pictures}
+        last = slice(len(self.references) - len(digests), None), slice(len(self.features) - len(digests), None)
         return [
-            _Fed(picture, features, digest, of_picture[digest].s_p, of_picture[digest].s_text)
-            for picture, features, digest in zip(
-                self.references[-len(digests) :], self.features[-len(digests) :], digests, strict=True
-            )
+            _Fed(picture, features, digest, scored[digest].s_p, scored[digest].s_text)
+            for picture, features, digest in zip(self.references[last[0]], self.features[last[1]], digests, strict=True)
         ]
 
-    def with_one(self, new: _Fed, place_weight: float) -> "_Normals":
-        """With one picture more, and all distances as they are beside the bank that has it."""
+    def without(self, digests: set[str]) -> "_Normals":
+        """Without these pictures in the calibration, where they are further normal ones, which no bank has."""
+        rows = [
+            row for row, known in enumerate(self.pictures) if known.origin != "extra" or known.picture not in digests
+        ]
+        return replace(
+            self,
+            normals=self.normals[rows],
+            distances=self.distances[rows],
+            pictures=tuple(self.pictures[row] for row in rows),
+        )
+
+    def with_pictures(self, new: list[_Fed], place_weight: float) -> "_Normals":
+        """With more pictures, and all distances as they are beside the bank that has them."""
         import torch
 
         from o2n.bank import MemoryBank
 
-        if new.features.shape != self.features.shape[1:]:
+        if not new:
+            return self
+        features = torch.stack([one.features for one in new])
+        if features.shape[1:] != self.features.shape[1:]:
             raise IntegrityError(
-                f"features of shape {tuple(new.features.shape)} are none of this version's: score the picture again"
+                f"features of shape {tuple(features.shape[1:])} are none of this version's: score the picture again"
             )
-        features, pictures = new.features[None], list(self.pictures)
-        normals = self.normals
-        distances = torch.minimum(self.distances, MemoryBank(features, place_weight=place_weight).distance(normals))
-        own = MemoryBank(self.features, self.kept, place_weight).distance(features)
-        at = next((row for row, known in enumerate(pictures) if known.picture == new.digest), None)
-        if at is None:
-            normals, distances = torch.cat([normals, features]), torch.cat([distances, own])
-            of_it = {"score": 0, "s_p": new.s_p, "s_n": 0, "s_text": new.s_text}
-            pictures.append(NormalPicture(picture=new.digest, origin="feedback", **of_it))
-        else:  # an extra normal picture so far: it is beside the bank without itself as it was
-            distances[at] = own[0]
-            pictures[at] = pictures[at].model_copy(update={"origin": "feedback"})
+        count = len(self.normals)
+        known = torch.cat([self.normals, features])
+        to_each = torch.stack([MemoryBank(one[None], place_weight=place_weight).distance(known) for one in features])
+        to_each[range(len(new)), range(count, len(known))] = torch.inf  # none is compared with itself
+        to_new = to_each.amin(dim=0)
+        distances = torch.minimum(self.distances, to_new[:count])
+        own = torch.minimum(MemoryBank(self.features, self.kept, place_weight).distance(features), to_new[count:])
+
+        pictures, more = list(self.pictures), []
+        rows = {one.picture: row for row, one in enumerate(pictures)}
+        for index, one in enumerate(new):
+            if (at := rows.get(one.digest)) is not None:  # a further normal picture so far
+                distances[at] = own[index]
+                pictures[at] = pictures[at].model_copy(update={"origin": "feedback"})
+            else:
+                more.append(index)
+                pictures.append(
+                    NormalPicture(picture=one.digest, origin="feedback", score=0, s_p=one.s_p, s_n=0, s_text=one.s_text)
+                )
         kept = self.kept
         if kept is not None:  # a picture that somebody has vouched for is kept whole, over and above the budget
             patches = self.features.shape[2]
-            its_patches = len(self.features) * patches + torch.arange(patches)
-            kept = torch.cat([kept, its_patches.expand(len(kept), -1)], dim=1)
+            of_new = len(self.features) * patches + torch.arange(len(new) * patches)
+            kept = torch.cat([kept, of_new.expand(len(kept), -1)], dim=1)
         return _Normals(
-            torch.cat([self.references, new.picture[None]]),
+            torch.cat([self.references, torch.stack([one.picture for one in new])]),
             torch.cat([self.features, features]),
             kept,
-            normals,
-            distances,
+            torch.cat([self.normals, features[more]]),
+            torch.cat([distances, own[more]]),
             tuple(pictures),
         )
 

@@ -195,9 +195,9 @@ def _serving(inputs: Inputs, store: CategoryStore) -> Manifest | None:
         )
         if not same or serving.foundation != load_foundation(inputs.profile).identity:
             return None
-        fed_back = {said.picture for said in serving.fed_back}
+        judged = {said.picture for said in serving.feedback}  # an inspector's later word counts
         extras = {one.picture for one in store.calibration(serving.ref).pictures if one.origin == "extra"}
-        if not extras <= set(inputs.extras) <= extras | fed_back:
+        if not extras <= set(inputs.extras) <= extras | judged:
             return None
         store.check_whole(serving)
     except (NotFoundError, IntegrityError):  # none yet, or one that is to be replaced

@@ -215,21 +215,21 @@ class CategoryStore:
             self.objects.put_if(key, _json(feedback), None)
 
     def feedback(self, name: str) -> list[Feedback]:
-        """Every verdict on pictures of a category, oldest first: the normal ones of all its versions, those that were
-        rolled back too, and the anomalous ones; raises as `pointer` and `manifest`."""
+        """Every verdict on pictures of a category, oldest first: those that made its versions, which were rolled back
+        too, and the anomalous ones; raises as `pointer` and `manifest`."""
         pointer = self.pointer(name)
-        normal: set[Feedback] = set()
+        made: set[Feedback] = set()
         parents: set[str | None] = set()
         for version in (pointer.version, *reversed(pointer.history)):
             if version not in parents:  # else what was said of it has been read already, in the version made of it
                 manifest = self.manifest(VersionRef(name, version))
-                normal.update(manifest.feedback)
+                made.update(manifest.feedback)
                 parents.add(manifest.parent)
         anomalous = {
             self._read(key, Feedback, "delete that file")[0]
             for key in self.objects.keys(f"categories/{check_name(name)}/feedback/")
         }
-        return sorted(normal | anomalous, key=lambda feedback: (feedback.at, feedback.picture))
+        return sorted(made | anomalous, key=lambda feedback: (feedback.at, feedback.picture))
 
     def trim(self, name: str, keep: int) -> None:
         """Forget all but the last `keep` versions that a category served before this one: there is no way back to them.

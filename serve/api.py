@@ -119,8 +119,8 @@ async def give_feedback(
     """An inspector's verdict on one picture.
 
     `normal` puts it into the bank and the calibration of a new version, which serves within a second or two;
-    `anomalous` keeps it for evaluation; `withdrawn` takes one that was said to be normal out again, in another version,
-    and leaves what else was fed back. The same verdict on the same picture again changes nothing.
+    `anomalous` keeps it for evaluation; `withdrawn` takes one that is among the normal ones by mistake out of both, in
+    another version, and leaves what else was fed back. The same verdict on the same picture again changes nothing.
     """
     await service.catalog.current(name)  # a category that is none is told before a body is read
     given = await read_feedback(request)

@@ -223,7 +223,7 @@ class NormalScorer(_Branch[NormalBranch]):
 
     async def withdraw(self, picture: Picture, ref: VersionRef, by: str, note: str | None) -> VersionRef:
         """Publish a version that knows `picture` as normal no more; see `feedback.withdraw_normal`."""
-        return await store_call(withdraw_normal, self._store, self._foundation, ref, np.array(picture), by, note)
+        return await store_call(withdraw_normal, self._store, ref, np.array(picture), by, note)
 
 
 class TextScorer(_Branch[TextBranch]):

@@ -136,7 +136,7 @@ class FeedbackEntry(BaseModel):
     note: str | None
     at: AwareDatetime
     picture: str = Field(description="SHA-256 of its pixels at the version's resolution")
-    version: str = Field(description="the version whose answer was judged")
+    version: str = Field(description="the version that the verdict was given on")
 
 
 class VersionAnswer(BaseModel):

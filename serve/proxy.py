@@ -37,7 +37,7 @@ EXTRA_SECONDS = 2.0
 # In the metrics, in the place of a route: what a proxy answers itself no gateway sees, nor counts.
 ROUTE = "(proxy)"
 
-# Done twice they are the same as done once; a rollback is not.
+# Done twice they are the same as done once, if nobody has said otherwise in between; a rollback is not.
 _REPEATABLE = re.compile(r"/v1/categories/[^/]+/(score|feedback)|/v2/models/.+/infer")
 
 logger = logging.getLogger("ray.serve")

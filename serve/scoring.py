@@ -116,12 +116,13 @@ class Branches:
     async def withdraw_normal(
         self, query: Picture, ref: VersionRef, by: str, note: str | None, deadline: float
     ) -> VersionRef:
-        """Take what was said to be normal back; see `feedback.withdraw_normal`: done twice it is done once.
+        """Take a picture out of the normal ones; see `feedback.withdraw_normal`: done twice it is done once.
 
         Args: query: uint8 (R, R, 3) at the version's resolution; ref: the version that serves.
 
         Raises:
-            RequestError: nobody said that it is normal. Else as `score`.
+            RequestError: it is none of the normal pictures, or a reference.
+            ConflictError: the category was onboarded anew meanwhile. Else as `score`.
         """
 
         async def once() -> VersionRef:

@@ -121,7 +121,7 @@ class Service:
         """Take an inspector's verdict on a picture; returns the version that serves after it.
 
         Raises:
-            RequestError: a picture is withdrawn that nobody said is normal.
+            RequestError: a picture is withdrawn that is none of the normal ones, or a reference.
             ConflictError: others change the category all the time. Else as `score`.
         """
         ref = await self.catalog.current(name)
@@ -131,13 +131,18 @@ class Service:
                 picture = await _in_thread(deadline, _decoded, upload)
                 await store_call(keep_anomalous, self.store, ref, picture, by, note)
             return ref
+        if verdict == "withdrawn":
+            async with self._keepers:  # nothing is scored, so it does not wait with what is
+                ref = await self._by(deadline, store_call(self.store.current, name))
+                manifest = await self._by(deadline, self.catalog.manifest_of(ref))
+                query, _ = await self._prepare(upload, manifest.resolution, deadline)
+                ref = await self._branches.withdraw_normal(query, ref, by, note, deadline)
+            self._forget(name)
+            return ref
         with self._branches.admitted(1):
             for attempt in range(FEEDBACK_ATTEMPTS):
                 manifest = await self._by(deadline, self.catalog.manifest_of(ref))
                 query, _ = await self._prepare(upload, manifest.resolution, deadline)
-                if verdict == "withdrawn":
-                    ref = await self._branches.withdraw_normal(query, ref, by, note, deadline)
-                    break
                 score = await self._branches.score(query, ref, deadline)
                 try:
                     ref = await self._branches.accept_normal(query, ref, score, by, note, deadline)

@@ -115,8 +115,10 @@ function showVersion({ version, created, feedback }) {
   const serves = version === category.version;
   const back = make("button", { type: "button", onclick: trying(() => rollBack(version)) }, "Let it serve");
   back.setAttribute("aria-label", `Let version ${version} serve`);
-  const done = feedback?.verdict === "withdrawn" ? "withdrew" : "said is normal";
-  const origin = feedback ? `a picture that ${feedback.by} ${done}` : "onboarded";
+  const origin = {
+    normal: `with a picture that ${feedback?.by} said is normal`,
+    withdrawn: `without one that ${feedback?.by} withdrew`,
+  }[feedback?.verdict] ?? "onboarded";
   return make("li", { className: serves ? "serves" : "" },
     make("div", {},
       make("code", {}, version), serves ? make("strong", {}, " serves now") : null,

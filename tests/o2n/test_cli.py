@@ -131,7 +131,7 @@ def test_feedback(store: CategoryStore, tmp_path: Path) -> None:
     assert "was withdrawn before" in run("feedback", "board", picture, "--withdrawn", "--by", "ada").stdout
     told = f"version {second.version} without one that grace withdrew: a crack"
     assert told in run("categories", "show", "board").stdout
-    assert fails_in_one_line(run("feedback", "board", other, "--withdrawn", "--by", "ada"), "said to be normal")
+    assert fails_in_one_line(run("feedback", "board", other, "--withdrawn", "--by", "ada"), "nothing to withdraw")
 
     assert run("categories", "rollback", "board", "--version", first.version).exit_code == 0
     assert store.current("board") == first

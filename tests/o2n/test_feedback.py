@@ -55,8 +55,7 @@ def judge_normal(
 
 
 def withdraw(store: CategoryStore, picture: Picture, by: str = "ada", note: str | None = None) -> VersionRef:
-    profile = store.manifest(store.current("board")).profile
-    return withdraw_normal(store, load_foundation(profile), store.current("board"), picture, by, note)
+    return withdraw_normal(store, store.current("board"), picture, by, note)
 
 
 def tensor(store: CategoryStore, ref: VersionRef, blob: str) -> torch.Tensor:
@@ -150,7 +149,7 @@ def test_feedback_is_undone_by_a_rollback_and_attributed_for_ever(store: Categor
 def test_what_is_withdrawn_leaves_a_version_that_never_knew_it(
     store: CategoryStore, onboarded: Path, tmp_path: Path, wrong: int
 ) -> None:
-    pictures = [stripes(1), EXTRAS[1], checks(41)]
+    pictures = [stripes(1), checks(40), checks(41)]
     shutil.copytree(onboarded, tmp_path / "other")
     other = CategoryStore((tmp_path / "other").as_uri())
     for picture in pictures:
@@ -194,12 +193,54 @@ def test_what_is_withdrawn_twice_is_withdrawn_once(store: CategoryStore) -> None
     assert {key: store.objects.get(key) for key in store.objects.keys("")} == before
 
 
-@pytest.mark.parametrize("picture", [checks(0), EXTRAS[0], stripes(9)], ids=["a reference", "an extra", "unknown"])
-def test_only_what_was_fed_back_can_be_withdrawn(store: CategoryStore, picture: Picture) -> None:
+@pytest.mark.parametrize("fed_back", [False, True], ids=["as it was given", "fed back since"])
+def test_a_further_normal_picture_leaves_the_calibration(
+    store: CategoryStore, onboarded: Path, tmp_path: Path, fed_back: bool
+) -> None:
+    shutil.copytree(onboarded, tmp_path / "other")
+    other = CategoryStore((tmp_path / "other").as_uri())
+    fewer = onboard("board", [checks(0), checks(1)], CALIBRATED, other, more_normal=[EXTRAS[0], *EXTRAS[2:]]).ref
+    if fed_back:
+        judge_normal(store, EXTRAS[1])
+    assert store.manifest(withdraw(store, EXTRAS[1])).blobs == other.manifest(fewer).blobs
+    expected = judge_normal(other, stripes(3))
+    assert store.manifest(judge_normal(store, stripes(3))).blobs == other.manifest(expected).blobs
+    after = withdraw(store, EXTRAS[2])
+    assert [known.origin for known in store.calibration(after).pictures].count("extra") == 2
+    assert onboard("board", [checks(0), checks(1)], CALIBRATED, store, more_normal=EXTRAS).unchanged
+
+
+@pytest.mark.parametrize(
+    ("picture", "told"),
+    [
+        (checks(0), "is a reference of version .*: onboard the category without it"),
+        (stripes(9), "is none of the normal pictures of version .*: there is nothing to withdraw"),
+    ],
+    ids=["a reference", "unknown"],
+)
+def test_only_what_is_among_the_further_normal_pictures_can_be_withdrawn(
+    store: CategoryStore, picture: Picture, told: str
+) -> None:
     before = judge_normal(store, stripes(3))
-    with pytest.raises(RequestError, match="feedback on board: no picture with these pixels was said to be normal"):
+    with pytest.raises(RequestError, match=f"feedback on board: a picture with these pixels {told}"):
         withdraw(store, picture)
     assert store.current("board") == before
+
+
+@pytest.mark.parametrize("roots", [(None, None), (None, 1)], ids=["none", "a later one"])
+def test_versions_that_do_not_tell_what_onboarding_made_are_withdrawn_from(
+    store: CategoryStore, roots: tuple[int | None, ...]
+) -> None:
+    """As they were stored before there was `onboarded`, and after."""
+    chain = [store.current("board")]
+    for picture, root in zip((stripes(1), checks(40)), roots, strict=True):
+        manifest = store.manifest(judge_normal(store, picture))
+        onboarded = None if root is None else chain[root].version
+        chain.append(store.publish(manifest.model_copy(update={"onboarded": onboarded, "parent": chain[-1].version})))
+    after = store.manifest(withdraw(store, stripes(1)))
+    assert [said.picture for said in after.fed_back] == [images.digest(checks(40))]
+    assert len(tensor(store, after.ref, "references")) == 3
+    assert store.manifest(withdraw(store, checks(40))).blobs == store.manifest(chain[0]).blobs
 
 
 def test_without_the_version_of_before_nothing_can_be_withdrawn(store: CategoryStore) -> None:

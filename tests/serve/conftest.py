@@ -58,7 +58,7 @@ class InProcess:
     async def withdraw_normal(
         self, query: Picture, ref: VersionRef, by: str, note: str | None, deadline: float
     ) -> VersionRef:
-        return await asyncio.to_thread(withdraw_normal, self._store, self._scorer.foundation, ref, query, by, note)
+        return await asyncio.to_thread(withdraw_normal, self._store, ref, query, by, note)
 
     async def check_loads(self, ref: VersionRef) -> None:
         await asyncio.to_thread(self._scorer.load, ref)

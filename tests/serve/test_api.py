@@ -168,7 +168,8 @@ def test_a_verdict_is_withdrawn(local: Local, learning: str) -> None:
     listed = local.client.get(f"{learning}/feedback", headers=local.allowed("feedback")).json()
     assert [entry["verdict"] for entry in listed][-3:] == ["normal", "normal", "withdrawn"]
     assert (listed[-1]["picture"], left.picture) == (listed[-3]["picture"], listed[-2]["picture"])
-    assert is_error(send(stripes(62), "withdrawn"), 422, "invalid_request", "said to be normal")
+    assert is_error(send(stripes(62), "withdrawn"), 422, "invalid_request", "there is nothing to withdraw")
+    assert is_error(send(checks(0), "withdrawn"), 422, "invalid_request", "onboard the category without it")
 
 
 def test_an_anomalous_verdict_changes_no_score_and_is_kept_once(local: Local, learning: str) -> None:
