@@ -42,10 +42,11 @@ from o2n.profiles import Profile
 
 @dataclass(frozen=True)
 class Survey:
-    """Which weights these are and what they compute on; of each method that can run its revision, and what it was
-    trained on, if it was; why the others cannot run."""
+    """Which weights these are, as versions know them and model by model, and what they compute on; of each method that
+    can run its revision, and what it was trained on, if it was; why the others cannot run."""
 
     identity: str
+    weights: dict[str, str]
     device: str
     processor: str
     revisions: dict[str, str]
@@ -159,7 +160,7 @@ def main(
 
     times = take_times(runs, found.processor, timed)
     known = [outcome for one in runs if (outcome := one.outcome())]
-    identities = {one.identity: None if file == profile.text_map else file for file, one in surveys.items()}
+    weights = {None if file == profile.text_map else file: one.weights for file, one in surveys.items()}
     facts = [
         (
             "command",
@@ -169,7 +170,7 @@ def main(
         *((f"{method} left out", why) for method, why in found.left_out.items()),
         *((f"{method} was trained on", what) for method, what in found.trained_on.items()),
         *((f"text map of {name}", file) for name, file in text_maps.items()),
-        *about(loaded, settings, profile, identities, found.revisions, known, ray.cluster_resources()),
+        *about(loaded, settings, profile, weights, found.revisions, known, ray.cluster_resources()),
     ]
     files = write(report(known, times, loaded, runs, profile, facts), output)
     print_json({"units": len(runs), "done": len(known), "failed": failed, "output": str(output), "files": len(files)})
@@ -220,6 +221,7 @@ def survey(profile: Profile, methods: list[str]) -> Survey:
     from o2n.doctor import processor
     from o2n.evaluation.protocol import build, revision
     from o2n.foundation import load_foundation
+    from o2n.models import weights_sha256
 
     revisions, trained_on, left_out = {}, {}, {}
     for method in methods:
@@ -233,7 +235,8 @@ def survey(profile: Profile, methods: list[str]) -> Survey:
             trained_on[method] = auxiliary
     foundation = load_foundation(profile)
     device = foundation.diffusion.device.type
-    return Survey(foundation.identity, device, processor(), revisions, trained_on, left_out)
+    weights = {name: weights_sha256([model]) for name, model in foundation.models.items()}
+    return Survey(foundation.identity, weights, device, processor(), revisions, trained_on, left_out)
 
 
 if __name__ == "__main__":

@@ -56,6 +56,11 @@ class Foundation:
     identity: str
     text_map: MapCard | None = None
 
+    @property
+    def models(self) -> dict[str, nn.Module]:
+        """Whatever has weights, by the name that people know it by."""
+        return _models(self.clip, self.comparing, self.diffusion)
+
 
 def pick_device() -> torch.device:
     """`O2N_DEVICE` if set, else CUDA where there is one, else the CPU."""
@@ -116,16 +121,9 @@ def load_from(profile: Profile, weights: Path | None) -> Foundation:
                 f"level {bad[0]} does not exist, the encoder {settings.source!r} has {model.depth} blocks: "
                 f"correct the profile's {field}.levels"
             )
-    modules = [
-        clip.model,
-        *([clip.maps] if clip.maps else []),
-        *([comparing.model] if comparing is not clip else []),
-        diffusion.unet,
-        diffusion.text_encoder,
-        *([diffusion.vae] if diffusion.vae else []),
-    ]
     # Of the weights as they come, whatever this device computes in.
-    identity = _with_told(weights_digest(modules), profile, clip, comparing, diffusion)
+    digest = weights_digest(_models(clip, comparing, diffusion).values())
+    identity = _with_told(digest, profile, clip, comparing, diffusion)
     if device.type == "cuda":
         # Convolutions on tensor cores want their channels last, and half the bits where the profile allows it.
         form = {"memory_format": torch.channels_last, "dtype": getattr(torch, profile.diffusion.gpu_precision)}
@@ -135,6 +133,17 @@ def load_from(profile: Profile, weights: Path | None) -> Foundation:
         for model, settings in ((clip, profile.encoder), (comparing, profile.comparing)):
             model.seeing.to(getattr(torch, settings.gpu_precision))
     return Foundation(profile, clip, comparing, diffusion, identity, card)
+
+
+def _models(clip: ClipModel, comparing: VisionModel, diffusion: DiffusionModel) -> dict[str, nn.Module]:
+    return {
+        "encoder": clip.model,
+        **({"linear maps": clip.maps} if clip.maps else {}),
+        **({"patch encoder": comparing.model} if comparing is not clip else {}),
+        "UNet": diffusion.unet,
+        "text encoder": diffusion.text_encoder,
+        **({"autoencoder": diffusion.vae} if diffusion.vae else {}),
+    }
 
 
 def _with_told(

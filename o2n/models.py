@@ -232,7 +232,12 @@ def to_pictures(x: Tensor) -> list[Picture]:
 
 
 def weights_digest(modules: Iterable[nn.Module]) -> str:
-    """Which weights these are, down to the last bit: 16 hex digits."""
+    """The first 16 digits of `weights_sha256`."""
+    return weights_sha256(modules)[:16]
+
+
+def weights_sha256(modules: Iterable[nn.Module]) -> str:
+    """Which weights these are, down to the last bit: 64 hex digits."""
     digest = hashlib.sha256()
     for module in modules:
         for name, tensor in sorted(module.state_dict().items()):
@@ -242,4 +247,4 @@ def weights_digest(modules: Iterable[nn.Module]) -> str:
                 if tensor.ndim
                 else repr(tensor.item()).encode()
             )
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from o2n.data.datasets.base import DataSet, LabelledCategory
 from o2n.errors import O2NError, cause_of
-from o2n.evaluation.protocol import OURS, Outcome, Unit, build, digest, pool_file, revision, run
+from o2n.evaluation.protocol import OURS, Outcome, Unit, asked_parts, build, digest, pool_file, revision, run
 from o2n.evaluation.shots import capped, file_digest, hold_to, kept_draw
 from o2n.files import replacing
 from o2n.profiles import Profile
@@ -46,11 +46,13 @@ class Run:
     revision: str
 
     def outcome(self) -> Outcome | None:
-        """What it came to, if that is known; a file that was not written to its end counts as none."""
+        """What it came to, if that is known; a file that was not written to its end counts as none, and so does one
+        without a part that the unit is to have, as it was written before that was measured."""
         try:
-            return Outcome.model_validate_json(self.file.read_bytes())
+            outcome = Outcome.model_validate_json(self.file.read_bytes())
         except (OSError, ValidationError):
             return None
+        return outcome if asked_parts(self.unit, self.profile) <= outcome.parts.keys() else None
 
 
 def plan(

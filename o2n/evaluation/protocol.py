@@ -187,6 +187,13 @@ def fused_part(fusion: str) -> str:
     return f"S_P + S_N + S_text, {'calibrated' if fusion == 'calibrated' else 'as they are'}"
 
 
+def asked_parts(unit: Unit, profile: Profile) -> set[str]:
+    """The parts that an outcome has over and above those of its method: what tables 4 and 5 need beside it."""
+    if not unit.prompts:
+        return set()
+    return {*map(prompts_part, unit.prompts), fused_part(other_fusion(profile).fusion)}
+
+
 @cache
 def build(name: str, profile: Profile) -> Method:
     """The method of that name, made once per process.

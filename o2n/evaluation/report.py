@@ -46,15 +46,15 @@ def about(
     loaded: Loaded,
     settings: Settings,
     profile: Profile,
-    identities: Mapping[str, str | None],
+    weights: Mapping[str | None, Mapping[str, str]],
     revisions: Mapping[str, str],
     known: Sequence[Outcome],
     resources: Mapping[str, float],
 ) -> list[tuple[str, str]]:
     """Label and value of all that decides the figures, and where they were made.
 
-    Args: identities: `Foundation.identity`, and of those with another text map its file. revisions: `protocol.revision`
-        of each method. resources: of the Ray cluster.
+    Args: weights: SHA-256 of each model's, with the profile's own text map (None) and with others, by their files.
+        revisions: `protocol.revision` of each method. resources: of the Ray cluster.
     """
     machines = Counter(one.processor or "a machine that was not kept" for one in known)
     computed = [f"{machine}: {count:,} unit{'s' * (count > 1)}" for machine, count in machines.most_common()]
@@ -81,8 +81,9 @@ def about(
         ("profile", profile.model_dump_json()),
         ("S_text reads with", profile.reads_by),
         *(
-            ("weights" + (f" with {file}" if file else ""), f"sha256 {identity}…, of all models of the profile")
-            for identity, file in identities.items()
+            (f"weights of the {model}" + (f" with {file}" if file else ""), f"sha256 {sha256}")
+            for file, digests in weights.items()
+            for model, sha256 in digests.items()
         ),
         *((f"{method}'s own weights", own) for method, text in revisions.items() if (own := text.partition(" ")[2])),
         ("computed on", "; ".join(computed) or "nothing yet"),

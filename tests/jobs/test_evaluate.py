@@ -156,7 +156,7 @@ def test_data_sets_are_judged_with_a_text_map_each_that_has_not_seen_them(
     assert (summary(output)["units"], summary(output)["done"]) == (2, 2)
     text = (tmp_path / "out" / "results.md").read_text()
     assert f"- **text map of linen**: {maps['cloth']}" in text
-    assert f"- **weights with {maps['cloth']}**: sha256 " in text
+    assert f"- **weights of the linear maps with {maps['cloth']}**: sha256 " in text
 
 
 def test_a_text_map_is_for_a_data_set_that_is_judged(data: Path) -> None:

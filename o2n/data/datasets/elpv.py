@@ -12,7 +12,7 @@ def _load(root: Path) -> list[LabelledCategory]:
     table = existing(root / "labels.csv", LAYOUT)
     good: list[Sample] = []
     bad: list[Sample] = []
-    for number, line in enumerate(table.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(table.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         if not line.strip():
             continue
         try:

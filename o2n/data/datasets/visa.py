@@ -27,7 +27,7 @@ LAYOUT = "split_csv/1cls.csv with the columns object, split, label, image, mask,
 def _load(root: Path) -> list[LabelledCategory]:
     table = existing(root / "split_csv" / "1cls.csv", LAYOUT)
     found: dict[str, dict[str, list[Sample]]] = {name: {"train": [], "test": []} for name in WORDS}
-    with table.open(newline="", encoding="utf-8") as file:
+    with table.open(newline="", encoding="utf-8", errors="replace") as file:
         for row in csv.DictReader(file):
             try:
                 part = found[row["object"]][row["split"]]

@@ -74,6 +74,20 @@ def test_the_other_fusion_is_what_a_profile_that_fuses_so_finds(ours: Outcome, r
     assert not np.allclose(scores, ours.scores)
 
 
+@pytest.mark.parametrize("part", ["S_P, no text", "S_P + S_N + S_text, calibrated"])
+def test_an_outcome_of_before_a_part_was_measured_is_not_known(
+    ours: Outcome, runs: dict[str, Run], tmp_path: Path, part: str
+) -> None:
+    kept = replace(runs["ours"], file=tmp_path / "outcome.json")
+    kept.file.write_text(ours.model_dump_json())
+    assert kept.outcome() == ours
+    parts = {name: values for name, values in ours.parts.items() if name != part}
+    kept.file.write_text(ours.model_copy(update={"parts": parts}).model_dump_json())
+    assert missing([kept]) == [kept]
+    fewer = replace(kept, unit=replace(kept.unit, prompts=()))
+    assert fewer.outcome()
+
+
 def test_what_is_kept_to_be_looked_at(ours: Outcome) -> None:
     (shown,) = ours.shown
     assert np.array(shown.anomaly_map).ndim == 2

@@ -70,27 +70,26 @@ def test_what_is_not_known_is_left_out(loaded: Loaded, runs: list[Run]) -> None:
     assert not report(of_another, [], loaded, runs, QUICK, []).sheets
 
 
+WEIGHTS = {None: {"encoder": "1234"}, "visa.safetensors": {"encoder": "1234", "linear maps": "5678"}}
+
+
 def test_what_made_the_figures_is_told(loaded: Loaded, runs: list[Run]) -> None:
     revisions = {OURS: "3", "regad": "2 of its own"}
     machines = zip(runs * 2, ["A", "B", "B", ""], strict=True)
     known = [outcome(one).model_copy(update={"processor": machine}) for one, machine in machines]
-    told = dict(
-        about(loaded, SETTINGS, QUICK, {"1234": None, "5678": "visa.safetensors"}, revisions, known, {"CPU": 2.0})
-    )
+    told = dict(about(loaded, SETTINGS, QUICK, WEIGHTS, revisions, known, {"CPU": 2.0}))
     assert told["protocol"].startswith("shots 2; 1 draw; at most 8 queries of a category")
     category = loaded[0][1][0]
     assert told[FAMILIES.title] == (
         f"1 category, {len(category.normals)} good pictures to draw from, {len(category.queries)} queries"
     )
-    assert told["weights"].startswith("sha256 1234")
+    assert told["weights of the encoder"] == "sha256 1234"
     assert told["profile"] == QUICK.model_dump_json()
-    assert [label for label in told if label.endswith("weights")] == ["weights", "regad's own weights"]
-    assert told["weights with visa.safetensors"].startswith("sha256 5678")
+    assert [label for label in told if label.endswith("weights")] == ["regad's own weights"]
+    assert told["weights of the linear maps with visa.safetensors"] == "sha256 5678"
     assert told["regad's own weights"] == "of its own"
     assert told["computed on"] == "B: 2 units; A: 1 unit; a machine that was not kept: 1 unit"
     assert told["written on"].endswith("Ray had 2 CPUs, 0 GPUs")
     assert "torch " in told["versions"]
-    everything = dict(
-        about(loaded, Settings(shots=(2, 4), draws=5), QUICK, {"1234": None, "5678": "visa.safetensors"}, {}, [], {})
-    )
+    everything = dict(about(loaded, Settings(shots=(2, 4), draws=5), QUICK, WEIGHTS, {}, [], {}))
     assert everything["protocol"].startswith("shots 2, 4; 5 draws; all queries; maps and masks at 256 × 256")

@@ -38,6 +38,9 @@ def test_what_is_missing_is_named(tree: Path) -> None:
     (tree / "labels.csv").write_text("images/cell0001.png none mono\n")
     with pytest.raises(DataSetError, match=r"labels.csv, line 1: 'images/cell0001.png none mono' is no label"):
         DATASETS["elpv"].load(tree)
+    (tree / "labels.csv").write_bytes(b"\xff\xfe no text at all\n")
+    with pytest.raises(DataSetError, match=r"labels.csv, line 1: .* is no label"):
+        DATASETS["elpv"].load(tree)
     (tree / "labels.csv").unlink()
     with pytest.raises(DataSetError, match=r"labels.csv: no such file"):
         DATASETS["elpv"].load(tree)

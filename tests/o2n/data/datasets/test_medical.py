@@ -31,6 +31,10 @@ def test_head_ct(tmp_path: Path) -> None:
     check(category)
     assert kinds(category) == {"good": 2, "haemorrhage": 4}
     assert category.queries[0].key == "head_ct/head_ct/001.png"
+    (tmp_path / "labels.csv").write_text("\n".join(["id, hemorrhage", *rows[:-1], "11, 2"]))
+    with pytest.raises(DataSetError, match=r"labels.csv: ' 2' of picture 11 is no label; expected labels.csv with"):
+        DATASETS["headct"].load(tmp_path)
+    (tmp_path / "labels.csv").write_text("\n".join(["id, hemorrhage", *rows]))
     (tmp_path / "head_ct" / "head_ct" / "011.png").unlink()
     with pytest.raises(DataSetError, match=r"head_ct/head_ct/011.png: no such file.*labels.csv"):
         DATASETS["headct"].load(tmp_path)
@@ -63,4 +67,8 @@ def test_resc(tmp_path: Path) -> None:
     assert kinds(category) == {"good": 3, "oedema": 3}
     (tmp_path / "test" / "Ungood" / "label" / "91.png").unlink()
     with pytest.raises(DataSetError, match=r"Ungood/label/91.png: no such file.*as in BMAD"):
+        DATASETS["resc"].load(tmp_path)
+    for path in (tmp_path / "test" / "Ungood" / "img").iterdir():
+        path.unlink()
+    with pytest.raises(DataSetError, match=r"Ungood/img: has no pictures; expected train/good.*as in BMAD"):
         DATASETS["resc"].load(tmp_path)
