@@ -165,7 +165,7 @@ class Profile(_Settings):
         "sides of the picture; 0: nothing, as in the paper",
     )
     place_weights: tuple[Annotated[float, Field(ge=0, le=100)], ...] = _since(
-        (), description="others, to choose from for each category by what its references tell (`place.py`)"
+        (), description="others, to choose from for each category by what its references tell (`place_weight.py`)"
     )
     alpha: float = Field(ge=0, description="weight of S_N (eq. 7)")
     beta: float = Field(ge=0, description="weight of S_text (eq. 7)")
