@@ -192,7 +192,7 @@ def _changed(
 def _onboarded(store: CategoryStore, manifest: Manifest) -> Manifest:
     """The version that onboarding made of which, by feedback, this one came."""
     while manifest.feedback:
-        before = manifest.onboarded or manifest.parent or manifest.version  # `onboarded` is younger than feedback
+        before = manifest.onboarded or manifest.parent or "unknown"  # there was feedback before there was `onboarded`
         try:
             manifest = store.manifest(VersionRef(manifest.category, before))
         except NotFoundError:
