@@ -176,6 +176,8 @@ def test_what_is_withdrawn_may_be_said_to_be_normal_again(store: CategoryStore) 
     query = images.resize(stripes(3), CALIBRATED.diffusion.resolution)
     features = encode(foundation, [query])[0]
     assert not np.array_equal(references.nearest(features, withdrawn), query)
+    for reference in (checks(0), checks(1)):
+        assert np.array_equal(references.nearest(encode(foundation, [reference])[0], withdrawn), reference)
     again = judge_normal(store, stripes(3), by="grace")
     assert len(store.calibration(again).scores) == len(store.calibration(before).scores) + 1
     assert np.array_equal(references.nearest(features, again), query)
@@ -267,7 +269,8 @@ def test_a_bank_with_a_budget_is_without_what_is_withdrawn(tmp_path: Path) -> No
         return accept_normal(store, foundation, ref, picture, features, found.s_p, found.s_text, "ada")
 
     expected = store.manifest(judge(checks(40))).blobs
-    assert "kept" in expected
+    kept, more = (tensor(store, ref, "kept").shape[1] for ref in (before, store.current("board")))
+    assert more == kept + tensor(store, before, "features").shape[2]
     store.rollback("board")
     judge(stripes(1))
     judge(checks(40))
