@@ -42,8 +42,9 @@ from o2n.profiles import Profile
 
 @dataclass(frozen=True)
 class Survey:
-    """Which weights these are, as versions know them and model by model, and what they compute on; of each method that
-    can run its revision, and what it was trained on, if it was; why the others cannot run."""
+    """Which weights these are, as versions know them (`Foundation.identity`), and in words, model by model, as the
+    device holds them; what they compute on; of each method that can run its revision, and what it was trained on, if it
+    was; why the others cannot run."""
 
     identity: str
     weights: dict[str, str]
@@ -235,7 +236,9 @@ def survey(profile: Profile, methods: list[str]) -> Survey:
             trained_on[method] = auxiliary
     foundation = load_foundation(profile)
     device = foundation.diffusion.device.type
-    weights = {name: weights_sha256([model]) for name, model in foundation.models.items()}
+    weights = {"profile, together": f"{foundation.identity}, as o2n doctor has it"}
+    for name, model in foundation.models.items():
+        weights[name] = f"sha256 {weights_sha256([model])} in {next(model.parameters()).dtype}".replace("torch.", "")
     return Survey(foundation.identity, weights, device, processor(), revisions, trained_on, left_out)
 
 

@@ -53,7 +53,7 @@ def about(
 ) -> list[tuple[str, str]]:
     """Label and value of all that decides the figures, and where they were made.
 
-    Args: weights: SHA-256 of each model's, with the profile's own text map (None) and with others, by their files.
+    Args: weights: which each model's are, with the profile's own text map (None) and with others, by their files.
         revisions: `protocol.revision` of each method. resources: of the Ray cluster.
     """
     machines = Counter(one.processor or "a machine that was not kept" for one in known)
@@ -81,9 +81,9 @@ def about(
         ("profile", profile.model_dump_json()),
         ("S_text reads with", profile.reads_by),
         *(
-            (f"weights of the {model}" + (f" with {file}" if file else ""), f"sha256 {sha256}")
-            for file, digests in weights.items()
-            for model, sha256 in digests.items()
+            (f"weights of the {model}" + (f" with {file}" if file else ""), which)
+            for file, models in weights.items()
+            for model, which in models.items()
         ),
         *((f"{method}'s own weights", own) for method, text in revisions.items() if (own := text.partition(" ")[2])),
         ("computed on", "; ".join(computed) or "nothing yet"),

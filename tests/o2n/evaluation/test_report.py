@@ -70,7 +70,10 @@ def test_what_is_not_known_is_left_out(loaded: Loaded, runs: list[Run]) -> None:
     assert not report(of_another, [], loaded, runs, QUICK, []).sheets
 
 
-WEIGHTS = {None: {"encoder": "1234"}, "visa.safetensors": {"encoder": "1234", "linear maps": "5678"}}
+WEIGHTS = {
+    None: {"encoder": "sha256 1234"},
+    "visa.safetensors": {"encoder": "sha256 1234", "linear maps": "sha256 5678"},
+}
 
 
 def test_what_made_the_figures_is_told(loaded: Loaded, runs: list[Run]) -> None:
