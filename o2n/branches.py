@@ -11,12 +11,13 @@ from o2n.bank import MemoryBank
 from o2n.category import VersionRef
 from o2n.customize import read_text_lora
 from o2n.errors import FoundationError
-from o2n.features import over_scales, personal_distance
+from o2n.features import over_scales, personal_distance, smoothed
 from o2n.foundation import Foundation
 from o2n.images import Picture
 from o2n.loaded import Loaded
 from o2n.normals import Scale
 from o2n.personalize import noise_for, personalize
+from o2n.profiles import Profile
 from o2n.prompts import personal_prompts
 from o2n.slots import SLOTS, slots_in, stretches
 from o2n.store import CategoryStore
@@ -68,7 +69,7 @@ class PersonalBranch:
     def distances(self, features: Tensor, redrawn: Tensor, refs: list[VersionRef]) -> Tensor:
         """Args: as `personal_distance`; refs: each query's version. Returns: as NormalBranch."""
         scales = [self.loaded.get(ref).scale for ref in refs]
-        return _scaled(personal_distance(features, redrawn), scales)
+        return _scaled(personal_distance(features, redrawn), self._foundation.profile, scales)
 
     def check(self) -> None:
         """Run the UNet once.
@@ -110,8 +111,9 @@ class NormalBranch:
             bank, scales[ref] = self.loaded.get(ref)
             rows = [row for row, other in enumerate(refs) if other == ref]
             distances[rows] = bank.distance(features[rows])
-        levels = len(self._foundation.profile.comparing.levels)
-        return _scaled(over_scales(distances, levels), [scales[ref] for ref in refs])
+        profile = self._foundation.profile
+        found = over_scales(distances, len(profile.comparing.levels))
+        return _scaled(found, profile, [scales[ref] for ref in refs])
 
     def check(self) -> None:
         """Find a vector in a bank of its own; raises as `PersonalBranch.check`."""
@@ -139,8 +141,9 @@ class TextBranch:
         Returns: float32 (B, L, G) in [0, 1], on the CPU; in a calibrated profile scaled as NormalBranch's.
         """
         texts, scales = zip(*(self.loaded.get(ref) for ref in refs), strict=True)
+        profile = self._foundation.profile
         found = abnormal_probability(self._foundation.clip, features, torch.stack(texts)).cpu()
-        return _scaled(over_scales(found, len(self._foundation.profile.encoder.levels)), list(scales))
+        return _scaled(over_scales(found, len(profile.encoder.levels)), profile, list(scales))
 
     def check(self) -> None:
         """Read one made-up patch; raises as `PersonalBranch.check`."""
@@ -153,9 +156,10 @@ class TextBranch:
         return tensor_in(self._store, manifest, "text_features"), scale_in(self._store, manifest, row=2)
 
 
-def _scaled(local: Tensor, scales: list[Scale]) -> Tensor:
+def _scaled(local: Tensor, profile: Profile, scales: list[Scale]) -> Tensor:
     """Args: local: float32 (B, L, G); scales: each one's."""
-    return torch.stack([scale.of(one) for one, scale in zip(local, scales, strict=True)])
+    even = smoothed(local, profile.smoothing)
+    return torch.stack([scale.of(one) for one, scale in zip(even, scales, strict=True)])
 
 
 def check_numbers(what: str, computed: Tensor) -> None:

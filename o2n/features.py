@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
+from scipy import ndimage
 from torch import Tensor
 
 from o2n.foundation import Foundation
@@ -74,6 +75,22 @@ def personal_distance(features: Tensor, redrawn: Tensor) -> Tensor:
 def over_scales(local: Tensor, levels: int) -> Tensor:
     """The mean over the scales of what a branch says: float32 (B, S·L, G) -> (B, L, G), L being `levels`."""
     return local.unflatten(1, (-1, levels)).mean(dim=1)
+
+
+def smoothed(local: Tensor, sigma: float) -> Tensor:
+    """What a branch says, averaged over neighbouring patches by a Gaussian: a defect that is seen is seen in more than
+    one of them, and chance is not. 0 changes nothing, as in the paper.
+
+    Row by row and column by column, so that a value is the same bits in any company
+    (docs.scipy.org/doc/scipy/reference/generated/scipy.ndimage.gaussian_filter.html).
+
+    Args: local: float32 (…, G), on the CPU. sigma: its deviation, in patches. Returns: float32 (…, G).
+    """
+    if not sigma:
+        return local
+    side = math.isqrt(local.shape[-1])
+    grids = local.unflatten(-1, (side, side)).numpy()
+    return torch.from_numpy(ndimage.gaussian_filter(grids, sigma, mode="nearest", axes=(-2, -1))).flatten(-2)
 
 
 def by_shape(run: Callable[[list[T]], Sequence[R]], items: list[T], shape: Callable[[T], tuple[int, ...]]) -> list[R]:

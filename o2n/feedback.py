@@ -309,12 +309,12 @@ class _Normals:
 
     def kept_in(self, store: CategoryStore, manifest: Manifest) -> dict[BlobName, BlobRef]:
         """Its blobs, with the calibration on the scales of `manifest`."""
-        from o2n.features import over_scales
+        from o2n.features import over_scales, smoothed
         from o2n.normals import normal_picture, scaled_scores
         from o2n.version import calibration_scales_in, pack
 
         profile = manifest.profile
-        local = over_scales(self.distances, len(profile.comparing.levels))
+        local = smoothed(over_scales(self.distances, len(profile.comparing.levels)), profile.smoothing)
         s_n_scores = scaled_scores(local, calibration_scales_in(store, manifest, len(self.pictures))[1])
         calibration = Calibration.of(
             normal_picture(profile, known.picture, known.origin, known.s_p, s_n, known.s_text)

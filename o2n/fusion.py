@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,17 @@ from o2n.profiles import BRANCHES, Profile
 Local = NDArray[np.float32]  # (L, G): one branch's value at every level and patch; two encoders have two G
 
 T = TypeVar("T", float, Local)
+
+
+class Compared(NamedTuple):
+    """The three comparisons of one picture, each float32 (L, G): on the scale of the version's good pictures in a
+    calibrated profile. counterpart: as `Score`'s."""
+
+    ref: VersionRef
+    counterpart: Picture
+    personal: Local
+    normal: Local
+    text: Local
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from o2n.features import (
     features_to_read,
     over_scales,
     personal_distance,
+    smoothed,
 )
 from o2n.foundation import Foundation
 from o2n.fusion import fuse_with, image_score
@@ -104,7 +105,8 @@ def branch_values(
     text: Tensor,
     object_word: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What the branches say of every patch, in their own units: the inner terms of eq. (4), (5), (6).
+    """What the branches say of every patch, in their own units: the inner terms of eq. (4), (5), (6), smoothed as the
+    profile has it.
 
     Args:
         adapter: name of the category's adapter in the UNet.
@@ -134,9 +136,9 @@ def branch_values(
         seen = features_to_read(foundation, pictures[part], features[part].to(device))
         read.append(abnormal_probability(foundation.clip, seen, text.expand(len(seen), -1, -1)).cpu())
     return (
-        personal_distance(features, torch.cat(redrawn)),
-        over_scales(distances, len(profile.comparing.levels)),
-        over_scales(torch.cat(read), len(profile.encoder.levels)),
+        smoothed(personal_distance(features, torch.cat(redrawn)), profile.smoothing),
+        smoothed(over_scales(distances, len(profile.comparing.levels)), profile.smoothing),
+        smoothed(over_scales(torch.cat(read), len(profile.encoder.levels)), profile.smoothing),
     )
 
 

@@ -121,7 +121,7 @@ class PoolSettings(_Settings):
 
 
 # Of a profile, what pictures are judged by: nothing is made of references that hangs on it, but their scores.
-JUDGING = ("t", "query_guidance", "prompts", "alpha", "beta", "branches", "fusion")
+JUDGING = ("t", "query_guidance", "prompts", "smoothing", "alpha", "beta", "branches", "fusion")
 
 # Where models come from.
 PLACES: dict[str, Any] = {
@@ -166,6 +166,13 @@ class Profile(_Settings):
     )
     place_weights: tuple[Annotated[float, Field(ge=0, le=100)], ...] = _since(
         (), description="others, to choose from for each category by what its references tell (`place_weight.py`)"
+    )
+    smoothing: float = _since(
+        0.0,
+        ge=0,
+        le=4,
+        description="over how many patches what a branch says is averaged before its highest value counts: the "
+        "deviation of a Gaussian; 0: none, as in the paper",
     )
     alpha: float = Field(ge=0, description="weight of S_N (eq. 7)")
     beta: float = Field(ge=0, description="weight of S_text (eq. 7)")
@@ -236,6 +243,7 @@ TINY = Profile(
     prompts=3,
     place_weight=3.0,
     place_weights=(0.0, 10.0),
+    smoothing=0.6,
     alpha=3.0,
     beta=0.25,
     fusion="calibrated",

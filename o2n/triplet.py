@@ -7,7 +7,7 @@ from o2n.branches import NormalBranch, PersonalBranch, TextBranch
 from o2n.category import VersionRef
 from o2n.features import by_shape, counterpart_features, features_to_compare, features_to_read
 from o2n.foundation import load_foundation
-from o2n.fusion import Score, fuse_maps
+from o2n.fusion import Compared, Score, fuse_maps
 from o2n.images import Picture
 from o2n.models import to_pictures
 from o2n.profiles import Profile
@@ -38,22 +38,26 @@ class TripletScorer:
         Raises:
             NotFoundError, IntegrityError, FoundationError: a version that cannot be used.
         """
-        scores: list[Score] = []
+        return [fuse_maps(*compared, self.profile) for compared in self.compare(pictures, refs, batch)]
+
+    def compare(self, pictures: list[Picture], refs: list[VersionRef], batch: int = BATCH) -> list[Compared]:
+        """What `score` fuses: the three comparisons of each picture; as `score`."""
+        found: list[Compared] = []
         for start in range(0, len(pictures), batch):
             part = slice(start, start + batch)
             queries = [
                 (images.resize(picture, self._resolution(ref)), ref)
                 for picture, ref in zip(pictures[part], refs[part], strict=True)
             ]
-            scores += by_shape(self._score_batch, queries, lambda query: query[0].shape)
-        return scores
+            found += by_shape(self._compare_batch, queries, lambda query: query[0].shape)
+        return found
 
     def load(self, ref: VersionRef) -> None:
         """Load a version before it is asked for; raises as `score`."""
         for branch in (self._personal, self._normal, self._text):
             branch.loaded.get(ref)
 
-    def _score_batch(self, batch: list[tuple[Picture, VersionRef]]) -> list[Score]:
+    def _compare_batch(self, batch: list[tuple[Picture, VersionRef]]) -> list[Compared]:
         queries, refs = (list(column) for column in zip(*batch, strict=True))
         features = features_to_compare(self.foundation, queries)
         counterparts = self._personal.counterparts(queries, refs)
@@ -61,9 +65,5 @@ class TripletScorer:
         personal = self._personal.distances(features, redrawn, refs)
         normal = self._normal.distances(features, refs)
         text = self._text.probabilities(features_to_read(self.foundation, queries, features), refs)
-        return [
-            fuse_maps(ref, counterpart, s_p, s_n, s_text, self.profile)
-            for ref, counterpart, s_p, s_n, s_text in zip(
-                refs, to_pictures(counterparts), personal.numpy(), normal.numpy(), text.numpy(), strict=True
-            )
-        ]
+        columns = (refs, to_pictures(counterparts), personal.numpy(), normal.numpy(), text.numpy())
+        return [Compared(*one) for one in zip(*columns, strict=True)]

@@ -13,13 +13,15 @@ from o2n.evaluation.baselines import nearest_picture, random_encoder, raw_patche
 from o2n.evaluation.metrics import aupro, auroc, masked_error, ssim_outside
 from o2n.evaluation.tasks import Task
 from o2n.foundation import load_foundation
-from o2n.fusion import upsample
+from o2n.fusion import Compared, fuse_maps, upsample
 from o2n.images import Picture
+from o2n.normals import Scale
 from o2n.onboard import onboard
 from o2n.profiles import BRANCHES, PAPER, Profile
 from o2n.store import CategoryStore
 from o2n.text_map import refuse_trained_on
 from o2n.triplet import TripletScorer
+from o2n.version import scale_in
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,11 @@ def judge(task: Task, draw: int, profile: Profile, store: CategoryStore) -> Judg
     refuse_trained_on(load_foundation(profile).text_map, task.group, map(images.digest, task.queries))
     category = re.sub(r"[^A-Za-z0-9]+", "-", f"{task.name}-{draw}-{profile.seed}")
     ref = onboard(category, task.references, profile, store, task.object_word).ref
-    scores = TripletScorer(profile, store).score(task.queries, [ref] * len(task.queries))
-    plain = profile.fused_as(PAPER)
-    summed = [onboard(f"plain-{category}", task.references, plain, store, task.object_word).ref] * len(task.queries)
+    compared = TripletScorer(profile, store).compare(task.queries, [ref] * len(task.queries))
+    scores = [fuse_maps(*one, profile) for one in compared]
+    manifest, plain = store.manifest(ref), profile.fused_as(PAPER)
+    scales = [scale_in(store, manifest, row) for row in range(len(BRANCHES))]
+    summed = [fuse_maps(*_as_they_are(one, scales), plain).score for one in compared]
     branches = np.array([[score.s_p, score.s_n, score.s_text] for score in scores])
 
     def of(values: list[float]) -> float:
@@ -54,7 +58,7 @@ def judge(task: Task, draw: int, profile: Profile, store: CategoryStore) -> Judg
     raw, raw_maps = raw_patches(task.references, task.queries)
     figures: dict[str, float] = {
         "fused": of([score.score for score in scores]),
-        "plain sum": of([score.score for score in TripletScorer(plain, store).score(task.queries, summed)]),
+        "plain sum": of(summed),
         **{name: auroc(branches[:, row], task.labels) for row, name in enumerate(BRANCHES)},
         "raw patches": auroc(raw, task.labels),
         "nearest picture": auroc(nearest_picture(task.references, task.queries), task.labels),
@@ -78,6 +82,13 @@ def judge(task: Task, draw: int, profile: Profile, store: CategoryStore) -> Judg
         figures["error gone"] = 1 - float(after.mean() / before.mean())
         figures["SSIM outside"] = float(ssim_outside(counterparts, queries, masks).mean())
     return Judgement(task.group, task.name, draw, profile.seed, figures)
+
+
+def _as_they_are(compared: Compared, scales: list[Scale]) -> Compared:
+    """The branches' values in their own units again, by the version's scales of S_P, S_N and S_text."""
+    ref, counterpart, *values = compared
+    own = [local * scale.deviation.numpy() + scale.mean.numpy() for local, scale in zip(values, scales, strict=True)]
+    return Compared(ref, counterpart, *own)
 
 
 def _smaller(masks: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
