@@ -3,6 +3,7 @@
 import functools
 import math
 import threading
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -51,6 +52,8 @@ class MemoryBank:
         self._indexes = [
             _index(all_ if kept is None else all_[at], self._gpu) for all_, at in zip(vectors, places, strict=True)
         ]
+        if self._gpu:
+            weakref.finalize(self, _release, self._indexes)
         # Of each vector the number of its picture; those that are added later are counted on, removed ones leave gaps.
         self._owners = [(at // patches).numpy() for at in places]
 
@@ -218,6 +221,12 @@ def _index(vectors: Tensor, gpu: torch.device | None) -> faiss.Index:
             index = faiss.index_cpu_to_gpu(_scratch(), gpu.index, index)
         index.add(np.ascontiguousarray(vectors.cpu().numpy()))
     return index
+
+
+def _release(indexes: list[faiss.Index]) -> None:
+    """Gives what a bank held back to the scratch, which must not be searched in meanwhile."""
+    with _one_on_gpu:
+        indexes.clear()
 
 
 def _gpu() -> torch.device | None:

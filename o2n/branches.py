@@ -148,7 +148,7 @@ class TextBranch:
     def check(self) -> None:
         """Read one made-up patch; raises as `PersonalBranch.check`."""
         clip, levels = self._foundation.clip, self._foundation.profile.encoder.levels
-        patch = torch.ones(1, len(levels), 1, clip.model.visual.transformer.width, device=clip.mean.device)
+        patch = torch.ones(1, len(levels), 1, clip.model.visual.transformer.width)  # where features come from: the CPU
         check_numbers("text branch", map_to_text(clip, patch))
 
     def _load(self, ref: VersionRef) -> tuple[Tensor, Scale]:

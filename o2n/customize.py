@@ -84,6 +84,9 @@ def customize(
     Returns:
         The adapter file. The same arguments give the same bytes on the same machine and thread count.
     """
+    read = [instance_prompt(object_word, settings.prompt), class_prompt(object_word)]
+    # As queries' prompts are read: in full precision, whatever the training takes.
+    instance_text, class_text = model.embed(read).clone().split(1)
     with (
         torch.random.fork_rng(devices=[]),
         _training_adapter(model, settings, seed) as parameters,
@@ -93,8 +96,6 @@ def customize(
         instances = _latents(model, views)
         spoilt = _latents(model, _spoil(views, seed)) if settings.spoilt > 0 else instances
         priors = _latents(model, prior) if prior else None
-        read = [instance_prompt(object_word, settings.prompt), class_prompt(object_word)]
-        instance_text, class_text = model.embed(read).clone().split(1)
         lora = fresh_lora(model.text_encoder, settings.rank) if settings.text_encoder else {}
         parameters += [weight for pair in lora.values() for weight in pair]
         tokens = model.tokenize(read).to(model.device)

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from o2n.errors import FoundationError, cause_of
-from o2n.hub import TIMM, pulled
+from o2n.hub import TIMM, pinned, pulled
 from o2n.models import ClipModel, DiffusionModel, LinearMaps, Tokenizer, VisionModel, weights_digest
 from o2n.profiles import EMBEDDED_LEVELS, TINY, DiffusionSettings, EncoderSettings, Profile
 from o2n.settings import get_settings
@@ -80,13 +80,14 @@ def load_foundation(profile: Profile) -> Foundation:
     made_of = {field: getattr(profile, field) for field in ("encoder", "patch_encoder", "diffusion", "text_map")}
     # Adapters of two forms cannot take each other's place in one UNet.
     form = {field: getattr(profile.customisation, field) for field in ("rank", "lora_alpha")}
-    models = _loaded(TINY.model_copy(update={**made_of, "customisation": TINY.customisation.model_copy(update=form)}))
+    only_these = TINY.model_copy(update={**made_of, "customisation": TINY.customisation.model_copy(update=form)})
+    models = _loaded(only_these, pick_device())
     return replace(models, profile=profile)
 
 
 @functools.cache
-def _loaded(profile: Profile) -> Foundation:
-    return load_from(profile, EMBEDDED)
+def _loaded(profile: Profile, device: torch.device) -> Foundation:
+    return load_from(profile, EMBEDDED, device)
 
 
 @contextmanager
@@ -102,10 +103,10 @@ def _hub_unheard() -> Iterator[None]:
 
 
 @_hub_unheard()
-def load_from(profile: Profile, weights: Path | None) -> Foundation:
+def load_from(profile: Profile, weights: Path | None, device: torch.device | None = None) -> Foundation:
     """The same, loaded anew, with the embedded models' weights from the folder `weights`; without one they are as
-    before any training, built from a fixed seed."""
-    device = pick_device()
+    before any training, built from a fixed seed. device: that of `pick_device` if not given."""
+    device = device or pick_device()
     clip, card = _load_clip(profile.encoder, device, weights), None
     if profile.text_map:
         clip, card = _with_map(clip, Path(profile.text_map), profile.encoder)
@@ -202,7 +203,7 @@ def _load_clip(settings: EncoderSettings, device: torch.device, weights: Path | 
             if "/" in source and ":" not in source:  # as no name of open_clip's has it
                 raise FoundationError(f"there is no directory {source}")
             name, _, tag = source.partition("@")
-            folder = pulled(source, settings.revision)
+            folder = pulled(source, settings.revision) or pinned(settings)
             weights_of = str(folder / "open_clip_model.safetensors") if folder else tag
             model = open_clip.create_model(
                 name, pretrained=weights_of, require_pretrained=True, force_image_size=settings.resolution
@@ -240,7 +241,8 @@ def _load_vision(settings: EncoderSettings, device: torch.device) -> VisionModel
     if not source.startswith(TIMM) and not (Path(source) / "config.json").is_file():
         return _load_clip(settings, device, EMBEDDED)
     try:
-        folder = pulled(source, settings.revision) or (None if source.startswith(TIMM) else Path(source))
+        folder = pulled(source, settings.revision) or pinned(settings)
+        folder = folder or (None if source.startswith(TIMM) else Path(source))
         if folder and not (folder / "model.safetensors").is_file():
             raise FoundationError("it has no model.safetensors")
         name = f"local-dir:{folder.resolve()}" if folder else source.removeprefix(TIMM)

@@ -40,7 +40,8 @@ def unet_step(model: DiffusionModel, x: Tensor, text: Tensor, mixture: Mixture) 
     """
     if model.device.type != "cuda" or _without.get():
         return lambda x, t: model.predict(x, t, text)
-    return _graphs_of(model).step(x, text, mixture)
+    with torch.cuda.device(model.device):  # streams and recordings are of the current one, which each thread has anew
+        return _graphs_of(model).step(x, text, mixture)
 
 
 @contextmanager
@@ -56,7 +57,8 @@ def training_step(model: DiffusionModel, record: bool = True) -> Iterator[Callab
         nonlocal made
         if not made:
             sample = tuple(one.detach().clone().requires_grad_(one.requires_grad) for one in arguments)
-            torch.cuda.make_graphed_callables(module, sample, allow_unused_input=True)
+            with torch.cuda.device(model.device):
+                torch.cuda.make_graphed_callables(module, sample, allow_unused_input=True)
             made = True
         predicted: Tensor = module(*arguments)
         return predicted

@@ -131,6 +131,22 @@ def pulled(source: str, revision: str | None = None) -> Path | None:
     return folder
 
 
+def pinned(settings: EncoderSettings) -> Path | None:
+    """The folder of an encoder's files in the hub client's own cache, of the commit that the profile pins; None where
+    it pins none, or takes the encoder from elsewhere. open_clip and timm themselves take the newest.
+
+    Raises: what the hub's client raises.
+    """
+    from huggingface_hub import hf_hub_download
+
+    want = _of_encoder(settings)
+    if want is None or want.revision is None:
+        return None
+    endpoint = os.environ.get("HF_ENDPOINT")
+    taken = [hf_hub_download(want.repository, name, revision=want.revision, endpoint=endpoint) for name in want.files]
+    return Path(taken[0]).parent
+
+
 def _check_commit(repository: str, kept: RecordedRepository, revision: str | None) -> None:
     if revision and _COMMIT.fullmatch(revision) and not kept.revision.startswith(revision):
         raise FoundationError(

@@ -33,9 +33,10 @@ def map_to_text(clip: ClipModel, features: Tensor) -> Tensor:
     LayerNorm does not see the scale of its input but for its epsilon, so features of length 1 are first brought
     back to unit variance.
 
-    Args: features: float32 (B, L, G, D).
-    Returns: float32 (B, L, G, E), each of length 1.
+    Args: features: float32 (B, L, G, D), on any device.
+    Returns: float32 (B, L, G, E), each of length 1, on the model's device.
     """
+    features = features.to(clip.mean.device)
     if clip.maps is not None:
         return F.normalize(clip.maps(features), dim=-1)
     visual = clip.model.visual
@@ -53,9 +54,9 @@ def abnormal_probability(clip: ClipModel, features: Tensor, text: Tensor) -> Ten
     """softmax(F'_q,l · F_textᵀ), the abnormal class: the inner term of eq. (6).
 
     Args:
-        features: float32 (B, L, G, D) of the queries, on the encoder's device.
+        features: float32 (B, L, G, D) of the queries, on any device.
         text: float32 (B, 2, E): each query's own category, so that categories share a batch.
 
     Returns: float32 (B, L, G) in [0, 1].
     """
-    return text_logits(map_to_text(clip, features), text.to(features.device)).softmax(dim=-1)[..., 1]
+    return text_logits(map_to_text(clip, features), text.to(clip.mean.device)).softmax(dim=-1)[..., 1]

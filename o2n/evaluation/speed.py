@@ -16,7 +16,7 @@ from o2n.category import VersionRef
 from o2n.customize import adapter_loaded, customize
 from o2n.evaluation.tasks import Task
 from o2n.features import counterpart_features, features_to_compare, features_to_read
-from o2n.foundation import Foundation, load_foundation
+from o2n.foundation import Foundation, load_foundation, pick_device
 from o2n.graphs import without_graphs
 from o2n.images import Picture, resize
 from o2n.normals import encode
@@ -218,7 +218,7 @@ def timed_stage(name: str, pictures: int, call: Call, rounds: int) -> Stage:
     """`call` once to count what it computes and to warm up, then `rounds` times; a GPU is waited for, and has recorded
     its graphs, which it does the second time."""
     flops = counted(call)
-    if torch.cuda.is_available():
+    if _gpu():
         call()
         call()
     return _timed(name, pictures, flops, call, rounds)
@@ -236,18 +236,24 @@ def _timed(name: str, pictures: int, flops: int, call: Call, rounds: int) -> Sta
     return Stage(name, pictures, median(seconds), flops, *held.read())
 
 
+def _gpu() -> torch.device | None:
+    """The one that the models are on."""
+    return device if (device := pick_device()).type == "cuda" else None
+
+
 def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    if gpu := _gpu():
+        torch.cuda.synchronize(gpu)
 
 
 class _Peak:
-    """The most memory that was held since it was made: of the GPU where there is one, else of this process."""
+    """The most memory that was held since it was made: of the GPU where there is one, else of this process. What FAISS
+    holds of a GPU, banks and `bank.GPU_SCRATCH`, is not in it: PyTorch does not know of it."""
 
     def __init__(self) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
-            self._before: int | None = torch.cuda.memory_allocated()
+        if gpu := _gpu():
+            torch.cuda.reset_peak_memory_stats(gpu)
+            self._before: int | None = torch.cuda.memory_allocated(gpu)
             return
         try:
             # Sets back what Linux calls the high-water mark of this process (proc(5)).
@@ -260,7 +266,7 @@ class _Peak:
         """The peak, and how much of it was added; in bytes."""
         if self._before is None:
             return None, None
-        peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _status("VmHWM")
+        peak = torch.cuda.max_memory_allocated(gpu) if (gpu := _gpu()) else _status("VmHWM")
         return peak, max(0, peak - self._before)
 
 

@@ -4,8 +4,10 @@ import math
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 import torch
@@ -153,7 +155,29 @@ def test_pictures_come_and_go_on_a_gpu_too() -> None:
     bank = MemoryBank(made[:3].cuda())
     bank.add(made[3:].cuda())
     bank.remove([1])
-    torch.testing.assert_close(bank.distance(queries.cuda()), MemoryBank(made[[0, 2, 3, 4]]).distance(queries), **EXACT)
+    assert isinstance(bank._indexes[0], faiss.GpuIndex)
+    torch.testing.assert_close(bank.distance(queries.cuda()), brute_force(queries, made[[0, 2, 3, 4]]), **EXACT)
+
+
+@pytest.mark.gpu
+def test_banks_may_go_while_others_are_searched_on_a_gpu() -> None:
+    made, queries = unit(5, 2, 16, 32, seed=1), unit(4, 2, 16, 32, seed=2)
+    bank, stop = MemoryBank(made), threading.Event()
+
+    def come_and_go() -> None:
+        while not stop.is_set():
+            MemoryBank(made)
+
+    others = [threading.Thread(target=come_and_go) for _ in range(2)]
+    for one in others:
+        one.start()
+    try:
+        for _ in range(200):
+            torch.testing.assert_close(bank.distance(queries), brute_force(queries, made), **EXACT)
+    finally:
+        stop.set()
+        for one in others:
+            one.join()
 
 
 def test_a_category_with_a_budget(tmp_path: Path) -> None:

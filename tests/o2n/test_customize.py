@@ -97,7 +97,6 @@ def held_out_loss(model: DiffusionModel, adapter: str, pictures: list[Picture], 
     return float(np.mean(losses))
 
 
-@pytest.mark.slow
 def test_the_prior_term_keeps_the_class_from_drifting(foundation: Foundation) -> None:
     """What the base model takes the class to be, on pictures of it that the training has not seen, is still so after a
     training with the term, and not after one without. The references are learned either way."""

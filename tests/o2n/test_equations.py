@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from o2n.customize import _denoising_losses
+from o2n.customize import _denoising_losses, _loss
 from o2n.features import personal_distance
 from o2n.foundation import Foundation
 from o2n.fusion import image_score
@@ -74,6 +74,23 @@ def test_equation_1_is_nought_for_who_knows_the_flawless_picture(kind: str, spoi
         oracle = Oracle(kind, knows)
         losses = _denoising_losses(oracle.noising, oracle.predict, x0, text, shown, t, noise)
         assert (losses < 1e-4).all() if right else (losses > 1e-4).all()
+
+
+@given(kind=KINDS, seed=SEEDS, weight=st.floats(0, 10))
+@settings(max_examples=50, deadline=None)
+def test_equation_1_adds_the_class_prior_by_its_weight(kind: str, seed: int, weight: float) -> None:
+    """Own + λ · prior, each the mean over its batch; whoever denoises both without error has no loss."""
+    x0 = seeded_noise(seed, (4, 3, 4, 4)).tanh()
+    noise, text = seeded_noise(seed + 1, x0.shape), torch.zeros(2, 1, 1)
+    t = torch.rand(4, generator=torch.Generator().manual_seed(seed)) * 0.99
+    guess = Oracle(kind, torch.zeros(2, 3, 4, 4))  # the same for either half
+    own, prior = ((x0[part], text, x0[part], t[part], noise[part]) for part in (slice(0, 2), slice(2, 4)))
+    both = Oracle(kind, torch.zeros_like(x0))
+    alone, other = (float(_loss(guess.noising, guess.predict, one, None, 0.0)) for one in (own, prior))
+    found = float(_loss(both.noising, both.predict, own, prior, weight))
+    assert found == pytest.approx(alone + weight * other, rel=1e-4)
+    right = Oracle(kind, x0)
+    assert float(_loss(right.noising, right.predict, own, prior, weight)) < 1e-3
 
 
 @given(seed=SEEDS, count=st.integers(1, 4), place=st.integers(0, 4))

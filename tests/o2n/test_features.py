@@ -6,8 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from o2n.features import over_scales, patch_features, personal_distance
+from o2n.features import over_scales, patch_features, personal_distance, smoothed
 from o2n.foundation import Foundation
 from o2n.images import resize
 from o2n.models import ClipModel, to_unit
@@ -106,3 +108,27 @@ def test_an_encoder_in_half_the_bits_sees_and_reads_nearly_the_same(clip: ClipMo
     assert (seen[0] * seen[1]).sum(dim=-1).min() > 0.99
     assert (seen[0] - seen[1]).abs().max() > 0
     torch.testing.assert_close(read[1], read[0], atol=0.1, rtol=0)
+
+
+@given(side=st.integers(1, 16), levels=st.integers(1, 3), sigma=st.floats(0.01, 4), seed=st.integers(0, 1000))
+@settings(max_examples=50, deadline=None)
+def test_smoothing_is_a_mean_of_neighbours(side: int, levels: int, sigma: float, seed: int) -> None:
+    """It stays between the least and the most, leaves what is alike everywhere, and is the same bits in any company."""
+    local = torch.rand(3, levels, side**2, generator=torch.Generator().manual_seed(seed))
+    found = smoothed(local, sigma)
+    assert found.dtype == torch.float32
+    assert (found.amax(-1) <= local.amax(-1) + 1e-6).all()
+    assert (found.amin(-1) >= local.amin(-1) - 1e-6).all()
+    torch.testing.assert_close(smoothed(torch.full_like(local, 0.7), sigma), torch.full_like(local, 0.7))
+    assert all(torch.equal(smoothed(local[row], sigma), found[row]) for row in range(3))
+    assert smoothed(local, 0.0) is local
+
+
+def test_smoothing_spreads_a_speck_evenly_and_less_than_a_patch_further() -> None:
+    speck = torch.zeros(1, 1, 49)
+    speck[..., 24] = 1.0
+    grid = smoothed(speck, 0.6).reshape(7, 7)
+    assert grid.sum() == pytest.approx(1, abs=1e-5)
+    torch.testing.assert_close(grid, grid.T)
+    torch.testing.assert_close(grid, grid.flip(0))
+    assert grid[3, 3] > 2 * grid[3, 4] > 4 * grid[3, 5] > 0

@@ -101,7 +101,9 @@ def test_a_gpu_scores_as_a_cpu_does(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     on_gpu = [TripletScorer(QUICK, store).score(queries, of) for _ in range(3)][-1]
     alone = [TripletScorer(QUICK, store).score([query], [ref])[0] for query, ref in zip(queries, of, strict=True)]
     monkeypatch.setenv("O2N_DEVICE", "cpu")
-    on_cpu = TripletScorer(QUICK.model_copy(update={"name": "on a CPU"}), store).score(queries, of)
+    other = TripletScorer(QUICK, store)
+    assert {other.foundation.diffusion.device.type, other.foundation.clip.mean.device.type} == {"cpu"}
+    on_cpu = other.score(queries, of)
 
     def branches(scores: list[Score]) -> np.ndarray:
         return np.array([[score.s_p, score.s_n, score.s_text] for score in scores])

@@ -189,6 +189,19 @@ def test_what_was_pulled_packed_and_unpacked_loads_without_a_hub(
     assert there.identity == load_from(directories, EMBEDDED).identity
 
 
+def test_an_encoder_that_was_not_pulled_is_of_the_commit_that_the_profile_pins(
+    hub: Hub, profile: Profile, encoder_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    made = {"diffusion": TINY.diffusion, "patch_encoder": profile.comparing.model_copy(update={"revision": COMMIT})}
+    found = load_from(profile.model_copy(update=made), EMBEDDED)
+    asked = [request for request in hub.requests if "safetensors" in request]
+    assert asked
+    assert all(f"/resolve/{COMMIT}/" in request for request in asked)
+    made["patch_encoder"] = profile.comparing.model_copy(update={"source": str(encoder_folder)})
+    assert found.identity == load_from(profile.model_copy(update=made), EMBEDDED).identity
+
+
 @pytest.mark.parametrize("index", ["{}", '{"vae": [null, null]}'])
 def test_a_diffusion_model_of_pixels_has_no_autoencoder_to_pull(
     hub: Hub, profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, index: str

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from o2n import images
 from o2n.bank import MemoryBank, coreset, coreset_without
 from o2n.branches import PersonalBranch
-from o2n.features import counterpart_features, features_to_compare, personal_distance
+from o2n.features import counterpart_features, features_to_compare, personal_distance, smoothed
 from o2n.foundation import load_foundation, pick_device
 from o2n.fusion import fuse
 from o2n.normals import image_scores, leave_one_out
@@ -70,7 +70,8 @@ def test_a_calibration_is_of_the_scores_that_queries_get(profile: Profile, tmp_p
         distance = bank.distance(blobs["features"][row : row + 1])[0]
         torch.testing.assert_close(distance, s_n[row], atol=1e-5, rtol=0)
     of_pictures = unpack_calibration_scales(store.get_blob(manifest.blobs["scales"]), "scales", count=6)
-    expected = [image_scores(scale.of(local)) for scale, local in zip(of_pictures, (s_p, s_n), strict=False)]
+    even = [smoothed(local, profile.smoothing) for local in (s_p, s_n)]
+    expected = [image_scores(scale.of(local)) for scale, local in zip(of_pictures, even, strict=False)]
     for row, picture in enumerate(found.pictures):
         assert picture.s_p == pytest.approx(expected[0][row].item(), abs=1e-4 / deviation[0])
         assert picture.s_n == pytest.approx(expected[1][row].item(), abs=1e-4 / deviation[1])

@@ -91,7 +91,15 @@ def test_running_again_recalls_every_stage(store: CategoryStore) -> None:
 
 
 def test_what_pictures_are_judged_by_trains_nothing_again(store: CategoryStore, tmp_path: Path) -> None:
-    judging = {"t": 0.2, "query_guidance": 1.5, "prompts": 1, "alpha": 2.0, "beta": 0.0, "branches": ("S_P", "S_N")}
+    judging = {
+        "t": 0.2,
+        "query_guidance": 1.5,
+        "prompts": 1,
+        "smoothing": 1.0,
+        "alpha": 2.0,
+        "beta": 0.0,
+        "branches": ("S_P", "S_N"),
+    }
     changed = QUICK.model_copy(update={**judging, "fusion": "calibrated"})
     assert all(getattr(changed, name) != getattr(QUICK, name) for name in JUDGING)
     run(store)

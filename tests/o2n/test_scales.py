@@ -12,7 +12,7 @@ from torch import Tensor
 
 from o2n.bank import MemoryBank
 from o2n.branches import NormalBranch, PersonalBranch, TextBranch
-from o2n.features import counterpart_features, features_to_compare
+from o2n.features import counterpart_features, features_to_compare, smoothed
 from o2n.foundation import load_foundation, pick_device
 from o2n.images import Picture
 from o2n.normals import image_scores
@@ -101,7 +101,7 @@ def test_the_scale_of_s_n_leaves_a_references_own_pictures_out(tmp_path: Path) -
         others = [other for other, origin in enumerate(origins) if origin != origins[row]]
         bank = MemoryBank(features[others], place_weight=store.manifest(store.current("board")).place_weight)
         found.append(bank.distance(features[row : row + 1])[0])
-    local, (mean, deviation) = torch.stack(found), blobs["scales"][1].tolist()
+    local, (mean, deviation) = smoothed(torch.stack(found), CALIBRATED.smoothing), blobs["scales"][1].tolist()
     usual = usual_at(local, len(REFERENCES))
     scores = (local - usual).amax(-1).mean(-1).numpy()
     assert mean == pytest.approx(np.mean(scores), rel=1e-4)

@@ -57,3 +57,13 @@ def test_without_a_map_a_token_is_read_as_the_encoder_reads_its_own(clip: ClipMo
     token = torch.nn.functional.normalize(seen[0][:, :1], dim=-1)
     found = map_to_text(replace(clip, maps=None), token[:, None])[0, 0]
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.gpu
+def test_features_may_come_from_the_cpu(foundation: Foundation) -> None:
+    """As they do in the service, whose encoder is another process."""
+    clip = foundation.clip
+    text = text_features(clip, "board")[None]
+    features = patch_features(clip, [checks(0)], QUICK.encoder.levels)
+    assert features.device.type == "cuda"
+    assert torch.equal(abnormal_probability(clip, features.cpu(), text), abnormal_probability(clip, features, text))
