@@ -22,9 +22,9 @@ from serve.protocol import (
     CategoryAnswer,
     CategoryDetails,
     FeedbackAnswer,
-    FeedbackEntry,
     FeedbackRequest,
     Include,
+    ListedFeedback,
     PictureScore,
     ScoreAnswer,
     ScoreRequest,
@@ -134,9 +134,9 @@ async def give_feedback(
     dependencies=[needs("feedback")],
     responses=responses(400, 401, 403, 404, 422, 500, 503),
 )
-async def list_feedback(service: TheService, name: str) -> list[FeedbackEntry]:
-    """Every verdict that was given on pictures of a category, oldest first."""
-    return [FeedbackEntry.model_validate(entry, from_attributes=True) for entry in await service.feedback(name)]
+async def list_feedback(service: TheService, name: str) -> list[ListedFeedback]:
+    """Every verdict that was given on pictures of a category, oldest first, and which of them hold."""
+    return await service.feedback(name)
 
 
 @router.post(

@@ -139,6 +139,25 @@ class FeedbackEntry(BaseModel):
     version: str = Field(description="the version that the verdict was given on")
 
 
+class ListedFeedback(FeedbackEntry):
+    """One verdict among all that were given, and whether it holds."""
+
+    model_config = example(
+        verdict="normal",
+        by="line-3",
+        note="a shadow, not a scratch",
+        at="2026-11-24T09:30:00Z",
+        picture="9f2c" * 16,
+        version="7d206324509daeec",
+        in_bank=True,
+    )
+
+    in_bank: bool = Field(
+        description="whether the version that serves has the picture in its bank by this verdict: not after it was "
+        "withdrawn or rolled back"
+    )
+
+
 class VersionAnswer(BaseModel):
     """The version of a category that serves now."""
 

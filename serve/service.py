@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from o2n import images
 from o2n.calibration import Decision, decide
-from o2n.category import Feedback, Manifest, Pointer, Verdict, VersionRef
+from o2n.category import Manifest, Pointer, Verdict, VersionRef
 from o2n.errors import ConflictError, DeadlineError, O2NError
 from o2n.feedback import keep_anomalous
 from o2n.fusion import Score, fuse_with
@@ -21,7 +21,7 @@ from o2n.store import CategoryStore
 from o2n.tokens import read_tokens
 from serve import metrics
 from serve.catalog import FRESH_SECONDS, Catalog
-from serve.protocol import CategoryAnswer, CategoryDetails, FeedbackEntry, VersionEntry
+from serve.protocol import CategoryAnswer, CategoryDetails, FeedbackEntry, ListedFeedback, VersionEntry
 from serve.scoring import READY_TIMEOUT_SECONDS, Branches
 from serve.store_calls import store_call
 
@@ -154,9 +154,9 @@ class Service:
         self._forget(name)
         return ref
 
-    async def feedback(self, name: str) -> list[Feedback]:
+    async def feedback(self, name: str) -> list[ListedFeedback]:
         """The verdicts given on a category, oldest first."""
-        return await store_call(self.store.feedback, name)
+        return await store_call(self._verdicts, name)
 
     async def rollback(self, name: str, version: str | None) -> VersionRef:
         """Let an earlier version serve again; see `CategoryStore.rollback`."""
@@ -253,6 +253,13 @@ class Service:
             calibration=list(calibration.scores),
             versions=[version for version in versions if version],
         )
+
+    def _verdicts(self, name: str) -> list[ListedFeedback]:
+        in_bank = self.store.manifest(self.store.current(name)).fed_back
+        return [
+            ListedFeedback(**said.model_dump(exclude={"blob"}), in_bank=said in in_bank)
+            for said in self.store.feedback(name)
+        ]
 
     def _version(self, ref: VersionRef) -> VersionEntry | None:
         try:

@@ -138,8 +138,8 @@ def test_a_normal_verdict_makes_a_version_that_knows_the_picture(local: Local, l
     forward = local.client.post(f"{learning}/rollback", params=query, headers=local.allowed("admin"))
     assert forward.json()["version"] == after["version"]
     listed = local.client.get(f"{learning}/feedback", headers=local.allowed("feedback")).json()
-    assert [(entry["verdict"], entry["by"], entry["note"]) for entry in listed] == [
-        ("normal", "only-feedback", "a shadow")
+    assert [(entry["verdict"], entry["by"], entry["note"], entry["in_bank"]) for entry in listed] == [
+        ("normal", "only-feedback", "a shadow", True)
     ]
 
 
@@ -166,7 +166,11 @@ def test_a_verdict_is_withdrawn(local: Local, learning: str) -> None:
     left = local.store.manifest(local.store.current("taught")).fed_back[-1]
     assert send(stripes(60), "withdrawn").json() == answer.json()  # taken once
     listed = local.client.get(f"{learning}/feedback", headers=local.allowed("feedback")).json()
-    assert [entry["verdict"] for entry in listed][-3:] == ["normal", "normal", "withdrawn"]
+    assert [(entry["verdict"], entry["in_bank"]) for entry in listed][-3:] == [
+        ("normal", False),
+        ("normal", True),
+        ("withdrawn", False),
+    ]
     assert (listed[-1]["picture"], left.picture) == (listed[-3]["picture"], listed[-2]["picture"])
     assert is_error(send(stripes(62), "withdrawn"), 422, "invalid_request", "there is nothing to withdraw")
     assert is_error(send(checks(0), "withdrawn"), 422, "invalid_request", "onboard the category without it")
