@@ -10,18 +10,17 @@ from numpy.typing import NDArray
 
 from o2n import images
 from o2n.evaluation.baselines import nearest_picture, random_encoder, raw_patches
+from o2n.evaluation.fusions import AS_THEY_ARE, on_scales, scales_in
 from o2n.evaluation.metrics import aupro, auroc, masked_error, ssim_outside
 from o2n.evaluation.tasks import Task
 from o2n.foundation import load_foundation
-from o2n.fusion import Compared, fuse_maps, upsample
+from o2n.fusion import fuse_maps, upsample
 from o2n.images import Picture
-from o2n.normals import Scale
 from o2n.onboard import onboard
 from o2n.profiles import BRANCHES, PAPER, Profile
 from o2n.store import CategoryStore
 from o2n.text_map import refuse_trained_on
 from o2n.triplet import TripletScorer
-from o2n.version import scale_in
 
 
 @dataclass(frozen=True)
@@ -47,9 +46,8 @@ def judge(task: Task, draw: int, profile: Profile, store: CategoryStore) -> Judg
     ref = onboard(category, task.references, profile, store, task.object_word).ref
     compared = TripletScorer(profile, store).compare(task.queries, [ref] * len(task.queries))
     scores = [fuse_maps(*one, profile) for one in compared]
-    manifest, plain = store.manifest(ref), profile.fused_as(PAPER)
-    scales = [scale_in(store, manifest, row) for row in range(len(BRANCHES))]
-    summed = [fuse_maps(*_as_they_are(one, scales), plain).score for one in compared]
+    plain, scales = profile.fused_as(PAPER), scales_in(store, ref)
+    summed = [fuse_maps(*on_scales(one, scales, AS_THEY_ARE), plain).score for one in compared]
     branches = np.array([[score.s_p, score.s_n, score.s_text] for score in scores])
 
     def of(values: list[float]) -> float:
@@ -82,13 +80,6 @@ def judge(task: Task, draw: int, profile: Profile, store: CategoryStore) -> Judg
         figures["error gone"] = 1 - float(after.mean() / before.mean())
         figures["SSIM outside"] = float(ssim_outside(counterparts, queries, masks).mean())
     return Judgement(task.group, task.name, draw, profile.seed, figures)
-
-
-def _as_they_are(compared: Compared, scales: list[Scale]) -> Compared:
-    """The branches' values in their own units again, by the version's scales of S_P, S_N and S_text."""
-    ref, counterpart, *values = compared
-    own = [local * scale.deviation.numpy() + scale.mean.numpy() for local, scale in zip(values, scales, strict=True)]
-    return Compared(ref, counterpart, *own)
 
 
 def _smaller(masks: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:

@@ -2,7 +2,8 @@
 
 import tempfile
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import islice
 
 import numpy as np
@@ -11,11 +12,12 @@ from numpy.typing import NDArray
 from o2n import images
 from o2n.branches import PersonalBranch
 from o2n.category import VersionRef
+from o2n.evaluation.fusions import on_scales, scales_in
 from o2n.evaluation.methods.interface import Scores
 from o2n.export import normal_pictures
 from o2n.features import counterpart_features, features_to_compare
 from o2n.foundation import load_foundation
-from o2n.fusion import Score, image_score
+from o2n.fusion import Compared, Score, fuse_maps, image_score
 from o2n.images import Picture
 from o2n.onboard import onboard
 from o2n.profiles import BRANCHES, Profile
@@ -45,12 +47,14 @@ class OneToNormal:
 
 @dataclass(frozen=True)
 class OneToNormalFitted:
-    """A category version in a store of its own. folder: keeps the store on disk."""
+    """A category version in a store of its own. folder: keeps the store on disk. compared: by the digests of pictures,
+    what was computed of them: it is computed once."""
 
     profile: Profile
     store: CategoryStore
     ref: VersionRef
     folder: "tempfile.TemporaryDirectory[str]"
+    compared: dict[str, Compared] = field(default_factory=dict)
 
     def score(self, pictures: list[Picture]) -> Scores:
         found = self.look(pictures)
@@ -64,7 +68,15 @@ class OneToNormalFitted:
 
     def look(self, pictures: list[Picture]) -> list[Score]:
         """Everything about each picture, its counterpart too."""
-        return TripletScorer(self.profile, self.store).score(pictures, [self.ref] * len(pictures))
+        digests = [images.digest(picture) for picture in pictures]
+        new = {digest: one for digest, one in zip(digests, pictures, strict=True) if digest not in self.compared}
+        found = self._scorer.compare(list(new.values()), [self.ref] * len(new))
+        self.compared.update(zip(new, found, strict=True))
+        return [fuse_maps(*self.compared[digest], self.profile) for digest in digests]
+
+    @cached_property
+    def _scorer(self) -> TripletScorer:
+        return TripletScorer(self.profile, self.store)
 
     def personal(self, pictures: list[Picture], prompts: int) -> NDArray[np.float64]:
         """S_P of each picture, float64 (N,), had it been redrawn with so many prompts, 0 being the empty one: the
@@ -89,8 +101,10 @@ class OneToNormalFitted:
         manifest = self.store.manifest(self.ref)
         references = unpack_pictures(self.store.get_blob(manifest.blobs["references"]), "references")
         profile = self.profile.fused_as(other)
-        made = onboard(f"fused-{profile.fusion}", references, profile, self.store, manifest.object_word)
-        return replace(self, profile=profile, ref=made.ref)
+        ref = onboard(f"fused-{profile.fusion}", references, profile, self.store, manifest.object_word).ref
+        own, others = (scales_in(self.store, one) for one in (self.ref, ref))
+        compared = {digest: on_scales(one, own, others) for digest, one in self.compared.items()}
+        return replace(self, profile=profile, ref=ref, compared=compared)
 
     def pool(self, count: int) -> list[Picture]:
         """`count` generated pictures that pass for good, uint8 (R, R, 3), for other methods to use (the paper's section
