@@ -139,8 +139,8 @@ def pinned(settings: EncoderSettings) -> Path | None:
     """
     from huggingface_hub import hf_hub_download
 
-    want = _of_encoder(settings)
-    if want is None or want.revision is None:
+    want = _of_encoder(settings) if settings.revision else None
+    if want is None:
         return None
     endpoint = os.environ.get("HF_ENDPOINT")
     taken = [hf_hub_download(want.repository, name, revision=want.revision, endpoint=endpoint) for name in want.files]
