@@ -13,7 +13,7 @@ from o2n.bank import MemoryBank
 from o2n.branches import NormalBranch
 from o2n.data.defects import Kind
 from o2n.data.procedural import spoil_photographs
-from o2n.features import over_scales
+from o2n.features import over_scales, smoothed
 from o2n.foundation import load_foundation
 from o2n.images import Picture
 from o2n.normals import encode
@@ -115,10 +115,10 @@ def test_a_version_keeps_what_was_chosen_and_is_scored_with_it(tmp_path: Path) -
     queries = encode(foundation, [board(9), stripes(9, 64, 64)])
     found = NormalBranch(foundation, store).distances(queries, [manifest.ref] * 2)
     scale, levels = scale_in(store, manifest, row=1), len(profile.comparing.levels)
-    at = {
-        weight: scale.of(over_scales(MemoryBank(features, place_weight=weight).distance(queries), levels))
-        for weight in (0.0, 30.0)
-    }
+    at = {}
+    for weight in (0.0, 30.0):
+        local = over_scales(MemoryBank(features, place_weight=weight).distance(queries), levels)
+        at[weight] = scale.of(smoothed(local, profile.smoothing))
     torch.testing.assert_close(found, at[manifest.place_weight])
     assert not torch.allclose(at[0.0], at[30.0])
 
