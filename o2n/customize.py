@@ -85,7 +85,7 @@ def customize(
         The adapter file. The same arguments give the same bytes on the same machine and thread count.
     """
     read = [instance_prompt(object_word, settings.prompt), class_prompt(object_word)]
-    # As queries' prompts are read: in full precision, whatever the training takes.
+    # Where they are not trained, as queries' prompts are read: in full precision, whatever the training takes.
     instance_text, class_text = model.embed(read).clone().split(1)
     with (
         torch.random.fork_rng(devices=[]),

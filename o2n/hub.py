@@ -132,8 +132,8 @@ def pulled(source: str, revision: str | None = None) -> Path | None:
 
 
 def pinned(settings: EncoderSettings) -> Path | None:
-    """The folder of an encoder's files in the hub client's own cache, of the commit that the profile pins; None where
-    it pins none, or takes the encoder from elsewhere. open_clip and timm themselves take the newest.
+    """The folder of what an encoder is loaded from in the hub client's own cache, of the commit that the profile pins;
+    None where it pins none, or takes the encoder from elsewhere. open_clip and timm themselves take the newest.
 
     Raises: what the hub's client raises.
     """
@@ -143,7 +143,8 @@ def pinned(settings: EncoderSettings) -> Path | None:
     if want is None:
         return None
     endpoint = os.environ.get("HF_ENDPOINT")
-    taken = [hf_hub_download(want.repository, name, revision=want.revision, endpoint=endpoint) for name in want.files]
+    read = [name for name in want.files if name != "open_clip_config.json"]  # what it says, open_clip knows by the name
+    taken = [hf_hub_download(want.repository, name, revision=want.revision, endpoint=endpoint) for name in read]
     return Path(taken[0]).parent
 
 

@@ -30,8 +30,8 @@ MOST_VIEWS = 32
 def choose_place_weight(
     foundation: Foundation, views: list[Picture], features: Tensor, origins: Sequence[int], weights: Sequence[float]
 ) -> float:
-    """The weight with which S_N is farthest, in its own spreads, from good views to the same views with a defect each;
-    the profile's own where none of the others is better by `MARGIN`.
+    """The weight with which S_N, not smoothed, is farthest, in its own spreads, from good views to the same views with
+    a defect each; the profile's own where none of the others is better by `MARGIN`.
 
     Every view is compared with the views of the other references alone, as a query is with a bank that has not seen it.
 

@@ -35,7 +35,7 @@ class EncoderSettings(_Settings):
         description="'embedded', a directory in open_clip's or timm's hub layout, MODEL@WEIGHTS of open_clip, or "
         "timm:MODEL.WEIGHTS"
     )
-    revision: str | None = _since(None, description="commit of the hub repository; for 'o2n models pull'")
+    revision: str | None = _since(None, description="commit of the hub repository")
     resolution: int = Field(gt=0, description="side of the encoder's input, pixels")
     levels: tuple[int, ...] = Field(min_length=1, description="blocks whose output is a level, counted from 1")
     scales: int = _since(

@@ -153,8 +153,8 @@ class ListedFeedback(FeedbackEntry):
     )
 
     in_bank: bool = Field(
-        description="whether the version that serves has the picture in its bank by this verdict: not after it was "
-        "withdrawn or rolled back"
+        description="whether the version that was published last has the picture in its bank by this verdict: not "
+        "after it was withdrawn or rolled back"
     )
 
 

@@ -255,11 +255,9 @@ class Service:
         )
 
     def _verdicts(self, name: str) -> list[ListedFeedback]:
-        in_bank = self.store.manifest(self.store.current(name)).fed_back
-        return [
-            ListedFeedback(**said.model_dump(exclude={"blob"}), in_bank=said in in_bank)
-            for said in self.store.feedback(name)
-        ]
+        given = self.store.feedback(name)
+        in_bank = set(self.store.manifest(self.store.current(name)).fed_back)
+        return [ListedFeedback(**said.model_dump(exclude={"blob"}), in_bank=said in in_bank) for said in given]
 
     def _version(self, ref: VersionRef) -> VersionEntry | None:
         try:

@@ -29,7 +29,7 @@ class Judgement:
 
     figures: each metric's name -> its value. AUROC, AUPRO and SSIM are fractions; "plain sum" is eq. (7) with the
     paper's weights, whatever the profile fuses; "error gone" is the share of the error inside the masks (query against
-    normal twin) that the counterpart no longer has.
+    normal twin) that the counterpart no longer has. Both fusions are of the branches as the profile smooths them.
     """
 
     group: str

@@ -220,8 +220,7 @@ def _ablations(
         found = [fitted.personal([sample.read() for sample in batch], count) for batch in batches]
         parts[prompts_part(count)] = np.concatenate(found)
     other = other_fusion(fitted.profile)
-    fused = fitted.fused_as(other)
-    found = [fused.score([sample.read() for sample in batch]).scores for batch in batches]
+    found = [fitted.fused_as(other, [sample.read() for sample in batch]) for batch in batches]
     return parts | {fused_part(other.fusion): np.concatenate(found)}
 
 

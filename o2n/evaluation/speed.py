@@ -218,42 +218,38 @@ def timed_stage(name: str, pictures: int, call: Call, rounds: int) -> Stage:
     """`call` once to count what it computes and to warm up, then `rounds` times; a GPU is waited for, and has recorded
     its graphs, which it does the second time."""
     flops = counted(call)
-    if _gpu():
+    if pick_device().type == "cuda":
         call()
         call()
     return _timed(name, pictures, flops, call, rounds)
 
 
 def _timed(name: str, pictures: int, flops: int, call: Call, rounds: int) -> Stage:
-    held = _Peak()
-    seconds = []
+    device, seconds = pick_device(), []
+    held = _Peak(device)
     for _ in range(rounds):
-        _wait()
+        _wait(device)
         begun = time.perf_counter()
         call()
-        _wait()
+        _wait(device)
         seconds.append(time.perf_counter() - begun)
     return Stage(name, pictures, median(seconds), flops, *held.read())
 
 
-def _gpu() -> torch.device | None:
-    """The one that the models are on."""
-    return device if (device := pick_device()).type == "cuda" else None
-
-
-def _wait() -> None:
-    if gpu := _gpu():
-        torch.cuda.synchronize(gpu)
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 class _Peak:
     """The most memory that was held since it was made: of the GPU where there is one, else of this process. What FAISS
     holds of a GPU, banks and `bank.GPU_SCRATCH`, is not in it: PyTorch does not know of it."""
 
-    def __init__(self) -> None:
-        if gpu := _gpu():
-            torch.cuda.reset_peak_memory_stats(gpu)
-            self._before: int | None = torch.cuda.memory_allocated(gpu)
+    def __init__(self, device: torch.device) -> None:
+        self._gpu = device if device.type == "cuda" else None
+        if self._gpu:
+            torch.cuda.reset_peak_memory_stats(self._gpu)
+            self._before: int | None = torch.cuda.memory_allocated(self._gpu)
             return
         try:
             # Sets back what Linux calls the high-water mark of this process (proc(5)).
@@ -266,7 +262,7 @@ class _Peak:
         """The peak, and how much of it was added; in bytes."""
         if self._before is None:
             return None, None
-        peak = torch.cuda.max_memory_allocated(gpu) if (gpu := _gpu()) else _status("VmHWM")
+        peak = torch.cuda.max_memory_allocated(self._gpu) if self._gpu else _status("VmHWM")
         return peak, max(0, peak - self._before)
 
 

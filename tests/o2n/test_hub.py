@@ -26,7 +26,7 @@ from o2n.cli import main
 from o2n.errors import FoundationError
 from o2n.evaluation.blank import blank_clip
 from o2n.foundation import EMBEDDED, load_from
-from o2n.hub import RECORD, pack, pull, read_record, unpack, verify, wanted
+from o2n.hub import RECORD, pack, pinned, pull, read_record, unpack, verify, wanted
 from o2n.profiles import FAST, PAPER, TINY, EncoderSettings, Profile
 
 COMMIT = "1" * 40
@@ -200,6 +200,25 @@ def test_an_encoder_that_was_not_pulled_is_of_the_commit_that_the_profile_pins(
     assert all(f"/resolve/{COMMIT}/" in request for request in asked)
     made["patch_encoder"] = profile.comparing.model_copy(update={"source": str(encoder_folder)})
     assert found.identity == load_from(profile.model_copy(update=made), EMBEDDED).identity
+
+
+def test_of_a_pinned_clip_the_weights_are_taken_and_of_one_that_is_not_nothing(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    want = wanted(PAPER)[0]
+    (tmp_path / "clip").mkdir()
+    (tmp_path / "clip" / "open_clip_model.safetensors").write_bytes(b"weights")
+    hub.repositories = {want.repository: tmp_path / "clip"}
+    folder = pinned(PAPER.encoder.model_copy(update={"revision": COMMIT}))
+    assert folder is not None
+    assert (folder / "open_clip_model.safetensors").read_bytes() == b"weights"
+    assert all(f"/resolve/{COMMIT}/" in request for request in hub.requests)
+    hub.requests.clear()
+    for source in ("embedded", "ViT-L-14-quickgelu@openai", "a-model@of-no-repository", str(tmp_path)):
+        assert pinned(EncoderSettings(source=source, resolution=64, levels=(1,))) is None
+    assert pinned(TINY.encoder.model_copy(update={"revision": COMMIT})) is None
+    assert not hub.requests
 
 
 @pytest.mark.parametrize("index", ["{}", '{"vae": [null, null]}'])

@@ -2,7 +2,7 @@
 
 import tempfile
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 
@@ -29,6 +29,8 @@ from o2n.version import unpack_pictures
 # computed changes.
 REVISION = 3
 
+_NONE = np.empty((0, 0, 3), np.uint8)
+
 
 class OneToNormal:
     """The whole method with the settings of a profile. Its parts are the branches: `BRANCHES`."""
@@ -48,7 +50,7 @@ class OneToNormal:
 @dataclass(frozen=True)
 class OneToNormalFitted:
     """A category version in a store of its own. folder: keeps the store on disk. compared: by the digests of pictures,
-    what was computed of them: it is computed once."""
+    the three comparisons of each that was scored, without its counterpart."""
 
     profile: Profile
     store: CategoryStore
@@ -57,7 +59,10 @@ class OneToNormalFitted:
     compared: dict[str, Compared] = field(default_factory=dict)
 
     def score(self, pictures: list[Picture]) -> Scores:
-        found = self.look(pictures)
+        compared = self._scorer.compare(pictures, [self.ref] * len(pictures))
+        for picture, one in zip(pictures, compared, strict=True):
+            self.compared[images.digest(picture)] = one._replace(counterpart=_NONE)
+        found = [fuse_maps(*one, self.profile) for one in compared]
         return Scores(
             np.array([score.score for score in found]),
             np.stack([score.anomaly_map for score in found]),
@@ -68,11 +73,7 @@ class OneToNormalFitted:
 
     def look(self, pictures: list[Picture]) -> list[Score]:
         """Everything about each picture, its counterpart too."""
-        digests = [images.digest(picture) for picture in pictures]
-        new = {digest: one for digest, one in zip(digests, pictures, strict=True) if digest not in self.compared}
-        found = self._scorer.compare(list(new.values()), [self.ref] * len(new))
-        self.compared.update(zip(new, found, strict=True))
-        return [fuse_maps(*self.compared[digest], self.profile) for digest in digests]
+        return self._scorer.score(pictures, [self.ref] * len(pictures))
 
     @cached_property
     def _scorer(self) -> TripletScorer:
@@ -96,15 +97,16 @@ class OneToNormalFitted:
             found += [image_score(local) for local in branch.distances(queries, redrawn, refs).numpy()]
         return np.array(found)
 
-    def fused_as(self, other: Profile) -> "OneToNormalFitted":
-        """The same category, were it fused as another profile does: the ablation of eq. (7)."""
+    def fused_as(self, other: Profile, pictures: list[Picture]) -> NDArray[np.float64]:
+        """The score of each picture that was scored, float64 (N,), were it fused as another profile does: the ablation
+        of eq. (7), of the very same comparisons."""
         manifest = self.store.manifest(self.ref)
         references = unpack_pictures(self.store.get_blob(manifest.blobs["references"]), "references")
         profile = self.profile.fused_as(other)
         ref = onboard(f"fused-{profile.fusion}", references, profile, self.store, manifest.object_word).ref
         own, others = (scales_in(self.store, one) for one in (self.ref, ref))
-        compared = {digest: on_scales(one, own, others) for digest, one in self.compared.items()}
-        return replace(self, profile=profile, ref=ref, compared=compared)
+        compared = [on_scales(self.compared[images.digest(picture)], own, others) for picture in pictures]
+        return np.array([fuse_maps(*one, profile).score for one in compared])
 
     def pool(self, count: int) -> list[Picture]:
         """`count` generated pictures that pass for good, uint8 (R, R, 3), for other methods to use (the paper's section

@@ -4,10 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from o2n.category import VersionRef
 from o2n.data.datasets import DATASETS
 from o2n.evaluation.plan import Run, Settings, plan
 from o2n.evaluation.protocol import OURS, Unit
-from o2n.evaluation.times import Times, measure, take_times, times_table
+from o2n.evaluation.times import BATCH, ROUNDS, Times, measure, take_times, times_table
+from o2n.fusion import Compared
+from o2n.images import Picture
+from o2n.triplet import TripletScorer
 from tests.helpers import QUICK
 
 FAMILIES = DATASETS["families"]
@@ -83,3 +87,17 @@ def test_a_unit_is_measured_on_its_own_pictures(runs: list[Run]) -> None:
 def test_the_papers_time_is_told_and_what_share_of_it_this_is(runs: list[Run]) -> None:
     found = take_times(runs, "a CPU", Clock("a CPU"))
     assert [row.cells[-1] for row in times_table(found).rows] == ["326 ms, here 6% of it", None]
+
+
+def test_ours_is_computed_every_time_it_is_timed(runs: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[int] = []
+
+    def compare(scorer: TripletScorer, pictures: list[Picture], refs: list[VersionRef]) -> list[Compared]:
+        compared.append(len(pictures))
+        return original(scorer, pictures, refs)
+
+    original = TripletScorer.compare
+    monkeypatch.setattr(TripletScorer, "compare", compare)
+    unit = next(one.unit for one in runs if one.unit.method == OURS)
+    measure(unit, QUICK)
+    assert compared == [1] * (1 + ROUNDS) + [min(BATCH, len(unit.queries))] * (1 + ROUNDS)
