@@ -119,17 +119,20 @@ class FeedbackAnswer(BaseModel):
     by: str = Field(description="name of the token it was given with")
 
 
+_VERDICT: dict[str, Any] = {
+    "verdict": "normal",
+    "by": "line-3",
+    "note": "a shadow, not a scratch",
+    "at": "2026-11-24T09:30:00Z",
+    "picture": "9f2c" * 16,
+    "version": "7d206324509daeec",
+}
+
+
 class FeedbackEntry(BaseModel):
     """One verdict that was given."""
 
-    model_config = example(
-        verdict="normal",
-        by="line-3",
-        note="a shadow, not a scratch",
-        at="2026-11-24T09:30:00Z",
-        picture="9f2c" * 16,
-        version="7d206324509daeec",
-    )
+    model_config = example(**_VERDICT)
 
     verdict: Verdict
     by: str
@@ -142,15 +145,7 @@ class FeedbackEntry(BaseModel):
 class ListedFeedback(FeedbackEntry):
     """One verdict among all that were given, and whether it holds."""
 
-    model_config = example(
-        verdict="normal",
-        by="line-3",
-        note="a shadow, not a scratch",
-        at="2026-11-24T09:30:00Z",
-        picture="9f2c" * 16,
-        version="7d206324509daeec",
-        in_bank=True,
-    )
+    model_config = example(**_VERDICT, in_bank=True)
 
     in_bank: bool = Field(
         description="whether the version that was published last has the picture in its bank by this verdict: not "

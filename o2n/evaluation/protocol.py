@@ -220,7 +220,8 @@ def _ablations(
         found = [fitted.personal([sample.read() for sample in batch], count) for batch in batches]
         parts[prompts_part(count)] = np.concatenate(found)
     other = other_fusion(fitted.profile)
-    found = [fitted.fused_as(other, [sample.read() for sample in batch]) for batch in batches]
+    fused = fitted.fused_as(other)
+    found = [fused([sample.read() for sample in batch]) for batch in batches]
     return parts | {fused_part(other.fusion): np.concatenate(found)}
 
 

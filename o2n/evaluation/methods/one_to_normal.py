@@ -1,6 +1,7 @@
 """One-to-Normal itself as one of the methods: onboarded into a store that lasts as long as it is fitted."""
 
 import tempfile
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -97,16 +98,20 @@ class OneToNormalFitted:
             found += [image_score(local) for local in branch.distances(queries, redrawn, refs).numpy()]
         return np.array(found)
 
-    def fused_as(self, other: Profile, pictures: list[Picture]) -> NDArray[np.float64]:
-        """The score of each picture that was scored, float64 (N,), were it fused as another profile does: the ablation
-        of eq. (7), of the very same comparisons."""
+    def fused_as(self, other: Profile) -> Callable[[list[Picture]], NDArray[np.float64]]:
+        """What gives the score of each picture that was scored, float64 (N,), were it fused as another profile does:
+        the ablation of eq. (7), of the very same comparisons."""
         manifest = self.store.manifest(self.ref)
         references = unpack_pictures(self.store.get_blob(manifest.blobs["references"]), "references")
         profile = self.profile.fused_as(other)
         ref = onboard(f"fused-{profile.fusion}", references, profile, self.store, manifest.object_word).ref
         own, others = (scales_in(self.store, one) for one in (self.ref, ref))
-        compared = [on_scales(self.compared[images.digest(picture)], own, others) for picture in pictures]
-        return np.array([fuse_maps(*one, profile).score for one in compared])
+
+        def fused(pictures: list[Picture]) -> NDArray[np.float64]:
+            compared = [on_scales(self.compared[images.digest(picture)], own, others) for picture in pictures]
+            return np.array([fuse_maps(*one, profile).score for one in compared])
+
+        return fused
 
     def pool(self, count: int) -> list[Picture]:
         """`count` generated pictures that pass for good, uint8 (R, R, 3), for other methods to use (the paper's section
