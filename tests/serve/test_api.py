@@ -134,6 +134,8 @@ def test_a_normal_verdict_makes_a_version_that_knows_the_picture(local: Local, l
     rolled = local.client.post(f"{learning}/rollback", headers=local.allowed("admin"))
     assert rolled.json() == {"category": "taught", "version": before["version"]}
     assert score() == before
+    (undone,) = local.client.get(f"{learning}/feedback", headers=local.allowed("feedback")).json()
+    assert (undone["verdict"], undone["in_bank"]) == ("normal", False)
     query = {"version": after["version"]}
     forward = local.client.post(f"{learning}/rollback", params=query, headers=local.allowed("admin"))
     assert forward.json()["version"] == after["version"]
