@@ -244,7 +244,7 @@ TINY = Profile(
     place_weight=3.0,
     place_weights=(0.0, 10.0),
     smoothing=0.6,
-    alpha=3.0,
+    alpha=6.0,
     beta=0.25,
     fusion="calibrated",
 )
