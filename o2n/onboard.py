@@ -119,11 +119,12 @@ def onboard(
         return Onboarded(serving.ref, STAGES, {}, (*inputs.warnings, *serving.warnings), unchanged=True)
     stages = Stages(store, on_progress)
     manifest = make(inputs, load_foundation(profile), stages, store)
+    warnings = (*inputs.warnings, *manifest.warnings, *_left_behind(name, store))
     begun = time.perf_counter()
     ref = store.publish(manifest)
     seconds = {**stages.seconds, "publish": round(time.perf_counter() - begun, 3)}
     on_progress("published", 1.0)
-    return Onboarded(ref, tuple(stages.resumed), seconds, (*inputs.warnings, *manifest.warnings))
+    return Onboarded(ref, tuple(stages.resumed), seconds, warnings)
 
 
 def preview(
@@ -144,8 +145,8 @@ def preview(
         made = make(inputs, load_foundation(profile), stages, store)
     except (NotMadeError, NotFoundError):  # the latter where a run was stopped between two stages
         missing = tuple(stage for stage in STAGES if stage not in stages.resumed)
-        return Preview(missing, warnings=inputs.warnings)
-    return Preview((), made.ref, warnings=(*inputs.warnings, *made.warnings))
+        return Preview(missing, warnings=(*inputs.warnings, *_left_behind(name, store)))
+    return Preview((), made.ref, warnings=(*inputs.warnings, *made.warnings, *_left_behind(name, store)))
 
 
 def _checked(
@@ -203,6 +204,22 @@ def _serving(inputs: Inputs, store: CategoryStore) -> Manifest | None:
     except (NotFoundError, IntegrityError):  # none yet, or one that is to be replaced
         return None
     return serving
+
+
+def _left_behind(name: str, store: CategoryStore) -> tuple[str, ...]:
+    """A warning where pictures were fed back to the version that serves: what is onboarded anew is without them."""
+    try:
+        serving = store.manifest(store.current(name))
+    except (NotFoundError, IntegrityError):
+        return ()
+    count = len(serving.fed_back)
+    if not count:
+        return ()
+    pictures = "1 picture that was" if count == 1 else f"{count} pictures that were"
+    return (
+        f"{pictures} fed back as normal to version {serving.version} {'is' if count == 1 else 'are'} not in the new "
+        f"one: feed {'it' if count == 1 else 'them'} back again, or roll back",
+    )
 
 
 def smallest_side(pictures: list[Picture]) -> int:
