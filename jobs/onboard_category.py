@@ -10,15 +10,18 @@ others are published all the same.
 """
 
 import json
+import os
 import sys
 import time
 from collections import Counter
-from typing import Any, TextIO
+from pathlib import Path
+from typing import Any
 
 import click
 
 from o2n import sources
 from o2n.fanout import Outcome, fan_out, room
+from o2n.files import replacing
 from o2n.options import (
     OneLineErrorsCommand,
     connect_ray,
@@ -29,6 +32,7 @@ from o2n.options import (
     print_json,
     profile_option,
     references_option,
+    refuse_empty,
     store_option,
 )
 from o2n.profiles import Profile
@@ -46,12 +50,14 @@ MAX_LISTED = 2000
 @click.option(
     "--tree",
     metavar="PLACE",
+    callback=refuse_empty,
     help="Onboard every folder NAME of a folder or s3://bucket/prefix that has good pictures in NAME/train/good "
     "(MVTec layout) or in NAME itself.",
 )
 @click.option(
     "--manifest",
     metavar="FILE",
+    callback=refuse_empty,
     help="Onboard what a .yaml or .csv file lists: name, references, and if wanted object, more_normal, profile.",
 )
 @more_normal_option
@@ -64,7 +70,13 @@ MAX_LISTED = 2000
     "--workers", type=click.IntRange(1), help="Categories side by side. Default: as many as the nodes have room for."
 )
 @click.option("--dry-run", is_flag=True, help="Check all pictures, say what would be done and how long it would take.")
-@click.option("--json", "json_file", type=click.File("w", lazy=False, atomic=True), help="Write the summary here too.")
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write the summary here too.",
+)
 def main(
     name: str | None,
     references: str | None,
@@ -78,13 +90,15 @@ def main(
     gpus: float | None,
     workers: int | None,
     dry_run: bool,
-    json_file: TextIO | None,
+    json_file: Path | None,
 ) -> None:
     """Onboard category NAME from --references, or all categories of --tree or --manifest side by side."""
     if [name, tree, manifest].count(None) != 2 or (name is None) != (references is None):
         raise click.UsageError("give NAME with --references, or --tree, or --manifest")
     if name is None and (more_normal or object_word):
         raise click.UsageError("--more-normal and --object are for one category: give them with NAME, or in a manifest")
+    if json_file and not os.access(json_file.parent, os.W_OK):
+        raise click.UsageError(f"--json {json_file}: {json_file.parent} is no folder that can be written to")
     if manifest:
         wanted = sources.manifest(manifest, profile)
     elif tree:
@@ -115,9 +129,10 @@ def main(
     if dry_run:
         summary["estimate"] = _estimate(wanted, outcomes, store, cpus, gpus, workers)
     listed = outcomes if len(outcomes) <= MAX_LISTED else [outcome for outcome in outcomes if outcome.error]
-    if json_file:
-        json.dump({**summary, "categories": _rows(outcomes)}, json_file, indent=1)
     print_json({**summary, "categories": _rows(listed[:MAX_LISTED])})
+    if json_file:
+        with replacing(json_file) as part:
+            part.write_text(json.dumps({**summary, "categories": _rows(outcomes)}, indent=1))
     sys.exit(1 if summary["failed"] else 0)
 
 
@@ -130,7 +145,8 @@ def _estimate(
 
     to_do = [(source, found) for source, found in zip(wanted, previews, strict=True) if found.missing]
     if not to_do:
-        click.echo("nothing to do")
+        unchanged = all(found.status == "unchanged" for found in previews)
+        click.echo("nothing to do" if unchanged else "no stage is left to make")
         return None
     source, found = to_do[0]
     seconds, versions = recorded(store, source.profile, found.machine)

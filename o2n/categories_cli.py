@@ -57,9 +57,13 @@ def list_categories(as_json: bool, store: CategoryStore) -> None:
 @click.option("--json", "as_json", is_flag=True, help="The whole manifests as JSON lines.")
 @store_option
 def show(name: str, as_json: bool, store: CategoryStore) -> None:
-    """Every version of category NAME, newest first; `*` marks the one that serves."""
-    current = store.current(name).version
-    for manifest in store.versions(name):
+    """Every version of category NAME, newest first; `*` marks the one that serves.
+
+    One that cannot be read is told of on standard error, and the exit status is 1.
+    """
+    current, unread = store.current(name).version, list[O2NError]()
+    versions = store.versions(name, unread)
+    for manifest in versions:
         try:
             calibration = store.calibration(manifest.ref)
             promise = describe(calibration, get_settings().false_positive_rate)
@@ -90,6 +94,11 @@ def show(name: str, as_json: bool, store: CategoryStore) -> None:
             click.echo(f"    version {manifest.parent} {told.format(last.by)}{note}")
         for warning in manifest.warnings:
             click.echo(f"    warning: {warning}")
+    for damage in unread:
+        click.echo(f"error: {damage}", err=True)
+    if unread:
+        count = len(versions) + len(unread)
+        raise O2NError(f"{len(unread)} of {count} versions of {name} could not be read: see their lines above")
     kept = 0 if as_json else sum(said.verdict == "anomalous" for said in store.feedback(name))
     if kept:
         click.echo(f"  {kept} picture{'s' * (kept != 1)} kept as anomalous, for evaluation")

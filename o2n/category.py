@@ -30,6 +30,11 @@ _PROVENANCE = {"created", "libraries", "warnings", "machine", "seconds"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
+def is_name(name: str) -> bool:
+    """Whether `check_name` takes it."""
+    return _NAME.fullmatch(name) is not None
+
+
 def check_name(name: str) -> str:
     """Return `name` if it can name a category: 1-64 ASCII letters, digits, `-` and `_`, not starting with a sign.
 
@@ -39,7 +44,7 @@ def check_name(name: str) -> str:
     Raises:
         CategoryError: the name is anything else.
     """
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         shown = name if len(name) <= 40 else f"{name[:40]}… ({len(name)} characters)"
         raise CategoryError(
             f"category name {shown!r} is refused: use 1-64 ASCII letters, digits, '-' or '_', "

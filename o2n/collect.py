@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 
-from o2n.category import BlobRef, Feedback, VersionRef
+from o2n.category import BlobRef, Feedback, VersionRef, is_name
 from o2n.errors import CategoryError, IntegrityError, NotFoundError
 from o2n.objects import Entry
 from o2n.store import RENEW_AGE, CategoryStore
@@ -54,7 +54,8 @@ def collect(
 
     Raises:
         IntegrityError: a version cannot be read, so that nobody knows what it needs; nothing was deleted or forgotten.
-        CategoryError: `older_than` is too short. StoreError: the store cannot be used.
+        CategoryError: `older_than` is too short, or a folder in the store is no category's; the same.
+        StoreError: the store cannot be used.
     """
     if older_than < LEAST_AGE:
         raise CategoryError(f"{older_than} is too short: a publisher may take a while, so give {LEAST_AGE} or more")
@@ -111,6 +112,12 @@ def _dead(store: CategoryStore, keep: int | None, limit: datetime) -> tuple[list
                 served.add(VersionRef(ref.category, onboarded))
     names = {ref.category for ref in served}
     entries = store.objects.entries("categories/")
+    for entry in entries:
+        if not is_name(folder := entry.key.split("/")[1]):
+            raise CategoryError(
+                f"categories/{folder} in store {store.url} is no category's folder, and nobody knows which blobs it "
+                "needs: move it out of the store"
+            )
     versions = [entry for entry in entries if _kind(entry) == "versions" and _ref(entry) not in served]
     verdicts = [entry for entry in entries if _kind(entry) == "feedback" and _ref(entry).category not in names]
     versions, verdicts = _old(versions, limit), _old(verdicts, limit)

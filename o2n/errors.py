@@ -12,7 +12,9 @@ class O2NError(Exception):
     code = "error"
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        # A file's name may be no text, and then no terminal, log or JSON could be told of it.
+        told = message.encode(errors="backslashreplace").decode()
+        super().__init__(" ".join(told.split()))
 
 
 def cause_of(error: BaseException) -> str:

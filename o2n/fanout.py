@@ -210,8 +210,9 @@ class _Run:
         preempted = isinstance(error, ActorDiedError) and error.preempted
         cause = "its node was taken away" if preempted else _cause(error)
         if source is None:
-            self._false_starts += 1
-            if self._false_starts >= MAX_FALSE_STARTS:
+            self._false_starts += not preempted
+            # One node on which none comes up is no reason to give up while others work, or are still coming up.
+            if not self._running and self._false_starts >= max(MAX_FALSE_STARTS, 3 * self._room()):
                 while self._waiting:
                     self._fail(self._waiting.popleft(), f"no worker can be started: {cause}")
             return

@@ -82,7 +82,7 @@ def open_objects(url: str) -> Objects:
     if match := _S3_URL.fullmatch(url):
         return S3Objects(match[1], (match[2] or "").strip("/"))
     if url.startswith("file:///"):
-        return LocalObjects(Path(unquote(url.removeprefix("file://"))))
+        return LocalObjects(Path(unquote(url.removeprefix("file://"), errors="surrogateescape")))
     if url and "://" not in url and not url.startswith(("file:", "s3:")):
         return LocalObjects(Path(os.path.expanduser(url)))  # noqa: PTH111 - Path's own raises for unknown users
     raise StoreError(f"store {url!r} is no store: use file:///PATH, a path, or s3://BUCKET/PREFIX")
@@ -255,10 +255,12 @@ class S3Objects:
 
     def entry(self, key: str) -> Entry:
         # Not HeadObject: its answer has no body, so it cannot tell a missing object from a missing bucket.
-        found = self._ask(key, lambda s3: s3.list_objects_v2(Bucket=self._bucket, Prefix=self._key(key), MaxKeys=1))
-        for item in found.get("Contents", []):
-            if item["Key"] == self._key(key):
-                return self._entry(item)
+        def listed(s3: Any) -> list[Entry]:
+            found = s3.list_objects_v2(Bucket=self._bucket, Prefix=self._key(key), MaxKeys=1)
+            return [self._entry(item) for item in found.get("Contents", []) if item["Key"] == self._key(key)]
+
+        for entry in self._ask(key, listed):
+            return entry
         raise NotFoundError(f"{key} is not in store {self.url}")
 
     def put(self, key: str, data: bytes) -> None:

@@ -34,9 +34,19 @@ profile_option = click.option(
     callback=lambda context, parameter, name: get_profile(name),
     help="Models and settings: tiny, paper, fast, or the path or s3:// URL of a profile's JSON file.",
 )
+
+
+def refuse_empty(context: click.Context, parameter: click.Parameter, place: str | None) -> str | None:
+    """The callback of options that name a place: one from a variable that is not set is not the current folder."""
+    if place is not None and not place.strip():
+        raise click.BadParameter("is empty: is the variable set that it comes from?")
+    return place
+
+
 references_option = click.option(
     "--references",
     metavar="PLACE",
+    callback=refuse_empty,
     help="Folder or s3:// prefix with 2 to 8 pictures of good parts, in it or in its train/good.",
 )
 object_option = click.option(
@@ -48,6 +58,7 @@ object_option = click.option(
 more_normal_option = click.option(
     "--more-normal",
     metavar="PLACE",
+    callback=refuse_empty,
     help="Folder or s3:// prefix of further good pictures, for thresholds alone: with 19, a false-positive rate of 5% "
     "can be promised.",
 )

@@ -28,7 +28,9 @@ def beside(file: str, place: str) -> str:
     """`place` as seen from the folder or prefix of `file`."""
     if is_s3(place):
         return place
-    return f"{file.rpartition('/')[0]}/{place}" if is_s3(file) else str(Path(file).parent / place)
+    if is_s3(file) and not Path(place).is_absolute():
+        return f"{file.rpartition('/')[0]}/{place}"
+    return place if is_s3(file) else str(Path(file).parent / place)
 
 
 def files_in(place: str) -> list[str] | None:
@@ -66,10 +68,10 @@ def walk(place: str, suffixes: tuple[str, ...] = images.SUFFIXES) -> Iterator[st
     lead to several times is walked once. Raises as `files_in`."""
     if is_s3(place):
         bucket, prefix = _split(place)
-        for page in _pages(place, Bucket=bucket, Prefix=prefix):
-            for item in page.get("Contents", ()):
-                if _is_wanted(item["Key"].removeprefix(prefix).split("/"), suffixes):
-                    yield f"s3://{bucket}/{item['Key']}"
+        for keys, _ in _pages(place, Bucket=bucket, Prefix=prefix):
+            for key in keys:
+                if _is_wanted(key.removeprefix(prefix).split("/"), suffixes):
+                    yield f"s3://{bucket}/{key}"
         return
     walked: set[tuple[int, int]] = set()
     with _told(place):
@@ -138,15 +140,18 @@ def _entries(place: str) -> tuple[list[str], list[str]]:
     bucket, prefix = _split(place)
     files: list[str] = []
     folders: list[str] = []
-    for page in _pages(place, Bucket=bucket, Prefix=prefix, Delimiter="/"):
-        files += [item["Key"][len(prefix) :] for item in page.get("Contents", ()) if item["Key"] != prefix]
-        folders += [item["Prefix"][len(prefix) : -1] for item in page.get("CommonPrefixes", ())]
+    for keys, prefixes in _pages(place, Bucket=bucket, Prefix=prefix, Delimiter="/"):
+        files += [key[len(prefix) :] for key in keys if key != prefix]
+        folders += [one[len(prefix) : -1] for one in prefixes]
     return files, folders
 
 
-def _pages(place: str, **arguments: str) -> Iterator[dict[str, Any]]:
+def _pages(place: str, **arguments: str) -> Iterator[tuple[list[str], list[str]]]:
+    """The keys and the prefixes of every page of a list."""
     with _told_by_s3(place):
-        yield from _client().get_paginator("list_objects_v2").paginate(**arguments)
+        for page in _client().get_paginator("list_objects_v2").paginate(**arguments):
+            keys = [item["Key"] for item in page.get("Contents", ())]
+            yield keys, [item["Prefix"] for item in page.get("CommonPrefixes", ())]
 
 
 def _client() -> Any:
@@ -188,7 +193,8 @@ def _told_by_s3(place: str) -> Iterator[None]:
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code")
         cause = f"S3 answers {code}"
-    except (BotoCoreError, ValueError) as error:  # ValueError: an endpoint that is no URL
+    # An endpoint that is no URL; what is no answer of S3's, such as a web page; one that redirects.
+    except (BotoCoreError, ValueError, KeyError, RecursionError) as error:
         code, cause = None, cause_of(error)
     if code in _REFUSALS:
         raise PictureError(f"{place}: cannot be read ({cause}): check the URL and what the AWS credentials allow")

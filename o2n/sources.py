@@ -34,13 +34,17 @@ class Source:
 def class_word(name: str, object_word: str | None) -> str:
     """What prompts call the part: `object_word`, or the category's name, its signs turned into spaces.
 
-    Raises: CategoryError: over `MAX_WORD` characters.
+    Raises: CategoryError: over `MAX_WORD` characters, or no text.
     """
     word = object_word or name.replace("-", " ").replace("_", " ").lower()
     if len(word) > MAX_WORD:
         raise CategoryError(
             f"category {name}: its object word has {len(word)} characters, at most {MAX_WORD} are taken"
         )
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        raise CategoryError(f"category {name}: its object word {word!r} is no text in UTF-8") from None
     return word
 
 

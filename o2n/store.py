@@ -23,8 +23,8 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from o2n.calibration import Calibration
-from o2n.category import BlobRef, Feedback, Manifest, Pointer, VersionRef, check_name
-from o2n.errors import ConflictError, IntegrityError, NotFoundError, cause_of
+from o2n.category import BlobRef, Feedback, Manifest, Pointer, VersionRef, check_name, is_name
+from o2n.errors import ConflictError, IntegrityError, NotFoundError, O2NError, cause_of
 from o2n.objects import open_objects
 
 SWAP_ATTEMPTS = 100
@@ -135,7 +135,11 @@ class CategoryStore:
                 f"version {ref.version!r} is no version: they are 16 hex digits, see 'o2n categories show'"
             )
         try:
-            manifest, _ = self._read(_manifest_key(ref), Manifest, "onboard the category again")
+            manifest, _ = self._read(
+                _manifest_key(ref),
+                Manifest,
+                "onboard the category again; if it serves no more, 'o2n categories collect --keep 0' forgets it",
+            )
         except NotFoundError:
             raise NotFoundError(
                 f"category {ref.category} has no version {ref.version}: see 'o2n categories show {ref.category}'"
@@ -158,7 +162,11 @@ class CategoryStore:
         blob = self.manifest(ref).blobs.get("calibration")
         if blob is None:
             raise IntegrityError(f"{what} is missing: another release of O2N wrote it; {remedy}")
-        return self._parse(self.get_blob(blob), Calibration, what, remedy)
+        try:
+            data = self.get_blob(blob)
+        except NotFoundError:
+            raise IntegrityError(f"{what} is gone from store {self.url}: {remedy}") from None
+        return self._parse(data, Calibration, what, remedy)
 
     def pointer(self, name: str) -> Pointer:
         """Which version of a category serves, and which did before.
@@ -174,14 +182,24 @@ class CategoryStore:
         return VersionRef(name, self.pointer(name).version)
 
     def categories(self) -> list[str]:
-        """The names of all categories, sorted."""
+        """The names of all categories, sorted; folders of other names, such as somebody's copies, are none."""
         keys = [key.split("/") for key in self.objects.keys("categories/")]
-        return sorted(key[1] for key in keys if len(key) == 3 and key[2] == "current.json")
+        return sorted(key[1] for key in keys if len(key) == 3 and key[2] == "current.json" and is_name(key[1]))
 
-    def versions(self, name: str) -> list[Manifest]:
-        """Every version that serves or did, newest first; raises as `pointer` and `manifest`."""
+    def versions(self, name: str, unread: list[O2NError] | None = None) -> list[Manifest]:
+        """Every version that serves or did, newest first; raises as `pointer` and `manifest`.
+
+        Args: unread: takes what is wrong with versions that cannot be read, in the place of raising it.
+        """
         pointer = self.pointer(name)
-        manifests = [self.manifest(VersionRef(name, version)) for version in (*pointer.history, pointer.version)]
+        manifests = []
+        for version in (*pointer.history, pointer.version):
+            try:
+                manifests.append(self.manifest(VersionRef(name, version)))
+            except (IntegrityError, NotFoundError) as error:
+                if unread is None:
+                    raise
+                unread.append(error)
         return sorted(manifests, key=lambda manifest: manifest.created, reverse=True)
 
     def rollback(self, name: str, version: str | None = None) -> VersionRef:

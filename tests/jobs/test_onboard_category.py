@@ -112,14 +112,21 @@ def test_a_manifest_is_tried_then_onboarded_then_known(cluster: Cluster, quick_p
             "error: folder /nowhere: cannot be listed (No such file or directory): check the path",
         ),
         (("--manifest", "{folder}/list.csv"), "list.csv, line 3: references: Field required"),
-        (("--tree", "x", "--json", "{folder}/nowhere/out.json"), "No such file or directory"),
+        (("--tree", "x", "--json", "{folder}/nowhere/out.json"), "nowhere is no folder that can be written to"),
+        (("--tree", "/nowhere", "--json", "{folder}/list.csv"), "error: folder /nowhere: cannot be listed"),
+        (("bolts", "--references", ""), "Invalid value for '--references': is empty"),
+        (("bolts", "--references", "x", "--more-normal", " "), "Invalid value for '--more-normal': is empty"),
+        (("--tree", ""), "Invalid value for '--tree': is empty"),
+        (("--manifest", ""), "Invalid value for '--manifest': is empty"),
+        (("bolts", "--references", "x", "--object", "m\udcfctter"), "is no text in UTF-8"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_in_one_line_before_anything_starts(
     tmp_path: Path, arguments: tuple[str, ...], said: str
 ) -> None:
-    (tmp_path / "list.csv").write_text("name,references\na,x\nb,\n")
+    (tmp_path / "list.csv").write_text(written := "name,references\na,x\nb,\n")
     done = CliRunner().invoke(main, [argument.format(folder=tmp_path) for argument in arguments])
     assert done.exit_code != 0
     assert said in done.output
     assert "Traceback" not in done.output
+    assert (tmp_path / "list.csv").read_text() == written

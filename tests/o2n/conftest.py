@@ -16,7 +16,7 @@ from o2n.s3 import s3_client
 from o2n.slots import SLOTS
 from o2n.store import CategoryStore
 from tests.helpers import QUICK
-from tests.s3_answers import Forward, Server, serving
+from tests.s3_answers import Answer, Forward, Server, serving
 
 
 @pytest.fixture(scope="session")
@@ -90,6 +90,13 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Callable
         path.write_bytes(data)
 
     return str(tmp_path / "in put"), put
+
+
+@pytest.fixture
+def answering(s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A server that is none of S3's, in its place."""
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    yield from serving(Answer, monkeypatch)
 
 
 @pytest.fixture

@@ -232,6 +232,28 @@ def test_a_category_that_cannot_be_read_leaves_the_others_in_the_list(store: Cat
     assert "error: category cloth has no version" in listed.stderr
 
 
+def test_a_version_that_cannot_be_read_leaves_the_others_to_be_seen(store: CategoryStore) -> None:
+    first, second, third = (onboard("board", [checks(n), checks(n + 1)], QUICK, store).ref for n in (0, 2, 4))
+    store.objects.delete(f"blobs/sha256/{store.manifest(second).blobs['calibration'].sha256}")
+    shown = run("categories", "show", "board")
+    assert shown.exit_code == 0
+    assert f"error: the calibration of board version {second.version} is gone from store" in shown.stdout
+
+    store.objects.put(f"categories/board/versions/{first.version}.json", b"{}")
+    shown = run("categories", "show", "board")
+    assert fails_in_one_line(shown, "1 of 3 versions of board could not be read")
+    assert [ref.version in shown.stdout for ref in (first, second, third)] == [False, True, True]
+    assert f"versions/{first.version}.json" in shown.stderr
+    assert "'o2n categories collect --keep 0' forgets it" in shown.stderr
+
+
+def test_a_folder_that_is_no_categorys_is_left_alone(store: CategoryStore) -> None:
+    ref = onboard("board", [checks(0), checks(1)], QUICK, store).ref
+    store.objects.put("categories/board.bak/current.json", store.objects.get("categories/board/current.json")[0])
+    assert run("categories", "list").stdout.startswith(f"board{' ' * 27} {ref.version}")
+    assert fails_in_one_line(run("categories", "collect"), "categories/board.bak in store")
+
+
 def test_tokens(store: CategoryStore) -> None:
     assert "no tokens" in run("tokens", "list").stdout
     created = run("tokens", "create", "line-3", "--scope", "score", "--scope", "feedback")

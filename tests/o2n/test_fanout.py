@@ -1,6 +1,7 @@
 """Many categories on a real Ray: who is lost comes back, who is always lost is told, and the others are published."""
 
 import threading
+import uuid
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ import psutil
 import pytest
 import ray
 
-from o2n.fanout import MAX_LOSSES, Outcome, State, fan_out, fits
+from o2n.fanout import MAX_LOSSES, CategoryWorker, Outcome, State, fan_out, fits
 from o2n.sources import Source
 from o2n.store import CategoryStore
 from tests.helpers import QUICK, checks, wait_until, write
@@ -43,6 +44,46 @@ def worker_lost(states: list[State], losses: int) -> bool:
                 if "".join(process.cmdline()).startswith("ray::CategoryWorker"):
                     process.kill()
     return bool(states) and len(states[-1].losses) > losses
+
+
+class Rare(CategoryWorker):
+    """A worker that comes up only where it is the first of as many as the store's folder has room for."""
+
+    def __init__(self, store: CategoryStore) -> None:
+        super().__init__(store)
+        self._folder = Path(store.url.removeprefix("file://"))
+        room = self._folder / "room"
+        if not room.exists():
+            (self._folder / f"false-{uuid.uuid4().hex}").touch()
+            raise RuntimeError("the package is not on this node")
+        room.unlink()
+
+    def onboard(self, source: Source) -> Outcome:
+        wait_until(lambda: len(list(self._folder.glob("false-*"))) > 8, "false starts")
+        return Outcome(category=source.name, status="published")
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("healthy", [True, False])
+def test_nodes_on_which_no_worker_comes_up_end_a_run_only_where_no_other_is_at_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, healthy: bool
+) -> None:
+    monkeypatch.setattr("o2n.fanout.CategoryWorker", Rare)
+    monkeypatch.setattr("o2n.fanout.MAX_FALSE_STARTS", 2)
+    if healthy:
+        (tmp_path / "room").touch()
+    wanted = [
+        Source(name, "nowhere", QUICK, word) for name, word in (("one", "bolt"), ("two", "nut"), ("three", "cap"))
+    ]
+    ray.init(address="local", num_cpus=1, include_dashboard=False, logging_level="warning")
+    try:
+        done = fan_out("onboard", wanted, CategoryStore(tmp_path.as_uri()), cpus=0.1, gpus=0, workers=2)
+    finally:
+        ray.shutdown()
+    assert {outcome.status for outcome in done} == {"published" if healthy else "failed"}
+    for outcome in done if not healthy else ():
+        assert outcome.error is not None
+        assert "no worker can be started: RuntimeError: the package is not on this node" in outcome.error.message
 
 
 @pytest.mark.cluster

@@ -15,7 +15,7 @@ import pytest
 
 from o2n.errors import ConflictError, NotFoundError, StoreError
 from o2n.objects import Objects, open_objects
-from tests.s3_answers import Answer, breaking_off, serving
+from tests.s3_answers import breaking_off
 
 OPERATIONS = {
     "get": lambda objects: objects.get("some/key"),
@@ -446,12 +446,6 @@ def test_missing_credentials_are_told(s3, monkeypatch):
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     message = refused(OPERATIONS["get"], open_objects("s3://bucket/prefix"))
     assert "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE" in message
-
-
-@pytest.fixture
-def answering(s3, monkeypatch):
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    yield from serving(Answer, monkeypatch)
 
 
 def s3_error(code: str) -> bytes:

@@ -57,6 +57,22 @@ def test_a_web_page_is_no_picture(bucket: str, way: Server) -> None:
         places.read_bytes(f"s3://{bucket}/a.png")
 
 
+@pytest.mark.parametrize(
+    ("status", "headers", "body"),
+    [
+        (301, {}, b""),
+        (302, {"Location": "http://127.0.0.1:1/"}, b""),
+        (307, {"Location": "/login"}, b""),
+        (200, {}, b"<ListBucketResult><Contents><Size>3</Size></Contents></ListBucketResult>"),
+    ],
+)
+def test_what_is_no_answer_of_s3s_is_told(answering: Server, status: int, headers: dict[str, str], body: bytes) -> None:
+    answering.status, answering.headers, answering.body = status, headers, body
+    for look in (places.files_in, places.folders_in, lambda place: list(places.walk(place))):
+        with pytest.raises(StoreError, match=r"s3://bucket/new: cannot be read .*O2N_S3_ENDPOINT"):
+            look("s3://bucket/new")
+
+
 def test_of_what_is_too_large_no_more_is_read_than_shows_it(
     place: tuple[str, Callable], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +137,7 @@ def test_a_place_that_is_none_is_refused(place: str) -> None:
         ("lists/all.csv", "/data/good", "/data/good"),
         ("lists/all.csv", "s3://b/good", "s3://b/good"),
         ("s3://b/lists/all.csv", "good", "s3://b/lists/good"),
+        ("s3://b/lists/all.csv", "/data/good", "/data/good"),
     ],
 )
 def test_what_a_list_names_lies_beside_it(file: str, place: str, found: str) -> None:
