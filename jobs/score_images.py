@@ -87,7 +87,8 @@ def main(
     )
     run = open_run(output, request, store, workers, overwrite)
     notes = {name: note for name, ref in run.refs.items() if (note := _note(store, ref, rate))}
-    before = sum(run.plan.shards()[shard] for shard in run.done())
+    shards = run.plan.shards()
+    before = sum(shards[shard] for shard in run.done())
     begun = time.perf_counter()
     if before < run.plan.pictures:
         _connect(workers)

@@ -120,7 +120,9 @@ def customize(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            if not math.isfinite(told := loss.item()):
+            told = loss.item()
+            del loss  # what was recorded is freed at the end of the block, if nothing made by it is left
+            if not math.isfinite(told):
                 raise FoundationError(
                     f"customising on {object_word!r} has failed: after {step} steps its loss is {told}: lower the "
                     f"learning rate of {settings.learning_rate:g} in the profile's customisation"

@@ -240,6 +240,9 @@ def _cause(error: RayError) -> str:
     """What ended a worker, without Ray's advice and ids."""
     if isinstance(error, RayTaskError):
         return f"{type(error.cause).__name__}: {error.cause}"[:300]
+    lines = str(error).strip().splitlines()
+    if lines and "creation task" in lines[0]:  # of a whole traceback the last line says what it was
+        return lines[-1].strip()[:300]
     text = " ".join(str(error).split())
     text = text.partition("Worker exit detail: ")[2] or text
     return re.split(r" Some common causes| class_name: | Lease ID", text)[0][:300]

@@ -3,6 +3,7 @@ Python starts its thousand kernels: a graph starts them all at once
 (pytorch.org/docs/stable/notes/cuda.html#cuda-graphs)."""
 
 import functools
+import gc
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -51,22 +52,27 @@ def training_step(model: DiffusionModel, record: bool = True) -> Iterator[Callab
 
     Args: record: False where activations are computed twice, which cannot be recorded.
     """
-    module, made = _Predict(model), model.device.type != "cuda" or not record or _without.get()
+    module, recorded = _Predict(model), False
+    recording = model.device.type == "cuda" and record and not _without.get()
 
     def step(*arguments: Tensor) -> Tensor:
-        nonlocal made
-        if not made:
+        nonlocal recorded
+        if recording and not recorded:
             sample = tuple(one.detach().clone().requires_grad_(one.requires_grad) for one in arguments)
             with torch.cuda.device(model.device):
                 torch.cuda.make_graphed_callables(module, sample, allow_unused_input=True)
-            made = True
+            recorded = True
         predicted: Tensor = module(*arguments)
         return predicted
 
     try:
         yield step
     finally:
-        vars(module).pop("forward", None)  # what was recorded holds itself, and a GPU's memory, by it
+        vars(module).pop("forward", None)  # what was recorded holds itself by it
+        if recorded:
+            # And by a class of its own, which is in a cycle as all classes are: until a collection the GPU's memory
+            # stays taken, and one that comes in the middle of another recording spoils that.
+            gc.collect()
 
 
 class _Predict(nn.Module):
@@ -83,7 +89,9 @@ class _Graph:
     """One recorded step. It holds addresses and not values: what is copied there counts, and so do adapters whose
     weights were filled anew in their places."""
 
-    def __init__(self, model: DiffusionModel, x: Tensor, text: Tensor, mixture: Mixture, pool: Any) -> None:
+    def __init__(
+        self, model: DiffusionModel, x: Tensor, text: Tensor, mixture: Mixture, pool: Any, recorder: torch.cuda.Stream
+    ) -> None:
         self._x, self._text, self._rows = x.clone(), text.clone(), mixture.rows
         self._t = torch.zeros((), dtype=torch.int64, device=x.device)
         # The first run on a stream makes handles and workspaces, which must not be part of the graph.
@@ -93,7 +101,7 @@ class _Graph:
             model.predict(self._x, self._t, self._text)
         torch.cuda.current_stream().wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
+        with torch.cuda.graph(self._graph, pool=pool, stream=recorder, capture_error_mode="thread_local"):
             self._out = model.predict(self._x, self._t, self._text)
 
     def prepare(self, text: Tensor, mixture: Mixture) -> Step:
@@ -113,6 +121,9 @@ class _Graphs:
 
     def __init__(self, model: DiffusionModel) -> None:
         self._model, self._pool = model, torch.cuda.graph_pool_handle()
+        # A stream that nothing else is run or recorded on, for those of another priority are others: cuBLAS's workspace
+        # of it, whose address graphs keep, lies in their own memory (github.com/pytorch/pytorch/issues/193402).
+        self._recorder = torch.cuda.Stream(priority=-1)
         self._made: OrderedDict[Any, _Graph | None] = OrderedDict()  # None: seen once
 
     def step(self, x: Tensor, text: Tensor, mixture: Mixture) -> Step:
@@ -120,7 +131,7 @@ class _Graphs:
         seen = key in self._made
         graph = self._made.pop(key, None)
         if seen and graph is None:
-            graph = _Graph(self._model, x, text, mixture, self._pool)
+            graph = _Graph(self._model, x, text, mixture, self._pool, self._recorder)
         self._made[key] = graph
         if len(self._made) > KEPT:
             self._made.popitem(last=False)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice, repeat
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.fs
@@ -50,8 +51,11 @@ def walk_tree(root: str) -> Iterator[tuple[str, str]]:
 
 
 def parquet_files(root: str) -> list[str]:
-    """The Parquet file at `root`, or all below that folder or prefix. Raises as `places.walk`."""
-    return [root] if root.endswith(".parquet") else list(places.walk(root, (".parquet",)))
+    """The Parquet file at `root`, or all below that folder or prefix, which may be called as a file is: many write
+    tables so. Raises as `places.walk`."""
+    may_be_file = root.endswith(".parquet") and not Path(root).is_dir()
+    below = [] if may_be_file and not places.is_s3(root) else list(places.walk(root, (".parquet",)))
+    return below or ([root] if may_be_file else [])
 
 
 def listed(inputs: Inputs) -> Iterator[tuple[str, str | None]]:

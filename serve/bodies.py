@@ -29,7 +29,10 @@ async def read_pictures(request: Request) -> list[Upload]:
         body = ScoreRequest.model_validate_json(await _json(request))
         return [Upload(picture.name, picture.data) for picture in body.pictures]
     form = await _form(request, "pictures")
-    files = [item for item in form.getlist("pictures") if isinstance(item, UploadFile)]
+    given = form.getlist("pictures")
+    files = [item for item in given if isinstance(item, UploadFile)]
+    if files and len(files) < len(given):
+        raise RequestError("a field 'pictures' has text in it and no file: send files in all of them")
     if not files:
         raise PictureError("the request has no pictures: send at least one file in the field 'pictures'")
     refuse_unknown("form field", form, ["pictures"])
@@ -41,6 +44,9 @@ async def read_feedback(request: Request) -> FeedbackRequest:
     if _content_type(request, "picture") == "application/json":
         return FeedbackRequest.model_validate_json(await _json(request))
     form = await _form(request, "picture")
+    for name in form:
+        if len(form.getlist(name)) > 1:
+            raise RequestError(f"form field {name[:64]!r} is sent more than once: a verdict is on one picture")
     file, verdict, note = form.get("picture"), form.get("verdict"), form.get("note")
     if not isinstance(file, UploadFile):
         raise PictureError("the request has no picture: send one file in the field 'picture'")

@@ -34,6 +34,13 @@ ANSWER_SECONDS = 60.0
 PAUSE_SECONDS = 0.25
 # Longer than `Intake` waits for a body, so that its 408 comes first.
 EXTRA_SECONDS = 2.0
+# Headers of Ray Serve's own (ray.serve._private.constants), in small letters and with hyphens.
+ORDERS = {
+    b"x-request-timeout-seconds",
+    b"x-request-disconnect-disabled",
+    b"x-session-id",
+    b"serve-multiplexed-model-id",
+}
 # In the metrics, in the place of a route: what a proxy answers itself no gateway sees, nor counts.
 ROUTE = "(proxy)"
 
@@ -60,6 +67,7 @@ class Intake:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        _without_orders(scope)
         # Serve takes any bytes for an id, and fails at some.
         MutableHeaders(scope=scope)[ID_HEADER] = request_id(scope)
         body = _Body(self)
@@ -128,6 +136,14 @@ class Intake:
             if answer.started:
                 raise error
         return gone
+
+
+def _without_orders(scope: Scope) -> None:
+    """Take away the headers that Serve obeys whoever sends them: they shorten its patience, or send a request to one
+    replica. Bytes that are no text in some of them it fails at, and keeps the body for good."""
+    scope["headers"] = [
+        (name, value) for name, value in scope["headers"] if name.lower().replace(b"_", b"-") not in ORDERS
+    ]
 
 
 class _Body:

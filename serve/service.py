@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -94,24 +94,28 @@ class Service:
         Raises:
             PictureError, NotFoundError, IntegrityError, FoundationError, StoreError, OverloadedError, DeadlineError
         """
-        deadline = time.monotonic() + self._branches.deadline_seconds
+        deadline = self._deadline()
         calibration = await self._by(deadline, self.catalog.calibration(ref))
         side = (await self._by(deadline, self.catalog.manifest_of(ref))).resolution
         with self._branches.admitted(len(uploads)):
-            pictures = await asyncio.gather(*(self._prepare(upload, side, deadline) for upload in uploads))
+            pictures = await _all(self._prepare(upload, side, deadline) for upload in uploads)
 
             async def reference_of(query: Picture) -> Picture | None:
                 return await self._branches.reference(query, ref, deadline) if with_reference else None
 
-            scores, references = await asyncio.gather(
-                asyncio.gather(*(self._branches.score(query, ref, deadline) for query, _ in pictures)),
-                asyncio.gather(*(reference_of(query) for query, _ in pictures)),
-            )
+            async def both(query: Picture) -> tuple[Score, Picture | None]:
+                reference = asyncio.ensure_future(reference_of(query))
+                try:
+                    return await self._branches.score(query, ref, deadline), await reference
+                finally:
+                    reference.cancel()
+
+            compared = await _all(both(query) for query, _ in pictures)
             found = [
                 Scored(upload.name, picture, score, decide(score.score, calibration, rate or self._rate), reference)
-                for upload, (_, picture), score, reference in zip(uploads, pictures, scores, references, strict=True)
+                for upload, (_, picture), (score, reference) in zip(uploads, pictures, compared, strict=True)
             ]
-            answers = await asyncio.gather(*(_in_thread(deadline, answer, scored) for scored in found))
+            answers = await _all(_in_thread(deadline, answer, scored) for scored in found)
         for scored in found:
             decision = scored.decision
             metrics.record_score(ref.category, scored.score.score, decision.p_value, decision.is_anomalous)
@@ -125,14 +129,14 @@ class Service:
             ConflictError: others change the category all the time. Else as `score`.
         """
         ref = await self.catalog.current(name)
-        deadline = time.monotonic() + self._branches.deadline_seconds
+        deadline = self._deadline()
         if verdict == "anomalous":
-            async with self._keepers:
+            async with self._keeping(deadline):
                 picture = await _in_thread(deadline, _decoded, upload)
-                await store_call(keep_anomalous, self.store, ref, picture, by, note)
+                await self._by(deadline, store_call(keep_anomalous, self.store, ref, picture, by, note))
             return ref
         if verdict == "withdrawn":
-            async with self._keepers:  # nothing is scored, so it does not wait with what is
+            async with self._keeping(deadline):  # nothing is scored, so it does not wait with what is
                 ref = await self._by(deadline, store_call(self.store.current, name))
                 manifest = await self._by(deadline, self.catalog.manifest_of(ref))
                 query, _ = await self._prepare(upload, manifest.resolution, deadline)
@@ -156,15 +160,18 @@ class Service:
 
     async def feedback(self, name: str) -> list[ListedFeedback]:
         """The verdicts given on a category, oldest first."""
-        return await store_call(self._verdicts, name)
+        return await self._by(self._deadline(), store_call(self._verdicts, name))
 
     async def rollback(self, name: str, version: str | None) -> VersionRef:
         """Let an earlier version serve again; see `CategoryStore.rollback`."""
-        earlier = (await store_call(self.store.pointer, name)).history
+        deadline = self._deadline()
+        earlier = (await self._by(deadline, store_call(self.store.pointer, name))).history
         wanted = version or (earlier[-1] if earlier else None)
         if wanted in earlier:  # else the store says what is wrong
             await self._branches.check_loads(VersionRef(name, wanted))
-        ref = await store_call(self.store.rollback, name, version)
+        late = f"store {self.store.url} did not answer in time: look which version serves before you send it again"
+        async with _told_by(deadline, late):
+            ref = await store_call(self.store.rollback, name, version)
         self._forget(name)
         return ref
 
@@ -179,7 +186,7 @@ class Service:
             StoreError: there is no reading which categories there are.
             DeadlineError: the list is not complete yet.
         """
-        deadline = time.monotonic() + self._branches.deadline_seconds
+        deadline = self._deadline()
         listing = self._listing
         if listing is None or (listing.done() and time.monotonic() >= self._list_again):
             listing = self._listing = asyncio.create_task(self._list())
@@ -215,6 +222,9 @@ class Service:
 
     async def category(self, name: str) -> CategoryAnswer:
         """One category and the version that serves for it."""
+        return await self._by(self._deadline(), self._category(name))
+
+    async def _category(self, name: str) -> CategoryAnswer:
         manifest = await self.catalog.manifest(name)
         return self._summary(manifest, await store_call(self.store.pointer, name))
 
@@ -236,7 +246,10 @@ class Service:
 
     async def category_details(self, name: str) -> CategoryDetails:
         """One category with its calibration and its latest versions; one that is not whole is left out and logged."""
-        answer = await self.category(name)
+        return await self._by(self._deadline(), self._details(name))
+
+    async def _details(self, name: str) -> CategoryDetails:
+        answer = await self._category(name)
         ref = VersionRef(name, answer.version)
         manifest = await self.catalog.manifest_of(ref)
         weights = {  # what eq. (7) makes of each branch alone
@@ -290,6 +303,19 @@ class Service:
             return False
         return True
 
+    def _deadline(self) -> float:
+        """When a request that arrives now has to be answered."""
+        return time.monotonic() + self._branches.deadline_seconds
+
+    @asynccontextmanager
+    async def _keeping(self, deadline: float) -> AsyncIterator[None]:
+        """One of few who decode a picture without scoring it; the others may hang at the store."""
+        await self._by(deadline, self._keepers.acquire())
+        try:
+            yield
+        finally:
+            self._keepers.release()
+
     async def _by(self, deadline: float, read: Awaitable[T]) -> T:
         """What `read` finds in the store, by a request's deadline."""
         async with _told_by(deadline, f"store {self.store.url} did not answer in time: send it again later"):
@@ -307,6 +333,18 @@ class Service:
 
 def _decoded(upload: Upload) -> Picture:
     return images.decode(upload.data, upload.name) if isinstance(upload.data, bytes) else upload.data
+
+
+async def _all(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """What all of it comes to, done side by side. Where one fails nobody waits for the rest any more: it is given up,
+    for its request is answered and no longer counted."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        raise
 
 
 async def _in_thread(deadline: float, function: Callable[..., T], *arguments: object) -> T:

@@ -242,14 +242,15 @@ def _wait(device: torch.device) -> None:
 
 
 class _Peak:
-    """The most memory that was held since it was made: of the GPU where there is one, else of this process. What FAISS
-    holds of a GPU, banks and `bank.GPU_SCRATCH`, is not in it: PyTorch does not know of it."""
+    """The most memory that was held since it was made: of the GPU where there is one, with what recorded steps have
+    reserved, else of this process. What FAISS holds of a GPU, banks and `bank.GPU_SCRATCH`, is not in it: PyTorch does
+    not know of it."""
 
     def __init__(self, device: torch.device) -> None:
         self._gpu = device if device.type == "cuda" else None
         if self._gpu:
             torch.cuda.reset_peak_memory_stats(self._gpu)
-            self._before: int | None = torch.cuda.memory_allocated(self._gpu)
+            self._before: int | None = torch.cuda.memory_reserved(self._gpu)
             return
         try:
             # Sets back what Linux calls the high-water mark of this process (proc(5)).
@@ -262,7 +263,7 @@ class _Peak:
         """The peak, and how much of it was added; in bytes."""
         if self._before is None:
             return None, None
-        peak = torch.cuda.max_memory_allocated(self._gpu) if self._gpu else _status("VmHWM")
+        peak = torch.cuda.max_memory_reserved(self._gpu) if self._gpu else _status("VmHWM")
         return peak, max(0, peak - self._before)
 
 

@@ -83,7 +83,7 @@ async function chooseCategory() {
   look(shown()[0] ?? null);
 }
 
-async function loadCategory(name = category.category) {
+async function loadCategory(name) {
   const found = await call(categoryPath(name));
   if (name === $("category").value) category = found;
 }
@@ -128,10 +128,11 @@ function showVersion({ version, created, feedback }) {
 }
 
 async function rollBack(version) {
-  if (!confirm(`Let version ${version} of ${category.category} serve everybody?`)) return;
-  await call(`${categoryPath()}/rollback?version=${version}`, { method: "POST" });
-  await renew(version);
-  $("rolled").textContent = `Version ${category.version} serves now.`;
+  const name = category.category;
+  if (!confirm(`Let version ${version} of ${name} serve everybody?`)) return;
+  await call(`${categoryPath(name)}/rollback?version=${version}`, { method: "POST" });
+  await renew(name, version);
+  if (category?.category === name) $("rolled").textContent = `Version ${category.version} serves now.`;
 }
 
 // ---------------------------------------------------------------- decisions
@@ -267,17 +268,19 @@ function keep(row, { version, pictures: [{ anomaly_map, counterpart, reference, 
   Object.assign(row, { answer, version, map: anomaly_map });
   become(row, "scored");
   // Somebody published.
-  if (row.category === category?.category && version !== category.version) trying(() => renew())();
+  if (row.category === category?.category && version !== category.version) trying(() => renew(row.category))();
 }
 
 /** Another version serves: show its history and calibration, and which pictures older ones scored. */
-async function renew(expected) {
-  await loadCategory();
+async function renew(name, expected) {
+  const left = () => category?.category !== name; // somebody has chosen another meanwhile, which shows itself
+  await loadCategory(name);
   // Every gateway looks for itself which version serves, and has it loaded before it does.
-  for (let patience = 20; expected && category.version !== expected && patience; patience--) {
+  for (let patience = 20; expected && !left() && category.version !== expected && patience; patience--) {
     await new Promise((resolve) => setTimeout(resolve, 500));
-    await loadCategory();
+    await loadCategory(name);
   }
+  if (left()) return;
   showCategory();
   showList();
   look(chosen);
@@ -482,7 +485,7 @@ async function sendFeedback(verdict) {
   let thanks = "";
   try {
     const { version, by } = await call(`${categoryPath(row.category)}/feedback`, { method: "POST", body });
-    await renew(version);
+    await renew(row.category, version);
     thanks = {
       normal: `Learned as normal, by ${by}: version ${version} serves now.`,
       anomalous: `Kept as anomalous, by ${by}.`,
@@ -503,7 +506,12 @@ function signIn(why) {
   $("token").value = "";
   $("sign-in").showModal();
   return new Promise((resolve, reject) => {
-    $("sign-in").onsubmit = () => resolve($("token").value.trim());
+    $("sign-in").onsubmit = (event) => {
+      const token = $("token").value.trim();
+      if (/^[\x21-\x7e]+$/.test(token)) return resolve(token);
+      event.preventDefault(); // or no request could be sent with it, nor another token be asked for
+      $("sign-in-why").textContent = "There are signs in it that no token has, perhaps unseen ones: paste it again.";
+    };
     $("sign-in").oncancel = () => reject(new ApiError(401, "A token is needed: reload the page to enter one."));
   });
 }

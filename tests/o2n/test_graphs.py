@@ -1,6 +1,7 @@
 """On a GPU: a recorded step says what the step itself says, whatever has been put into its adapters since; and the
 whole score is what a CPU makes of the picture."""
 
+import gc
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -88,6 +89,20 @@ def test_a_recorded_training_step_trains_as_the_step_itself(model: DiffusionMode
     with without_graphs():
         expected = losses()
     np.testing.assert_allclose(losses(), expected, rtol=2e-2)
+
+
+def test_what_trainings_recorded_is_given_back(model: DiffusionModel) -> None:
+    """Without waiting for Python's collector, which counts objects and knows nothing of a GPU's memory."""
+    settings, held = SETTINGS.model_copy(update={"steps": 3}), []
+    gc.disable()
+    try:
+        for _ in range(4):
+            customize(model, [checks(0), checks(1)], [], "one", settings, 0)
+            torch.cuda.empty_cache()
+            held.append(torch.cuda.memory_reserved(model.device))
+    finally:
+        gc.enable()
+    assert held[-1] <= 1.05 * held[0], held
 
 
 def test_a_gpu_scores_as_a_cpu_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,6 +59,17 @@ def test_paths_in_parquet_are_listed_with_their_category(place: tuple[str, Calla
         list(inputs.listed(Inputs(parquet=f"{root}/gone.parquet", category="b")))
 
 
+def test_a_folder_that_is_called_as_a_file_is_a_folder(place: tuple[str, Callable]) -> None:
+    root, put = place
+    for number in (1, 2):
+        file = pa.BufferOutputStream()
+        pq.write_table(pa.table({"path": [f"/{number}.png"]}), file)
+        put(f"new.parquet/part-{number}.parquet", file.getvalue().to_pybytes())
+    for where in (root, f"{root}/new.parquet"):
+        found = list(inputs.listed(Inputs(parquet=where, category="b")))
+        assert found == [("/1.png", "b"), ("/2.png", "b")]
+
+
 @pytest.mark.parametrize("kind", [pa.int64(), pa.string(), pa.list_(pa.uint8())])
 def test_a_column_of_sizes_is_not_taken_for_the_pictures_bytes(tmp_path: Path, kind: pa.DataType) -> None:
     rows = pa.array([None, None], kind)

@@ -308,7 +308,15 @@ def test_names_that_no_request_takes_are_refused_instead_of_left_out(local: Loca
     verdict["data"]["by"] = "ada"
     answer = send("feedback", "feedback", **verdict)
     assert is_error(answer, 422, "invalid_request", "field 'by' is unknown: this request takes picture, verdict, note")
+    twice = [("picture", encode_png(stripes(seed))) for seed in (2, 3)]
+    answer = send("feedback", "feedback", files=twice, data={"verdict": "anomalous"})
+    assert is_error(answer, 422, "invalid_request", "form field 'picture' is sent more than once")
+    verdicts = {"verdict": ["anomalous", "normal"]}
+    answer = send("feedback", "feedback", files={"picture": encode_png(stripes(2))}, data=verdicts)
+    assert is_error(answer, 422, "invalid_request", "form field 'verdict' is sent more than once")
     assert local.store.feedback("stripes") == []
+    answer = send("score", "score", files=pictures, data={"pictures": "2.png"})
+    assert is_error(answer, 422, "invalid_request", "a field 'pictures' has text in it and no file")
     # Who may not ask is told that first.
     assert is_error(local.client.post(f"{SCORE}?includes=overlay"), 401, "unauthorized")
 

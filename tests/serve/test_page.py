@@ -16,7 +16,17 @@ from axe_playwright_python.sync_playwright import Axe
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
-from playwright.sync_api import Browser, ConsoleMessage, Dialog, Locator, Page, Playwright, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Dialog,
+    Locator,
+    Page,
+    Playwright,
+    Route,
+    expect,
+    sync_playwright,
+)
 
 from infra.local.cluster import free_port
 from o2n.calibration import decide
@@ -199,6 +209,9 @@ def test_a_token_is_asked_for_once_and_stays_in_the_tab(
     secret = create_token(published, "page-inspector", ["score"])
     with opened(browser, guarded) as page:
         token = page.get_by_label("Token", exact=True)
+        token.fill(f"{secret}\u200b")
+        page.get_by_role("button", name="Use it").click()
+        expect(page.locator("#sign-in-why")).to_contain_text("perhaps unseen ones: paste it again")
         token.fill("o2n_wrong")
         page.get_by_role("button", name="Use it").click()
         expect(page.locator("#sign-in-why")).to_contain_text("unknown or was revoked")
@@ -453,6 +466,22 @@ def test_feedback_makes_a_version_and_a_rollback_takes_it_back(page: Page, publi
     expect(page.locator("#rolled")).to_contain_text(f"Version {first.version} serves now")
     expect(versions.first).to_contain_text(f"{first.version} serves now")
     assert published.current("inspected") == first
+
+
+def test_another_category_may_be_chosen_while_a_verdict_is_sent(page: Page, published: CategoryStore) -> None:
+    first = onboard("judged", [checks(0), checks(1)], QUICK, published).ref
+    page.reload()
+    choose(page, "judged", upload(damaged(50), "shadow.png"))
+    held: list[Route] = []
+    page.route("**/feedback", lambda route: held.append(route))
+    page.get_by_role("button", name="It is normal").click()
+    expect(page.locator("#thanks")).to_have_text("Sending…")
+    choose(page, "stripes")
+    held[0].continue_()
+    page.wait_for_function("() => !document.getElementById('feedback').disabled", timeout=5_000)
+    expect(page.locator("#problem")).to_be_hidden()
+    expect(page.get_by_role("heading", name="Category stripes")).to_be_visible()
+    assert published.current("judged") != first
 
 
 def test_a_version_that_cannot_serve_is_told_with_the_reason(page: Page, published: CategoryStore) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from ray.serve._private import constants
 from ray.util.metrics import Counter
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -88,6 +89,28 @@ def test_a_request_passes_whole_with_an_id() -> None:
         assert client.post(SCORE, headers={"x-request-id": "mine"}).json()["id"] == "mine"
         assert client.post(SCORE, headers={"x-request-id": b"\xff\xfe"}).json()["id"].isalnum()
         assert client.get("/v1/categories").json()["length"] == 0
+
+
+def test_what_serve_would_obey_is_taken_away() -> None:
+    async def names(scope: Scope, receive: Receive, send: Send) -> None:
+        await answer(send, 200, json.dumps([name.decode() for name, _ in scope["headers"]]).encode())
+
+    orders = ("X-Request-Timeout-Seconds", "x_request_timeout_seconds", "x-request-disconnect-disabled")
+    orders += ("x-session-id", "serve_multiplexed_model_id", "serve-multiplexed-model-id")
+    with behind_intake(names) as client:
+        kept = client.post(SCORE, headers={**dict.fromkeys(orders, b"\xff"), "x-other": "mine"}).json()
+    assert "x-other" in kept
+    assert not {name.lower() for name in orders} & set(kept)
+
+
+def test_they_are_all_that_this_ray_serve_obeys() -> None:
+    told = [
+        constants.SERVE_HTTP_REQUEST_TIMEOUT_S_HEADER,
+        constants.SERVE_HTTP_REQUEST_DISCONNECT_DISABLED_HEADER,
+        constants.SERVE_SESSION_ID,
+        constants.SERVE_MULTIPLEXED_MODEL_ID,
+    ]
+    assert {name.lower().replace("_", "-").encode() for name in told} == proxy.ORDERS
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from o2n.category import Verdict, VersionRef
 from o2n.errors import DeadlineError, StoreError
 from o2n.s3 import s3_client
 from o2n.store import CategoryStore
@@ -93,6 +94,59 @@ def test_who_needs_it_is_told_in_time_and_finds_what_others_asked_for(store: Cou
             with pytest.raises(DeadlineError, match="did not answer in time"):
                 await service.score(unread, [UPLOAD], lambda found: found)
         assert await service.catalog.current("checks") == store.current("checks")
+
+    run(main)
+
+
+def test_verdicts_rollbacks_and_details_are_told_in_time(store: Counting) -> None:
+    async def main() -> None:
+        branches = InProcess(store)
+        service = Service(store, branches)
+        await service.catalog.current("checks")
+        branches.deadline_seconds = 0.3
+
+        def learn(verdict: Verdict) -> Awaitable[VersionRef]:
+            return service.learn("checks", UPLOAD, verdict, None, "ada")
+
+        def asked() -> list[Awaitable[object]]:
+            told = [service.feedback("checks"), service.category("checks"), service.category_details("checks")]
+            # The last has to wait until one of the two before it gives up its place.
+            return [*told, service.rollback("checks", None), *(learn("withdrawn") for _ in range(3))]
+
+        with hanging(store):
+            async with asyncio.timeout(20):
+                for found in await asyncio.gather(*asked(), return_exceptions=True):
+                    assert isinstance(found, DeadlineError)
+        assert await service.category("checks")
+
+    run(main)
+
+
+def test_what_is_given_up_is_not_gone_on_with() -> None:
+    async def main() -> None:
+        given_up = []
+
+        async def waiting(number: int) -> None:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                given_up.append(number)
+                raise
+
+        async def failing() -> None:
+            await asyncio.sleep(0.01)
+            raise StoreError("full")
+
+        with pytest.raises(StoreError, match="full"):
+            await service._all([waiting(1), failing(), waiting(2)])
+        await asyncio.sleep(0)
+        assert given_up == [1, 2]
+
+        async def double(number: int) -> int:
+            await asyncio.sleep(0.01 / number)
+            return 2 * number
+
+        assert await service._all(map(double, (1, 2, 3))) == [2, 4, 6]
 
     run(main)
 
