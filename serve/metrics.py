@@ -35,7 +35,7 @@ REQUESTS = Counter(
     ("route", "status", "code"),
 )
 REQUEST_SECONDS = Histogram(
-    "o2n_request_seconds", "From a request's first byte to its answer's last.", SECONDS, ("route",)
+    "o2n_request_seconds", "From when a gateway has a request to its answer's last byte.", SECONDS, ("route",)
 )
 IN_FLIGHT = Gauge("o2n_pictures_in_flight", "Pictures admitted and not yet answered, per gateway.")
 RETRIES = Counter("o2n_retries", "Pictures sent round again because a replica was lost under them.")

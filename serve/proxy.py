@@ -195,7 +195,9 @@ class _Answer:
         kept = {"retry-after": sent["retry-after"]} if "retry-after" in sent else {}
         said = message.get("body", b"").decode(errors="replace")
         logger.warning("request %s: Serve refused it: %d %s", request_id(self._scope), status, said)
-        code = "overloaded" if status in (429, 503) else http.HTTPStatus(status).phrase.lower().replace(" ", "_")
+        # Its queues answer 429 (config.yaml): a 503 of its own is of a deployment that has failed or is gone.
+        known = {429: "overloaded", 503: "unavailable"}
+        code = known.get(status) or http.HTTPStatus(status).phrase.lower().replace(" ", "_")
         text = f"the service cannot take this request now ({http.HTTPStatus(status).phrase}): try again later"
         await _own(self._scope, error_answer(self._scope, status, code, text, kept))(self._scope, _nothing, self._send)
 

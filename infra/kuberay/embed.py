@@ -65,6 +65,9 @@ def serving(jobs: dict[str, Any]) -> dict[str, Any]:
     spec = copy.deepcopy(jobs)
     for group in [spec["headGroupSpec"], *spec["workerGroupSpecs"]]:
         group["template"]["metadata"]["labels"][COMPONENT] = "serving"
+    # KubeRay makes the Service of Ray Serve of the head's ports, though the head itself answers no requests.
+    (head,) = spec["headGroupSpec"]["template"]["spec"]["containers"]
+    head["ports"].append({"name": "serve", "containerPort": 8000})
     for group in spec["workerGroupSpecs"]:
         (ray,) = group["template"]["spec"]["containers"]
         # Requests go to pods whose own HTTP proxy answers.

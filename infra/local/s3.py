@@ -68,10 +68,9 @@ def private_s3() -> Iterator[dict[str, str]]:
 
 
 def s3_environment(url: str, access_key_id: str, secret_access_key: str) -> dict[str, str]:
-    """What O2N and Ray look for, with nothing left for boto3 to find in files or ask a cloud's metadata for."""
+    """What O2N looks for, with nothing left for boto3 to find in files or ask a cloud's metadata for."""
     return {
         "O2N_S3_ENDPOINT": url,
-        "AWS_ENDPOINT_URL_S3": url,
         "AWS_ACCESS_KEY_ID": access_key_id,
         "AWS_SECRET_ACCESS_KEY": secret_access_key,
         "AWS_DEFAULT_REGION": REGION,

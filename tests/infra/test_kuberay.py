@@ -115,6 +115,12 @@ def test_a_pod_that_ends_may_answer_what_it_has_taken_on() -> None:
         assert application["args"]["deadline_seconds"] < pause < spec["terminationGracePeriodSeconds"]
 
 
+def test_the_head_has_the_port_that_kuberay_makes_the_service_of() -> None:
+    """Without it there is no Service o2n-serve-svc, and the RayService is never ready (KubeRay's common/service.go)."""
+    (head,) = CLUSTER_SPECS[1]["headGroupSpec"]["template"]["spec"]["containers"]
+    assert {"name": "serve", "containerPort": 8000} in head["ports"]
+
+
 def test_a_service_that_is_behind_is_mended() -> None:
     config = SERVE_CONFIG.read_text().replace("profile: tiny", "profile: paper")
     cluster = CLUSTER.read_text().replace("maxReplicas: 8", "maxReplicas: 80")
@@ -260,7 +266,8 @@ def labels(component: str, node: str) -> dict[str, str]:
 OURS = {(component, node): labels(component, node) for component in ("jobs", "serving") for node in ("head", "worker")}
 REDIS = next(pod["metadata"]["labels"] for pod in pods() if pod["spec"]["containers"][0]["name"] == "redis")
 SUBMITTER = one("RayJob", "onboard")["spec"]["submitterPodTemplate"]["metadata"]["labels"]
-OPERATOR = {"app.kubernetes.io/name": "kuberay-operator"}
+# What both ways to install it, Helm's chart and KubeRay's kustomization, call it.
+OPERATOR = {"app.kubernetes.io/component": "kuberay-operator"}
 STRANGER = {"app": "something-else"}
 
 

@@ -1,6 +1,7 @@
 """Dashboard, alerts and scraping name only metrics that exist; the alerts fire when they should and are still else."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -21,8 +22,9 @@ from tests.helpers import checks
 
 FOLDER = ROOT / "infra" / "observability"
 
-needs_promtool = pytest.mark.skipif(
-    not shutil.which("promtool"), reason="promtool is not installed (Debian package prometheus)"
+needs_promtool = pytest.mark.skipif(  # in CI, which has to bring it, they fail without it
+    not shutil.which("promtool") and not os.environ.get("CI"),
+    reason="promtool is not installed (Debian package prometheus)",
 )
 
 
@@ -141,7 +143,6 @@ INCIDENTS = {
 # What proxies answer themselves -> the alert that tells of it.
 REFUSED_BY_PROXIES = [
     ("429", "overloaded", "O2NRefusing"),
-    ("503", "overloaded", "O2NRefusing"),
     ("503", "unavailable", "O2NErrors"),
     ("408", "too_slow", "O2NTurnedAway"),
     ("413", "too_large", "O2NTurnedAway"),

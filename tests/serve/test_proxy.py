@@ -385,16 +385,17 @@ def test_an_answer_that_stops_in_its_middle_is_cut_off(monkeypatch: pytest.Monke
         client.post(SCORE, content=b"x", timeout=10)
 
 
-def test_serves_own_refusals_get_the_services_shape() -> None:
+@pytest.mark.parametrize(("status", "code"), [(429, "overloaded"), (503, "unavailable")])
+def test_serves_own_refusals_get_the_services_shape(status: int, code: str) -> None:
     async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
-        await answer(send, 503, b"Deployment unavailable", b"text/plain; charset=utf-8")
+        await answer(send, status, b"Deployment unavailable", b"text/plain; charset=utf-8")
 
     with behind_intake(refuse) as client:
         refused = client.post(SCORE, headers={"x-request-id": "mine"})
         kserve = client.post("/v2/models/bolts/infer")
         health = client.get("/-/healthz")
-    assert refused.status_code == 503
-    assert refused.json()["error"]["code"] == "overloaded"
+    assert refused.status_code == status
+    assert refused.json()["error"]["code"] == code
     assert refused.json()["error"]["request_id"] == "mine"
     assert int(refused.headers["retry-after"]) >= 1
     assert set(kserve.json()) == {"error"}
