@@ -83,7 +83,7 @@ class Survey:
     "--prompts",
     default="0,1,10",
     show_default=True,
-    callback=numbers(0),
+    callback=numbers(0, 10),
     metavar="LIST",
     help="For table 5; 0: no text.",
 )
@@ -101,7 +101,7 @@ class Survey:
     type=click.Path(path_type=Path),
     default=Path("o2n-evaluation"),
     show_default=True,
-    help="What is done, and the draws.",
+    help="What is done, and the draws; on several nodes a folder that all share.",
 )
 @click.option("--output", type=click.Path(path_type=Path), default=Path("o2n-results"), show_default=True)
 @click.option("--cpus", type=click.IntRange(1), help="Units at a time. Default: the cluster's cores.")

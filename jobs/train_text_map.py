@@ -39,11 +39,13 @@ from o2n.profiles import Profile
 def main(folder: Path, trained_on: str, output: Path, steps: int, batch: int, seed: int, profile: Profile) -> None:
     """Train on the test pictures and masks of FOLDER, for the encoder and the levels of --profile."""
     from o2n.foundation import load_foundation
-    from o2n.text_map import write_map
+    from o2n.text_map import MAX_NAME, write_map
     from o2n.text_training import read_auxiliary, train_text_map
 
     if output.is_dir() or not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
         raise O2NError(f"--output {output} cannot be written: give a file in a folder of yours that exists")
+    if not 0 < len(trained_on) <= MAX_NAME:
+        raise click.UsageError(f"--trained-on {trained_on[:40]!r}: give a name of 1 to {MAX_NAME} characters")
     categories = read_auxiliary(folder, trained_on)
     begun = time.perf_counter()
     with tqdm(total=steps, unit="step", disable=None) as bar:

@@ -170,8 +170,10 @@ def pull(profile: Profile, root: Path, on_file: Callable[[str], None] = lambda n
         raise FoundationError(f"profile {profile.name!r} takes nothing from the hub: there is nothing to pull")
     record = read_record(root)
     for want in needed:
-        repositories = {**record.repositories, want.repository: _pull(want, root, record, on_file)}
-        record = Record(repositories=repositories)
+        taken, before = _pull(want, root, record, on_file), record.repositories.get(want.repository)
+        if before and before.revision == taken.revision:  # of which another part, or profile, takes other files
+            taken = taken.model_copy(update={"files": {**before.files, **taken.files}})
+        record = Record(repositories={**record.repositories, want.repository: taken})
         _note(root, record)
     return record
 
@@ -188,6 +190,10 @@ def verify(profile: Profile, root: Path) -> dict[str, RecordedRepository]:
         if kept is None:
             raise FoundationError(f"{want.repository} is not in {root}: 'o2n models pull' fetches it")
         _check_commit(want.repository, kept, want.revision)
+        try:
+            list(_chosen(want, list(kept.files), _folder(root, want.repository)))
+        except FoundationError as error:
+            raise FoundationError(f"{want.repository} in {root}: {error}: 'o2n models pull' fetches it") from None
         for name, told in kept.files.items():
             _check(_folder(root, want.repository) / name, told)
         found[want.repository] = kept
@@ -200,16 +206,18 @@ def pack(profile: Profile, root: Path, file: Path) -> None:
     if not found:
         raise FoundationError(f"profile {profile.name!r} takes nothing from the hub: there is nothing to pack")
     record = root / f"{RECORD}.packed"
-    record.write_text(Record(repositories=found).model_dump_json(indent=1))
     try:
+        record.write_text(Record(repositories=found).model_dump_json(indent=1))
         with tarfile.open(file, "w") as tar:
             tar.add(record, RECORD)
             for repository, kept in found.items():
                 for name in kept.files:
                     path = _folder(root, repository) / name
                     tar.add(path, path.relative_to(root).as_posix())
+    except OSError as error:
+        raise FoundationError(f"{file} cannot be written ({error}): make room there, or give another file") from None
     finally:
-        record.unlink()
+        record.unlink(missing_ok=True)
 
 
 def unpack(file: Path, root: Path) -> Record:
@@ -218,7 +226,10 @@ def unpack(file: Path, root: Path) -> Record:
     Raises:
         FoundationError: no such file, or it was altered; `root` is as it was then.
     """
-    root.mkdir(parents=True, exist_ok=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FoundationError(f"folder {root} cannot be made ({error}): give another") from None
     before = read_record(root)
     with tempfile.TemporaryDirectory(dir=root) as new:
         try:
@@ -234,7 +245,11 @@ def unpack(file: Path, root: Path) -> Record:
                 # Nothing but the files it names, of the sizes it names, and no links or devices.
                 members = [member for member in tar if member.isreg() and sizes.get(member.name) == member.size]
                 tar.extractall(new, members, filter="data")
-        except (OSError, tarfile.TarError, ValidationError, KeyError, ValueError) as error:
+        except OSError as error:
+            raise FoundationError(
+                f"{file} cannot be unpacked into {root} ({error}): check that it is there, and that there is room"
+            ) from None
+        except (tarfile.TarError, ValidationError, KeyError, ValueError) as error:
             raise FoundationError(
                 f"{file} holds no packed models ({cause_of(error)}): make it with 'o2n models pack'"
             ) from None

@@ -87,7 +87,7 @@ def _rate(context: click.Context, parameter: click.Parameter, rate: float | None
 rate_option = click.option(
     "--false-positive-rate",
     "rate",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=click.FloatRange(1e-9, 1, max_open=True),
     callback=_rate,
     metavar="RATE",
     help="Share of good pictures that may be called anomalous. Default: $O2N_FALSE_POSITIVE_RATE, else 0.05.",

@@ -27,7 +27,10 @@ class Settings(BaseSettings):
     )
     device: _Device | None = Field(None, description="None: cuda where there is one, else cpu")
     false_positive_rate: float = Field(
-        0.05, gt=0, lt=1, description="share of normal pictures that may be called anomalous, where none is asked for"
+        0.05,
+        ge=1e-9,
+        lt=1,
+        description="share of normal pictures that may be called anomalous, where none is asked for",
     )
     cache: Path = Field(
         default_factory=lambda: Path.home() / ".cache" / "o2n",

@@ -14,6 +14,7 @@ from o2n.errors import FoundationError, cause_of
 from o2n.models import LinearMaps
 
 _CARD = "o2n_text_map"
+MAX_NAME = 128
 
 
 class MapCard(BaseModel):
@@ -21,7 +22,7 @@ class MapCard(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    trained_on: str = Field(min_length=1, max_length=128, description="name of the auxiliary set")
+    trained_on: str = Field(min_length=1, max_length=MAX_NAME, description="name of the auxiliary set")
     pictures: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")], ...] = Field(
         description="the first half of `images.digest` of each of its pictures"
     )

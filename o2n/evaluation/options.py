@@ -1,5 +1,6 @@
 """Command-line options that are lists, of the jobs that evaluate and measure."""
 
+import math
 from collections.abc import Callable, Collection
 
 import click
@@ -19,9 +20,9 @@ def names(choices: Collection[str] = ()) -> Callable[[click.Context, click.Param
     return read
 
 
-def numbers(least: int) -> Callable[[click.Context, click.Parameter, str], tuple[int, ...]]:
-    """A callback for an option of whole numbers from `least` on with commas between them: in ascending order, each
-    once."""
+def numbers(least: int, most: float = math.inf) -> Callable[[click.Context, click.Parameter, str], tuple[int, ...]]:
+    """A callback for an option of whole numbers from `least` to `most` with commas between them: in ascending order,
+    each once."""
 
     def read(context: click.Context, parameter: click.Parameter, text: str) -> tuple[int, ...]:
         try:
@@ -30,6 +31,8 @@ def numbers(least: int) -> Callable[[click.Context, click.Parameter, str], tuple
             raise click.BadParameter(f"{text!r} is no list of numbers such as 2,4,8") from None
         if found and found[0] < least:
             raise click.BadParameter(f"{text!r} has a number below {least}")
+        if found and found[-1] > most:
+            raise click.BadParameter(f"{text!r} has a number above {most}")
         return found
 
     return read

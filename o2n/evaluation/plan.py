@@ -1,10 +1,11 @@
 """The whole evaluation: which units there are, and running those whose outcome is not known yet, on Ray."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache as cached
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import ray
 from pydantic import ValidationError
@@ -52,6 +53,8 @@ class Run:
             outcome = Outcome.model_validate_json(self.file.read_bytes())
         except (OSError, ValidationError):
             return None
+        # Two draws may choose the same references, and share the file.
+        outcome = outcome.model_copy(update={"draw": self.unit.draw})
         return outcome if asked_parts(self.unit, self.profile) <= outcome.parts.keys() else None
 
 
@@ -111,13 +114,20 @@ def complete(runs: Sequence[Run], in_flight: int, gpus: float = 0.0) -> Iterator
     A unit that a worker's death takes down is run again, three times at most. In each draw pools come before who uses
     them.
     """
-    task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=3)(_run_one)
 
     def order(one: Run) -> tuple[int, bool]:
         return one.unit.draw, one.unit.method != OURS and one.pool is not None
 
-    for _, phase in groupby(sorted(missing(runs), key=order), key=order):
-        yield from _bounded(list(phase), task.remote, in_flight)
+    to_do = sorted(missing(runs), key=order)
+    # No tasks: each that has a GPU gets a process of its own, which would load the models once more.
+    worker = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=-1, max_task_retries=3)(_Worker)
+    workers = [worker.remote() for _ in range(min(in_flight, len(to_do)))]
+    try:
+        for _, phase in groupby(to_do, key=order):
+            yield from _shared(phase, workers)
+    finally:
+        for one in workers:
+            ray.kill(one)
 
 
 def missing(runs: Sequence[Run]) -> list[Run]:
@@ -127,20 +137,35 @@ def missing(runs: Sequence[Run]) -> list[Run]:
     return [one for one in runs if one.outcome() is None or (one.unit.method == OURS and one.pool in needed)]
 
 
-def _bounded(runs: list[Run], submit: Callable[[Run], ray.ObjectRef], in_flight: int) -> Iterator[tuple[Run, str]]:
-    waiting: dict[ray.ObjectRef, Run] = {}
+class _Worker:
+    """A process that runs units, one after the other."""
+
+    def ready(self) -> str:
+        return ""
+
+    def run(self, one: Run) -> str:
+        return _run_one(one)
+
+
+def _shared(runs: Iterable[Run], workers: Sequence[Any]) -> Iterator[tuple[Run, str]]:
+    """Each of `runs` on whichever worker is ready for it; one that Ray has no room for yet is given none."""
     left = iter(runs)
-    while True:
-        while len(waiting) < in_flight and (one := next(left, None)):
-            waiting[submit(one)] = one
-        if not waiting:
-            return
+    waiting: dict[ray.ObjectRef, tuple[Any, Run | None]] = {one.ready.remote(): (one, None) for one in workers}
+    at_work = True
+    while at_work:
         (done,), _ = ray.wait(list(waiting), num_returns=1)
+        worker, run = waiting.pop(done)
         try:
             error = ray.get(done)
         except ray.exceptions.RayError as lost:
             error = cause_of(lost)
-        yield waiting.pop(done), error
+        if following := next(left, None):
+            waiting[worker.run.remote(following)] = (worker, following)
+        if run:
+            if not error and run.outcome() is None:
+                error = f"its outcome is not in {run.file}: on several nodes --cache has to be a folder that all share"
+            yield run, error
+        at_work = any(one for _, one in waiting.values())
 
 
 def _run_one(one: Run) -> str:

@@ -13,6 +13,7 @@ from o2n.evaluation.protocol import ALL_METHODS, OURS, Unit, build
 from o2n.evaluation.published import published
 from o2n.evaluation.tables import Row, Table
 from o2n.files import replacing
+from o2n.foundation import load_foundation
 from o2n.images import Picture
 from o2n.profiles import Profile
 
@@ -39,6 +40,7 @@ def measure(unit: Unit, profile: Profile) -> Times:
     Raises:
         O2NError: a picture or a model that cannot be used.
     """
+    load_foundation(profile)
     references, queries = ([sample.read() for sample in some] for some in (unit.references, unit.queries[:BATCH]))
     built = build(unit.method, profile)
     begun = time.perf_counter()

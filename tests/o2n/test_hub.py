@@ -311,6 +311,37 @@ def test_all_that_the_shipped_profiles_take_from_the_hub_is_pinned() -> None:
         assert all(re.fullmatch("[0-9a-f]{40}", pin) for pin in pins)
 
 
+def test_what_several_take_of_one_repository_is_kept_together(
+    hub: Hub, profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As CLIP and a vision transformer of timm do, whose weights lie side by side."""
+    models, repository = tmp_path / "models", f"timm/{TIMM}"
+    taken = pull(profile, models).repositories[repository].files
+    monkeypatch.setattr("o2n.hub._TIMM_FILES", ("config.json",))
+    assert len(taken) > 1
+    assert pull(profile, models).repositories[repository].files == taken
+
+    alone = tmp_path / "alone"
+    pull(profile, alone)
+    monkeypatch.undo()
+    with pytest.raises(FoundationError, match=rf"{TIMM} in .*alone: it has no .*: 'o2n models pull' fetches it"):
+        verify(profile, alone)
+
+
+def test_places_that_cannot_be_written_to_are_told(hub: Hub, profile: Profile, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    pull(profile, models)
+    for place in (tmp_path / "nowhere" / "models.tar", Path("/dev/full")):
+        with pytest.raises(FoundationError, match=f"{place} cannot be written .*make room there"):
+            pack(profile, models, place)
+    assert sorted(path.name for path in models.iterdir() if path.is_file()) == [RECORD]
+    pack(profile, models, tmp_path / "models.tar")
+    with pytest.raises(FoundationError, match="folder /proc/models cannot be made"):
+        unpack(tmp_path / "models.tar", Path("/proc/models"))
+    with pytest.raises(FoundationError, match=r"nowhere.tar cannot be unpacked into .*check that it is there"):
+        unpack(tmp_path / "nowhere.tar", models)
+
+
 def test_a_tar_that_was_altered_is_refused(hub: Hub, profile: Profile, tmp_path: Path) -> None:
     models, tar = tmp_path / "models", tmp_path / "models.tar"
     pull(profile, models)

@@ -2,6 +2,7 @@
 
 import functools
 import gzip
+import zlib
 from functools import partial
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def _read(path: Path, magic: int) -> NDArray[np.uint8]:
     """An IDX file of bytes: four bytes of magic number, whose last is the rank, then the sizes, then the values."""
     try:
         data = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataSetError(f"{path}: is no gzip file ({error}); fetch it anew") from None
     rank = magic % 256
     header = np.frombuffer(data, ">i4", 1 + rank) if len(data) >= 4 + 4 * rank else np.zeros(1 + rank, ">i4")

@@ -10,7 +10,7 @@ from o2n.evaluation.options import names, numbers, pairs
 @click.command()
 @click.option("--any", "anything", default="", callback=names())
 @click.option("--some", default="b,a", callback=names(("a", "b", "c")))
-@click.option("--counts", default="4,2", callback=numbers(2))
+@click.option("--counts", default="4,2", callback=numbers(2, 16))
 @click.option("--of", multiple=True, callback=pairs("SET=FILE"))
 def shown(anything: list[str], some: list[str], counts: tuple[int, ...], of: dict[str, str]) -> None:
     click.echo(f"{anything} {some} {counts} {of}")
@@ -37,6 +37,7 @@ def test_a_list_is_read(options: list[str], found: str) -> None:
         (["--some", ""], "'' unknown: choose from a, b, c"),
         (["--counts", "2,two"], "--counts': '2,two' is no list of numbers such as 2,4,8"),
         (["--counts", "1,2"], "'1,2' has a number below 2"),
+        (["--counts", "2,17"], "'2,17' has a number above 16"),
         (["--of", "x"], "--of': 'x': give SET=FILE, once for each"),
         (["--of", "x=1", "--of", "x=2"], "'x=2': give SET=FILE, once for each"),
     ],

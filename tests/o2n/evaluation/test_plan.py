@@ -1,17 +1,20 @@
 """Planning: what is kept is of these pictures and of no others, and of the methods that were planned with."""
 
 import json
+import os
 import shutil
+import uuid
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import ray
 
 from o2n.data.datasets import data_set
 from o2n.data.datasets.base import GOOD, LabelledCategory
 from o2n.errors import DataSetError
 from o2n.evaluation.methods import METHODS
-from o2n.evaluation.plan import Run, Settings, _run_one, plan
+from o2n.evaluation.plan import Run, Settings, _run_one, _Worker, complete, plan
 from o2n.evaluation.protocol import revision
 from tests.helpers import QUICK
 from tests.o2n.data.datasets.trees import mask, picture
@@ -91,6 +94,43 @@ def test_pictures_asked_later_are_kept_beside_those_before(bolts: Path, tmp_path
     kept.write_text("[]")
     with pytest.raises(DataSetError, match=r"bolt.json: has no pictures' digests \(.*\): delete it"):
         planned(bolts, tmp_path)
+
+
+def test_draws_that_choose_the_same_references_count_each(bolts: Path, tmp_path: Path) -> None:
+    """Of four pictures there are twelve ways to choose two, one after the other."""
+    runs = planned(bolts, tmp_path, replace(SETTINGS, draws=13))
+    assert len({run.file for run in runs}) < 13
+    revised = [replace(run, revision=revision(METHODS["raw-patches"](QUICK))) for run in runs]
+    assert [_run_one(run) for run in revised] == [""] * 13
+    outcomes = [run.outcome() for run in runs]
+    assert [outcome.draw for outcome in outcomes if outcome] == list(range(13))
+
+
+class Counted(_Worker):
+    """Leaves a file for each process that runs units, beside the cache."""
+
+    def __init__(self) -> None:
+        (Path(os.environ["COUNTED"]) / f"process-{uuid.uuid4().hex}").touch()
+
+
+@pytest.mark.cluster
+def test_a_process_that_holds_a_gpu_runs_one_unit_after_the_other(
+    bolts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray gives each task with a GPU a process of its own, which would load the models once more. (Ray only counts
+    GPUs: this needs none.)"""
+    monkeypatch.setattr("o2n.evaluation.plan._Worker", Counted)
+    written = revision(METHODS["raw-patches"](QUICK))
+    runs = [replace(run, revision=written) for run in planned(bolts, tmp_path, replace(SETTINGS, draws=5))]
+    environment = {"env_vars": {"COUNTED": str(tmp_path)}}
+    ray.init(address="local", num_cpus=8, num_gpus=1, include_dashboard=False, runtime_env=environment)
+    try:
+        told = list(complete(runs, in_flight=8, gpus=0.5))  # for six of the eight there is no room
+    finally:
+        ray.shutdown()
+    assert {error for _, error in told} == {""}
+    assert {run.unit.draw for run, _ in told} == set(range(5))
+    assert len(list(tmp_path.glob("process-*"))) <= 2
 
 
 def test_of_what_is_drawn_anew_each_time_nothing_is_kept(tmp_path: Path) -> None:
