@@ -28,7 +28,8 @@ def test_empty_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("O2N_S3_ENDPOINT", "localhost:9000", "use http://HOST:PORT or https://HOST"),
         ("O2N_DEVICE", "gpu", "use cpu, cuda, cuda:1 or mps"),
-        ("O2N_FALSE_POSITIVE_RATE", "0", "greater than 0"),
+        ("O2N_FALSE_POSITIVE_RATE", "0", "greater than or equal to 0.000000001"),
+        ("O2N_FALSE_POSITIVE_RATE", "1e-320", "greater than or equal to 0.000000001"),
         ("O2N_FALSE_POSITIVE_RATE", "1", "less than 1"),
         ("O2N_FALSE_POSITIVE_RATE", "5%", "number"),
     ],
