@@ -145,8 +145,9 @@ def _estimate(
 
     to_do = [(source, found) for source, found in zip(wanted, previews, strict=True) if found.missing]
     if not to_do:
-        unchanged = all(found.status == "unchanged" for found in previews)
-        click.echo("nothing to do" if unchanged else "no stage is left to make")
+        statuses = {found.status for found in previews}
+        if "failed" not in statuses:
+            click.echo("nothing to do" if statuses == {"unchanged"} else "no stage is left to make")
         return None
     source, found = to_do[0]
     seconds, versions = recorded(store, source.profile, found.machine)

@@ -113,7 +113,7 @@ def _dead(store: CategoryStore, keep: int | None, limit: datetime) -> tuple[list
     names = {ref.category for ref in served}
     entries = store.objects.entries("categories/")
     for entry in entries:
-        if not is_name(folder := entry.key.split("/")[1]):
+        if _kind(entry) and not is_name(folder := entry.key.split("/")[1]):
             raise CategoryError(
                 f"categories/{folder} in store {store.url} is no category's folder, and nobody knows which blobs it "
                 "needs: move it out of the store"

@@ -30,7 +30,7 @@ Task = Literal["onboard", "preview", "measure"]
 
 TICK_SECONDS = 0.5
 MAX_LOSSES = 3  # workers that one category may take with it, pre-empted ones not counted
-MAX_FALSE_STARTS = 20  # workers in a row that never came up
+MAX_FALSE_STARTS = 20  # workers in a row that never came up, at least, while none was at work
 
 # Until a worker is past these, it may be drawing the pictures that all categories of a class share.
 _BEFORE_ADAPTER = ("starting", "reading", "loading", "prior")
@@ -210,7 +210,7 @@ class _Run:
         preempted = isinstance(error, ActorDiedError) and error.preempted
         cause = "its node was taken away" if preempted else _cause(error)
         if source is None:
-            self._false_starts += not preempted
+            self._false_starts += not preempted and not self._running
             # One node on which none comes up is no reason to give up while others work, or are still coming up.
             if not self._running and self._false_starts >= max(MAX_FALSE_STARTS, 3 * self._room()):
                 while self._waiting:

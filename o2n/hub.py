@@ -170,10 +170,7 @@ def pull(profile: Profile, root: Path, on_file: Callable[[str], None] = lambda n
         raise FoundationError(f"profile {profile.name!r} takes nothing from the hub: there is nothing to pull")
     record = read_record(root)
     for want in needed:
-        taken, before = _pull(want, root, record, on_file), record.repositories.get(want.repository)
-        if before and before.revision == taken.revision:  # of which another part, or profile, takes other files
-            taken = taken.model_copy(update={"files": {**before.files, **taken.files}})
-        record = Record(repositories={**record.repositories, want.repository: taken})
+        record = _with(record, {want.repository: _pull(want, root, record, on_file)}, root)
         _note(root, record)
     return record
 
@@ -190,12 +187,12 @@ def verify(profile: Profile, root: Path) -> dict[str, RecordedRepository]:
         if kept is None:
             raise FoundationError(f"{want.repository} is not in {root}: 'o2n models pull' fetches it")
         _check_commit(want.repository, kept, want.revision)
+        for name, told in kept.files.items():
+            _check(_folder(root, want.repository) / name, told)
         try:
             list(_chosen(want, list(kept.files), _folder(root, want.repository)))
         except FoundationError as error:
             raise FoundationError(f"{want.repository} in {root}: {error}: 'o2n models pull' fetches it") from None
-        for name, told in kept.files.items():
-            _check(_folder(root, want.repository) / name, told)
         found[want.repository] = kept
     return found
 
@@ -259,7 +256,7 @@ def unpack(file: Path, root: Path) -> Record:
         for path in told:
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             Path(new, path).replace(root / path)
-    _note(root, Record(repositories={**before.repositories, **record.repositories}))
+    _note(root, _with(before, record.repositories, root))
     return record
 
 
@@ -275,6 +272,18 @@ def read_record(root: Path) -> Record:
         return Record()
     except (OSError, ValidationError) as error:
         raise FoundationError(f"{root / RECORD} cannot be read ({cause_of(error)}): pull into another folder") from None
+
+
+def _with(record: Record, taken: dict[str, RecordedRepository], root: Path) -> Record:
+    """A record with what was taken since. Of a repository at the same commit other files stay, if they are still there:
+    another part takes them, or another profile."""
+    repositories = dict(record.repositories)
+    for name, new in taken.items():
+        before, folder = repositories.get(name), _folder(root, name)
+        others = before.files if before and before.revision == new.revision else {}
+        there = {file: told for file, told in others.items() if (folder / file).is_file()}
+        repositories[name] = new.model_copy(update={"files": {**there, **new.files}})
+    return Record(repositories=repositories)
 
 
 def _note(root: Path, record: Record) -> None:

@@ -7,7 +7,7 @@ import re
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice, repeat
 from pathlib import Path
 
@@ -53,9 +53,13 @@ def walk_tree(root: str) -> Iterator[tuple[str, str]]:
 def parquet_files(root: str) -> list[str]:
     """The Parquet file at `root`, or all below that folder or prefix, which may be called as a file is: many write
     tables so. Raises as `places.walk`."""
-    may_be_file = root.endswith(".parquet") and not Path(root).is_dir()
-    below = [] if may_be_file and not places.is_s3(root) else list(places.walk(root, (".parquet",)))
-    return below or ([root] if may_be_file else [])
+    if not root.endswith(".parquet") or Path(root).is_dir():
+        return list(places.walk(root, (".parquet",)))
+    below: list[str] = []
+    if places.is_s3(root):
+        with suppress(PictureError):  # who may read a file may not be allowed to list
+            below = list(places.walk(root, (".parquet",)))
+    return below or [root]
 
 
 def listed(inputs: Inputs) -> Iterator[tuple[str, str | None]]:

@@ -119,7 +119,7 @@ def onboard(
         return Onboarded(serving.ref, STAGES, {}, (*inputs.warnings, *serving.warnings), unchanged=True)
     stages = Stages(store, on_progress)
     manifest = make(inputs, load_foundation(profile), stages, store)
-    warnings = (*inputs.warnings, *manifest.warnings, *_left_behind(name, store))
+    warnings = (*inputs.warnings, *manifest.warnings, *_left_behind(inputs, store))
     begun = time.perf_counter()
     ref = store.publish(manifest)
     seconds = {**stages.seconds, "publish": round(time.perf_counter() - begun, 3)}
@@ -145,8 +145,8 @@ def preview(
         made = make(inputs, load_foundation(profile), stages, store)
     except (NotMadeError, NotFoundError):  # the latter where a run was stopped between two stages
         missing = tuple(stage for stage in STAGES if stage not in stages.resumed)
-        return Preview(missing, warnings=(*inputs.warnings, *_left_behind(name, store)))
-    return Preview((), made.ref, warnings=(*inputs.warnings, *made.warnings, *_left_behind(name, store)))
+        return Preview(missing, warnings=(*inputs.warnings, *_left_behind(inputs, store)))
+    return Preview((), made.ref, warnings=(*inputs.warnings, *made.warnings, *_left_behind(inputs, store)))
 
 
 def _checked(
@@ -206,13 +206,14 @@ def _serving(inputs: Inputs, store: CategoryStore) -> Manifest | None:
     return serving
 
 
-def _left_behind(name: str, store: CategoryStore) -> tuple[str, ...]:
-    """A warning where pictures were fed back to the version that serves: what is onboarded anew is without them."""
+def _left_behind(inputs: Inputs, store: CategoryStore) -> tuple[str, ...]:
+    """A warning where pictures were fed back to the version that serves: what is onboarded anew is without those that
+    are no references."""
     try:
-        serving = store.manifest(store.current(name))
+        serving = store.manifest(store.current(inputs.name))
     except (NotFoundError, IntegrityError):
         return ()
-    count = len(serving.fed_back)
+    count = len({said.picture for said in serving.fed_back} - set(map(images.digest, inputs.resized)))
     if not count:
         return ()
     pictures = "1 picture that was" if count == 1 else f"{count} pictures that were"

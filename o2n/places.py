@@ -26,11 +26,9 @@ def is_s3(place: str) -> bool:
 
 def beside(file: str, place: str) -> str:
     """`place` as seen from the folder or prefix of `file`."""
-    if is_s3(place):
+    if is_s3(place) or Path(place).is_absolute():
         return place
-    if is_s3(file) and not Path(place).is_absolute():
-        return f"{file.rpartition('/')[0]}/{place}"
-    return place if is_s3(file) else str(Path(file).parent / place)
+    return f"{file.rpartition('/')[0]}/{place}" if is_s3(file) else str(Path(file).parent / place)
 
 
 def files_in(place: str) -> list[str] | None:

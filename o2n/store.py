@@ -135,11 +135,7 @@ class CategoryStore:
                 f"version {ref.version!r} is no version: they are 16 hex digits, see 'o2n categories show'"
             )
         try:
-            manifest, _ = self._read(
-                _manifest_key(ref),
-                Manifest,
-                "onboard the category again; if it serves no more, 'o2n categories collect --keep 0' forgets it",
-            )
+            manifest, _ = self._read(_manifest_key(ref), Manifest, "onboard the category again")
         except NotFoundError:
             raise NotFoundError(
                 f"category {ref.category} has no version {ref.version}: see 'o2n categories show {ref.category}'"

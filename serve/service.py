@@ -104,10 +104,12 @@ class Service:
                 return await self._branches.reference(query, ref, deadline) if with_reference else None
 
             async def both(query: Picture) -> tuple[Score, Picture | None]:
+                score = asyncio.ensure_future(self._branches.score(query, ref, deadline))
                 reference = asyncio.ensure_future(reference_of(query))
                 try:
-                    return await self._branches.score(query, ref, deadline), await reference
+                    return await asyncio.gather(score, reference)
                 finally:
+                    score.cancel()
                     reference.cancel()
 
             compared = await _all(both(query) for query, _ in pictures)
@@ -168,7 +170,8 @@ class Service:
         earlier = (await self._by(deadline, store_call(self.store.pointer, name))).history
         wanted = version or (earlier[-1] if earlier else None)
         if wanted in earlier:  # else the store says what is wrong
-            await self._branches.check_loads(VersionRef(name, wanted))
+            async with _told_by(deadline, f"version {wanted} of {name} did not load in time: send it again"):
+                await self._branches.check_loads(VersionRef(name, wanted))
         late = f"store {self.store.url} did not answer in time: look which version serves before you send it again"
         async with _told_by(deadline, late):
             ref = await store_call(self.store.rollback, name, version)

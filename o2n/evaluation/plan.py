@@ -1,6 +1,7 @@
 """The whole evaluation: which units there are, and running those whose outcome is not known yet, on Ray."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache as cached
 from itertools import groupby
@@ -19,6 +20,7 @@ from o2n.profiles import Profile
 
 # What the paper gives its pool to (figure 4), and PaDiM, which its text names too.
 POOLED = ("patchcore", "regad", "winclip", "inctrl", "padim")
+LOSSES = 3  # workers that a unit may take with it before it is not run again
 SHOWN = 1  # anomalous queries of a category whose maps are kept for the sheets, of the first draw with the most shots
 
 
@@ -111,8 +113,8 @@ def plan(
 def complete(runs: Sequence[Run], in_flight: int, gpus: float = 0.0) -> Iterator[tuple[Run, str]]:
     """Run the units whose outcome is not known, `in_flight` at most at a time; yields each with its error, or "".
 
-    A unit that a worker's death takes down is run again, three times at most. In each draw pools come before who uses
-    them.
+    A unit that a worker's death takes down is run again, `LOSSES` times at most. In each draw pools come before who
+    uses them.
     """
 
     def order(one: Run) -> tuple[int, bool]:
@@ -120,14 +122,14 @@ def complete(runs: Sequence[Run], in_flight: int, gpus: float = 0.0) -> Iterator
 
     to_do = sorted(missing(runs), key=order)
     # No tasks: each that has a GPU gets a process of its own, which would load the models once more.
-    worker = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=-1, max_task_retries=3)(_Worker)
-    workers = [worker.remote() for _ in range(min(in_flight, len(to_do)))]
+    hire = ray.remote(num_cpus=1, num_gpus=gpus)(_Worker).remote
+    crew = [hire() for _ in range(min(in_flight, len(to_do)))]
     try:
         for _, phase in groupby(to_do, key=order):
-            yield from _shared(phase, workers)
+            yield from _shared(phase, crew, hire)
     finally:
-        for one in workers:
-            ray.kill(one)
+        for worker in crew:
+            ray.kill(worker)
 
 
 def missing(runs: Sequence[Run]) -> list[Run]:
@@ -147,25 +149,40 @@ class _Worker:
         return _run_one(one)
 
 
-def _shared(runs: Iterable[Run], workers: Sequence[Any]) -> Iterator[tuple[Run, str]]:
-    """Each of `runs` on whichever worker is ready for it; one that Ray has no room for yet is given none."""
-    left = iter(runs)
-    waiting: dict[ray.ObjectRef, tuple[Any, Run | None]] = {one.ready.remote(): (one, None) for one in workers}
-    at_work = True
-    while at_work:
+def _shared(runs: Iterable[Run], crew: list[Any], hire: Callable[[], Any]) -> Iterator[tuple[Run, str]]:
+    """Each of `runs` on whichever of the crew is up and free; who dies is replaced, and its unit waits again."""
+    left, losses, false_starts = deque(runs), Counter[Path](), 0
+    waiting: dict[ray.ObjectRef, tuple[Any, Run | None]] = {one.ready.remote(): (one, None) for one in crew}
+    while left or any(run for _, run in waiting.values()):
         (done,), _ = ray.wait(list(waiting), num_returns=1)
         worker, run = waiting.pop(done)
         try:
             error = ray.get(done)
-        except ray.exceptions.RayError as lost:
-            error = cause_of(lost)
-        if following := next(left, None):
-            waiting[worker.run.remote(following)] = (worker, following)
-        if run:
-            if not error and run.outcome() is None:
+            if run and not error and run.outcome() is None:
                 error = f"its outcome is not in {run.file}: on several nodes --cache has to be a folder that all share"
+        except ray.exceptions.RayActorError as lost:
+            error = cause_of(lost)
+            ray.kill(worker)
+            crew[crew.index(worker)] = worker = hire()
+            waiting[worker.ready.remote()] = (worker, None)
+            if run:
+                losses[run.file] += 1
+                if losses[run.file] <= LOSSES:
+                    left.append(run)
+                    continue
+            else:
+                false_starts += 1
+                while false_starts > LOSSES * len(crew) and left and not any(run for _, run in waiting.values()):
+                    yield left.popleft(), f"no process can be started: {error}"
+        except ray.exceptions.RayError as failed:
+            error = cause_of(failed)
+            waiting[worker.ready.remote()] = (worker, None)
+        else:
+            if left:
+                following = left.popleft()
+                waiting[worker.run.remote(following)] = (worker, following)
+        if run:
             yield run, error
-        at_work = any(one for _, one in waiting.values())
 
 
 def _run_one(one: Run) -> str:

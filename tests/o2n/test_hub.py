@@ -321,9 +321,16 @@ def test_what_several_take_of_one_repository_is_kept_together(
     assert len(taken) > 1
     assert pull(profile, models).repositories[repository].files == taken
 
-    alone = tmp_path / "alone"
+    alone, tars = tmp_path / "alone", (tmp_path / "config.tar", tmp_path / "whole.tar")
     pull(profile, alone)
-    monkeypatch.undo()
+    pack(profile, alone, tars[0])
+    monkeypatch.setattr("o2n.hub._TIMM_FILES", ("config.json", "model.safetensors"))
+    pack(profile, models, tars[1])
+    for order in (tars, tars[::-1]):
+        there = tmp_path / f"after {order[0].stem}"
+        for tar in order:
+            unpack(tar, there)
+        assert verify(profile, there)[repository].files == taken
     with pytest.raises(FoundationError, match=rf"{TIMM} in .*alone: it has no .*: 'o2n models pull' fetches it"):
         verify(profile, alone)
 
