@@ -152,36 +152,38 @@ class _Worker:
 def _shared(runs: Iterable[Run], crew: list[Any], hire: Callable[[], Any]) -> Iterator[tuple[Run, str]]:
     """Each of `runs` on whichever of the crew is up and free; who dies is replaced, and its unit waits again."""
     left, losses, false_starts = deque(runs), Counter[Path](), 0
+    idle: list[Any] = []
     waiting: dict[ray.ObjectRef, tuple[Any, Run | None]] = {one.ready.remote(): (one, None) for one in crew}
     while left or any(run for _, run in waiting.values()):
+        while left and idle:
+            free, following = idle.pop(), left.popleft()
+            waiting[free.run.remote(following)] = (free, following)
         (done,), _ = ray.wait(list(waiting), num_returns=1)
         worker, run = waiting.pop(done)
         try:
             error = ray.get(done)
-            if run and not error and run.outcome() is None:
-                error = f"its outcome is not in {run.file}: on several nodes --cache has to be a folder that all share"
-        except ray.exceptions.RayActorError as lost:
+            idle.append(worker)
+            false_starts = 0
+        except ray.exceptions.RayTaskError as failed:  # its process goes on
+            error = cause_of(failed)
+            idle.append(worker)
+        except ray.exceptions.RayError as lost:
             error = cause_of(lost)
             ray.kill(worker)
-            crew[crew.index(worker)] = worker = hire()
-            waiting[worker.ready.remote()] = (worker, None)
-            if run:
-                losses[run.file] += 1
-                if losses[run.file] <= LOSSES:
-                    left.append(run)
-                    continue
-            else:
-                false_starts += 1
-                while false_starts > LOSSES * len(crew) and left and not any(run for _, run in waiting.values()):
+            crew[crew.index(worker)] = replacement = hire()
+            waiting[replacement.ready.remote()] = (replacement, None)
+            if run is None:
+                false_starts += not any(one for _, one in waiting.values())
+                while left and false_starts > LOSSES * len(crew):
                     yield left.popleft(), f"no process can be started: {error}"
-        except ray.exceptions.RayError as failed:
-            error = cause_of(failed)
-            waiting[worker.ready.remote()] = (worker, None)
-        else:
-            if left:
-                following = left.popleft()
-                waiting[worker.run.remote(following)] = (worker, following)
+                continue
+            losses[run.file] += 1
+            if losses[run.file] <= LOSSES:
+                left.append(run)
+                continue
         if run:
+            if not error and run.outcome() is None:
+                error = f"its outcome is not in {run.file}: on several nodes --cache has to be a folder that all share"
             yield run, error
 
 

@@ -141,6 +141,26 @@ def test_a_process_that_holds_a_gpu_runs_one_unit_after_the_other_and_is_replace
     assert 1 < len(list(tmp_path.glob("process-*"))) <= 3
 
 
+class Stillborn(_Worker):
+    def __init__(self) -> None:
+        raise RuntimeError("no such library")
+
+
+@pytest.mark.cluster
+def test_where_no_process_comes_up_every_unit_says_so(
+    bolts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("o2n.evaluation.plan._Worker", Stillborn)
+    runs = planned(bolts, tmp_path, replace(SETTINGS, draws=2))
+    ray.init(address="local", num_cpus=1, include_dashboard=False)
+    try:
+        told = list(complete(runs, in_flight=1))
+    finally:
+        ray.shutdown()
+    assert len(told) == len(runs)
+    assert all(error.startswith("no process can be started") for _, error in told)
+
+
 def test_of_what_is_drawn_anew_each_time_nothing_is_kept(tmp_path: Path) -> None:
     families = data_set("families")
     plan([(families, families.load(tmp_path)[:1])], {"raw-patches": "1"}, SETTINGS, QUICK, "weights", tmp_path)
