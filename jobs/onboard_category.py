@@ -23,6 +23,7 @@ from o2n import sources
 from o2n.fanout import Outcome, fan_out, room
 from o2n.files import replacing
 from o2n.options import (
+    Number,
     OneLineErrorsCommand,
     connect_ray,
     gpus_of_a_worker,
@@ -64,7 +65,7 @@ MAX_LISTED = 2000
 @object_option
 @profile_option
 @store_option
-@click.option("--cpus", type=click.FloatRange(0, min_open=True), default=1.0, show_default=True, help="Cores a worker.")
+@click.option("--cpus", type=Number(0, min_open=True), default=1.0, show_default=True, help="Cores a worker.")
 @gpus_option
 @click.option(
     "--workers", type=click.IntRange(1), help="Categories side by side. Default: as many as the nodes have room for."
@@ -97,7 +98,7 @@ def main(
         raise click.UsageError("give NAME with --references, or --tree, or --manifest")
     if name is None and (more_normal or object_word):
         raise click.UsageError("--more-normal and --object are for one category: give them with NAME, or in a manifest")
-    if json_file and not os.access(json_file.parent, os.W_OK):
+    if json_file and not (json_file.name and os.access(json_file.parent, os.W_OK)):
         raise click.UsageError(f"--json {json_file}: {json_file.parent} is no folder that can be written to")
     if manifest:
         wanted = sources.manifest(manifest, profile)

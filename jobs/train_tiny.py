@@ -20,7 +20,7 @@ from pathlib import Path
 
 import click
 
-from o2n.options import OneLineErrorsCommand
+from o2n.options import Number, OneLineErrorsCommand
 
 ROUNDS = (("clip", "diffusion"), ("pairs",))  # the trainings of a round run side by side
 
@@ -53,7 +53,7 @@ ROUNDS = (("clip", "diffusion"), ("pairs",))  # the trainings of a round run sid
     type=click.IntRange(0),
     help="Processes of each training that draw pictures ahead. A GPU wants 7; 0: the training draws its own.",
 )
-@click.option("--minutes", type=click.FloatRange(0, min_open=True), help="End each training after so long.")
+@click.option("--minutes", type=Number(0, min_open=True), help="End each training after so long.")
 @click.option(
     "--begin-from",
     type=click.Path(path_type=Path, exists=True, file_okay=False),

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -15,6 +16,16 @@ from o2n.settings import get_settings
 from o2n.store import CategoryStore
 
 Command = Callable[..., Any]
+
+
+class Number(click.FloatRange):
+    """`click.FloatRange` without "nan", which no bound keeps out, and "inf"."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number", param, ctx)
+        return number
 
 
 def _store(context: click.Context, parameter: click.Parameter, url: str | None) -> CategoryStore:
@@ -67,7 +78,7 @@ more_normal_option = click.option(
 DEFAULT_GPUS = 0.5
 gpus_option = click.option(
     "--gpus",
-    type=click.FloatRange(0),
+    type=Number(0),
     help=f"GPUs a worker; a fraction lets several share one. Default: {DEFAULT_GPUS} on a cluster with GPUs, else 0.",
 )
 
@@ -87,7 +98,7 @@ def _rate(context: click.Context, parameter: click.Parameter, rate: float | None
 rate_option = click.option(
     "--false-positive-rate",
     "rate",
-    type=click.FloatRange(1e-9, 1, max_open=True),
+    type=Number(1e-9, 1, max_open=True),
     callback=_rate,
     metavar="RATE",
     help="Share of good pictures that may be called anomalous. Default: $O2N_FALSE_POSITIVE_RATE, else 0.05.",

@@ -107,6 +107,9 @@ def test_a_manifest_is_tried_then_onboarded_then_known(cluster: Cluster, quick_p
         (("--tree", "x", "--object", "bolt"), "for one category"),
         (("--tree", "x", "--gpus", "-1"), "--gpus"),
         (("--tree", "x", "--cpus", "0"), "--cpus"),
+        (("--tree", "x", "--cpus", "nan"), "Invalid value for '--cpus': nan is no finite number"),
+        (("--tree", "x", "--gpus", "nan"), "Invalid value for '--gpus': nan is no finite number"),
+        (("--tree", "x", "--json", ""), "is no folder that can be written to"),
         (
             ("--tree", "/nowhere"),
             "error: folder /nowhere: cannot be listed (No such file or directory): check the path",
