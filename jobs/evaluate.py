@@ -24,7 +24,7 @@ from o2n.data.datasets import DATASETS, data_set
 from o2n.data.datasets.base import DataSet, LabelledCategory
 from o2n.errors import DataSetError, O2NError
 from o2n.evaluation.options import names, numbers, pairs
-from o2n.evaluation.plan import Run, Settings, complete, missing, plan
+from o2n.evaluation.plan import PlannedUnit, Protocol, complete, missing, plan
 from o2n.evaluation.protocol import ALL_METHODS, Unit
 from o2n.evaluation.report import about, report
 from o2n.evaluation.results import write
@@ -129,12 +129,12 @@ def main(
     if not shots:
         raise click.BadParameter("give numbers of shots from 2 on", param_hint="--shots")
     cache = cache.absolute()
-    settings = Settings(shots, draws, queries, pixels, pool, prompts)
+    settings = Protocol(shots, draws, queries, pixels, pool, prompts)
     loaded = load(data.absolute(), datasets)
     connect_ray()
     gpus = gpus_of_a_worker(gpus)
     look = ray.remote(num_cpus=1, num_gpus=gpus)(survey)
-    runs: list[Run] = []
+    runs: list[PlannedUnit] = []
     surveys: dict[str | None, Survey] = {}
     for read_by, datasets_of_it in by_profile(profile, text_maps, loaded):
         surveys[read_by.text_map] = found = ray.get(look.remote(read_by, methods))
@@ -219,7 +219,7 @@ def by_profile(
 
 def survey(profile: Profile, methods: list[str]) -> Survey:
     """On a worker, which has the models."""
-    from o2n.doctor import processor
+    from o2n.device import processor
     from o2n.evaluation.protocol import build, revision
     from o2n.foundation import load_foundation
     from o2n.models import weights_sha256

@@ -21,7 +21,7 @@ import click
 import numpy as np
 from tqdm import tqdm
 
-from o2n.doctor import processor
+from o2n.device import processor
 from o2n.evaluation import tasks
 from o2n.evaluation.judge import Judgement, judge
 from o2n.evaluation.options import names
@@ -67,7 +67,7 @@ COLUMNS = (
     help="Seeds of the customisation, for the evaluation families.",
 )
 @click.option(
-    "--data", type=click.Path(path_type=Path), default=Path("../shared/data"), help="Folder of MNIST and magnetic tile."
+    "--data", type=click.Path(path_type=Path), help="Folder with mnist-t10k and magnetic-tile. Default: without them."
 )
 @click.option(
     "--workers",
@@ -79,18 +79,18 @@ COLUMNS = (
 @click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Keep all figures here.")
 @profile_option
 def main(
-    groups: list[str], draws: int, seeds: int, data: Path, workers: int, json_file: Path | None, profile: Profile
+    groups: list[str], draws: int, seeds: int, data: Path | None, workers: int, json_file: Path | None, profile: Profile
 ) -> None:
     """Print the quality table of the embedded foundation."""
-    missing = [group for group in groups if group in FOLDERS and not (data / FOLDERS[group]).is_dir()]
+    folders = {group: data / name for group, name in FOLDERS.items() if data and (data / name).is_dir()}
+    missing = [group for group in groups if group in FOLDERS and group not in folders]
     for group in missing:
-        click.echo(
-            f"{group} is left out: {data / FOLDERS[group]} is not there; give the folder that it is in as --data"
-        )
+        where = data / FOLDERS[group] if data else FOLDERS[group]
+        click.echo(f"{group} is left out: {where} is not there; give the folder that it is in as --data")
     chosen = [group for group in groups if group not in missing]
     if not chosen:
         return
-    work = list(_work(chosen, draws, seeds, data, profile))
+    work = list(_work(chosen, draws, seeds, folders, profile))
     found: list[Judgement] = []
     with tempfile.TemporaryDirectory() as folder:
         speed = measure(work[0][0], profile, CategoryStore(folder))
@@ -150,15 +150,15 @@ def speed_table(speed: Speed) -> str:
 
 
 def _work(
-    groups: list[str], draws: int, seeds: int, data: Path, profile: Profile
+    groups: list[str], draws: int, seeds: int, folders: dict[str, Path], profile: Profile
 ) -> Iterator[tuple[Task, int, Profile]]:
     made: dict[str, Callable[[int], list[Task]]] = {
         "evaluation": partial(tasks.families, "evaluation"),
         "validation": partial(tasks.families, "validation"),
         "textures": tasks.textures,
         "digits": tasks.digits,
-        "mnist": partial(tasks.mnist, data / FOLDERS["mnist"]),
-        "magnetic": partial(tasks.magnetic_tile, data / FOLDERS["magnetic"]),
+        "mnist": lambda draw: tasks.mnist(folders["mnist"], draw),
+        "magnetic": lambda draw: tasks.magnetic_tile(folders["magnetic"], draw),
     }
     for draw in range(draws):
         for group in groups:

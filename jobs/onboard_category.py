@@ -20,7 +20,8 @@ from typing import Any
 import click
 
 from o2n import sources
-from o2n.fanout import Outcome, fan_out, room
+from o2n.category_worker import Outcome
+from o2n.fanout import fan_out, room
 from o2n.files import replacing
 from o2n.options import (
     Number,

@@ -20,6 +20,8 @@ from o2n.calibration import shortfall
 from o2n.category import VersionRef
 from o2n.errors import O2NError, PictureError
 from o2n.inputs import Inputs
+from o2n.offline_plan import Request
+from o2n.offline_run import open_run
 from o2n.options import (
     OneLineErrorsCommand,
     connect_ray,
@@ -31,8 +33,6 @@ from o2n.options import (
     store_option,
 )
 from o2n.profiles import Profile
-from o2n.run import open_run
-from o2n.run_plan import Request
 from o2n.store import CategoryStore
 from o2n.tally import drawn, tally
 

@@ -121,10 +121,10 @@ def train(
     from o2n.profiles import TINY
     from o2n.tiny.clip_training import train_clip
     from o2n.tiny.diffusion_training import train_diffusion
-    from o2n.tiny.training import Plan
+    from o2n.tiny.training import TrainingPlan
 
     torch.set_num_threads(threads)
-    plan = Plan(own, steps, 1e-3, seed, larger, drawers, 60 * minutes if minutes else None)
+    plan = TrainingPlan(own, steps, 1e-3, seed, larger, drawers, 60 * minutes if minutes else None)
     if name == "clip":
         train_clip(load_from(TINY, begin_from).clip, TINY.encoder.levels, plan)
     elif name == "diffusion":

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from o2n.foundation import pick_device
+from o2n.device import pick_device
 
 # From how many rows FAISS asks BLAS for the products. FAISS 1.15 does so only where rows · width reach 128,000, and its
 # own loops take 7 to 13 times as long for the patches of one picture (github.com/facebookresearch/faiss/pull/5022).

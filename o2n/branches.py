@@ -22,7 +22,7 @@ from o2n.prompts import personal_prompts
 from o2n.slots import SLOTS, slots_in, stretches
 from o2n.store import CategoryStore
 from o2n.text import abnormal_probability, map_to_text
-from o2n.version import checked_manifest, scale_in, tensor_in
+from o2n.version import checked_manifest, scales_in, tensor_in
 
 ADAPTER_BYTES = 1 << 30
 BANK_BYTES = 1 << 30
@@ -89,7 +89,7 @@ class PersonalBranch:
         data = self._store.get_blob(blob)
         weights = self._slots.fitting(data, blob.sha256)
         text = model.embed(personal_prompts(manifest.object_word, profile.prompts), read_text_lora(model, data))
-        return _Adapter(blob.sha256, weights, text, scale_in(self._store, manifest, row=0))
+        return _Adapter(blob.sha256, weights, text, scales_in(self._store, manifest)[0])
 
 
 class NormalBranch:
@@ -124,7 +124,7 @@ class NormalBranch:
         manifest = checked_manifest(self._store, ref, self._foundation)
         kept = tensor_in(self._store, manifest, "kept") if "kept" in manifest.blobs else None
         bank = MemoryBank(tensor_in(self._store, manifest, "features"), kept, manifest.place_weight)
-        return bank, scale_in(self._store, manifest, row=1)
+        return bank, scales_in(self._store, manifest)[1]
 
 
 class TextBranch:
@@ -153,7 +153,7 @@ class TextBranch:
 
     def _load(self, ref: VersionRef) -> tuple[Tensor, Scale]:
         manifest = checked_manifest(self._store, ref, self._foundation)
-        return tensor_in(self._store, manifest, "text_features"), scale_in(self._store, manifest, row=2)
+        return tensor_in(self._store, manifest, "text_features"), scales_in(self._store, manifest)[2]
 
 
 def _scaled(local: Tensor, profile: Profile, scales: list[Scale]) -> Tensor:

@@ -14,13 +14,13 @@ BlobName = Literal[
     "references",  # uint8 (n, R, R, 3): the references, then what was fed back
     "adapter",
     "pool",  # uint8 (m, R, R, 3): the generated pictures
-    "features",  # float32 (N, L, G, D) of the bank, references, their moved views, then `pool`
-    "kept",  # int64 (L, M), of a bank with a budget alone: the patches that are in it, as for `MemoryBank`
+    "features",  # float32 (N, S·L, G, D) of the bank: references, their moved views, `pool`, what was fed back
+    "kept",  # int64 (S·L, M), of a bank with a budget alone: the patches that are in it, as for `MemoryBank`
     "text_features",  # float32 (2, E)
     "scales",  # float32 (3, 2), and of a calibrated version what is usual at each place: `scales.branch_scales`
     "calibration",  # `Calibration`, JSON; its pictures in the order of the two below, which only feedback reads
-    "normals",  # float32 (c, L, G, D), their features
-    "distances",  # float32 (c, L, G), to the nearest patch of the bank without the picture itself
+    "normals",  # float32 (c, S·L, G, D), their features
+    "distances",  # float32 (c, S·L, G), to the nearest patch of the bank without the picture itself
 ]
 
 MAX_WORD = 64  # characters of what prompts call a part

@@ -1,13 +1,12 @@
 """What `o2n doctor` looks at: each check returns lines to show, or raises an O2NError that says what to do."""
 
-import hashlib
 import os
 import platform
-from contextlib import suppress
 from importlib import metadata
-from pathlib import Path
 
 from o2n.errors import O2NError, cause_of
+from o2n.files import file_digest
+from o2n.objects import check_objects
 from o2n.profiles import Profile
 from o2n.settings import get_settings
 from o2n.store import CategoryStore
@@ -33,25 +32,9 @@ def versions() -> list[str]:
 
 def device() -> list[str]:
     """The device that scoring will use."""
-    from o2n.foundation import pick_device
+    from o2n.device import pick_device, processor
 
     return [f"device  {pick_device()} ({processor()})"]
-
-
-def processor() -> str:
-    """What scoring will compute on, as its maker calls it: a GPU, or the CPU and how many cores of it are here."""
-    import torch
-
-    from o2n.foundation import pick_device
-
-    chosen = pick_device()
-    if chosen.type == "cuda":
-        return torch.cuda.get_device_name(chosen)
-    name = platform.processor() or platform.machine()
-    with suppress(OSError):  # Linux alone has it, and there Python knows no more than the architecture
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), name)
-    return f"{name}, {os.cpu_count()} cores"
 
 
 def models(profile: Profile) -> list[str]:
@@ -60,16 +43,8 @@ def models(profile: Profile) -> list[str]:
     from o2n.hub import verify
 
     foundation = load_foundation(profile)
-    millions = {
-        "encoder": sum(p.numel() for p in foundation.clip.model.parameters()) / 1e6,
-        **(
-            {"patch encoder": sum(p.numel() for p in foundation.comparing.model.parameters()) / 1e6}
-            if foundation.comparing is not foundation.clip
-            else {}
-        ),
-        "UNet": sum(p.numel() for p in foundation.diffusion.unet.parameters()) / 1e6,
-    }
-    sizes = ", ".join(f"{name} {count:.1f}M parameters" for name, count in millions.items())
+    counts = {name: sum(p.numel() for p in model.parameters()) for name, model in foundation.models.items()}
+    sizes = ", ".join(f"{name} {count / 1e6:.1f}M parameters" for name, count in counts.items())
     lines = [
         f"models  profile {profile.name}: {sizes}, identity {foundation.identity}",
         f"models  S_text by {profile.reads_by}",
@@ -83,7 +58,7 @@ def models(profile: Profile) -> list[str]:
         files = sorted(EMBEDDED.rglob("*.safetensors"))
         lines += [
             f"weights {file.relative_to(EMBEDDED.parent)} {file.stat().st_size / 1e6:.1f} MB, sha256 "
-            f"{hashlib.sha256(file.read_bytes()).hexdigest()[:16]}"
+            f"{file_digest(file)[:16]}"
             for file in files
         ]
         lines.append(f"card    {EMBEDDED / 'README.md'}: an embedded default, no substitute for SD 1.5 and ViT-L/14")
@@ -92,7 +67,7 @@ def models(profile: Profile) -> list[str]:
 
 def store(where: CategoryStore) -> list[str]:
     """The store, read and written."""
-    where.objects.check()
+    check_objects(where.objects)
     return [f"store   {where.url} can be read and written, {len(where.categories())} categories"]
 
 

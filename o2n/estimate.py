@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
+from o2n.category_worker import Outcome
 from o2n.errors import O2NError
-from o2n.fanout import Outcome
 from o2n.making import STAGES
 from o2n.profiles import Profile
 from o2n.sources import Source

@@ -29,8 +29,8 @@ def draw_normal(
         NotFoundError, IntegrityError, FoundationError, StoreError: a version that cannot be used.
     """
     found: list[Picture] = []
-    with closing(normal_pictures(store, ref)) as passing:
-        for picture in islice(passing, count):
+    with closing(normal_pictures(store, ref)) as pictures:
+        for picture in islice(pictures, count):
             found.append(picture)
             on_picture(len(found))
     if len(found) < count:
@@ -50,5 +50,5 @@ def normal_pictures(store: CategoryStore, ref: VersionRef) -> Generator[Picture]
     references = list(tensor_in(store, manifest, "references").numpy())
     weights = store.get_blob(manifest.blobs["adapter"])
     with adapter_loaded(foundation.diffusion, "o2n_export", weights) as adapter:
-        for picture, _ in passing(foundation, adapter, references, word, manifest.profile, side, first=1):
+        for picture, _ in passing(foundation, adapter, references, word, first=1):
             yield images.resize(picture, side)

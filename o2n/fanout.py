@@ -7,26 +7,18 @@ the store. Never more is in flight than there are workers.
 
 import asyncio
 import re
-import tempfile
-import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import ray
-from pydantic import BaseModel
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
-from o2n.errors import O2NError
-from o2n.images import Picture
-from o2n.profiles import Profile
+from o2n.category_worker import CategoryWorker, Failure, Outcome, Work
 from o2n.sources import Source
 from o2n.store import CategoryStore
-
-Task = Literal["onboard", "preview", "measure"]
 
 TICK_SECONDS = 0.5
 MAX_LOSSES = 3  # workers that one category may take with it, pre-empted ones not counted
@@ -34,29 +26,6 @@ MAX_FALSE_STARTS = 20  # workers in a row that never came up, at least, while no
 
 # Until a worker is past these, it may be drawing the pictures that all categories of a class share.
 _BEFORE_ADAPTER = ("starting", "reading", "loading", "prior")
-
-
-class Failure(BaseModel):
-    """Why a category came to nothing: the code of an `O2NError`, or "worker"; and one line."""
-
-    code: str
-    message: str
-
-
-class Outcome(BaseModel):
-    """What one category came to. `seconds` are per stage, those of reading pictures and loading models among them."""
-
-    category: str
-    status: Literal["published", "unchanged", "failed", "new", "resumes", "measured"]
-    version: str | None = None
-    error: Failure | None = None
-    warnings: list[str] = []
-    resumed: list[str] = []
-    missing: list[str] = []
-    seconds: dict[str, float] = {}
-    bytes: dict[str, int] = {}
-    machine: str = ""
-    lost_workers: int = 0
 
 
 @dataclass
@@ -80,7 +49,7 @@ class State:
 
 
 def fan_out(
-    task: Task,
+    work: Work,
     sources: list[Source],
     store: CategoryStore,
     *,
@@ -89,9 +58,9 @@ def fan_out(
     workers: int | None = None,
     tell: Callable[[State], None] = lambda state: None,
 ) -> list[Outcome]:
-    """Do one task for every category, as many side by side as the cluster has room for, now and as it grows.
+    """Do one piece of work for every category, as many side by side as the cluster has room for, now and as it grows.
 
-    Tasks: "onboard"; "preview" says what onboarding would do, and writes nothing; "measure" onboards into a scratch
+    Work: "onboard"; "preview" says what onboarding would do, and writes nothing; "measure" onboards into a scratch
     store and tells the times. A category's failure is its outcome. So is the loss of its worker, once it lost
     `MAX_LOSSES`; the pre-emption of a node counts for nothing.
 
@@ -103,7 +72,7 @@ def fan_out(
 
     Returns: an outcome for each category, in their order.
     """
-    run = _Run(task, sources, store, cpus, gpus, workers, tell)
+    run = _Run(work, sources, store, cpus, gpus, workers, tell)
     asyncio.run(run.all())
     places = {source.name: place for place, source in enumerate(sources)}
     return sorted(run.done, key=lambda outcome: places[outcome.category])
@@ -126,7 +95,7 @@ def fits(resources: dict[str, float], cpus: float, gpus: float) -> int:
 class _Run:
     def __init__(
         self,
-        task: Task,
+        work: Work,
         sources: list[Source],
         store: CategoryStore,
         cpus: float,
@@ -134,7 +103,7 @@ class _Run:
         workers: int | None,
         tell: Callable[[State], None],
     ) -> None:
-        self._task, self._store, self._tell = task, store, tell
+        self._wanted, self._store, self._tell = work, store, tell
         self._room = (lambda: workers) if workers else (lambda: max(1, room(cpus, gpus)))
         # Two threads: one works, the other says how far it is.
         self._worker = ray.remote(num_cpus=cpus, num_gpus=gpus, max_concurrency=2, scheduling_strategy="SPREAD")(
@@ -180,7 +149,7 @@ class _Run:
                 running = self._running[source.name] = Running(source)
                 watch = asyncio.create_task(_watch(worker, running))
                 try:
-                    outcome = await getattr(worker, self._task).remote(source)
+                    outcome = await worker.run.remote(self._wanted, source)
                 finally:
                     watch.cancel()
                 self._finish(source, outcome)
@@ -255,113 +224,3 @@ async def _watch(worker: Any, running: Running) -> None:
             if category == running.source.name:  # and not yet the one before
                 running.stage, running.share = stage, share
             await asyncio.sleep(TICK_SECONDS)
-
-
-class CategoryWorker:
-    """One process of the crew. What a user can mend comes back as an outcome; anything else ends the worker's life,
-    because who knows what state a failed GPU leaves."""
-
-    def __init__(self, store: CategoryStore) -> None:
-        self._store = store
-        self._at = ("", "starting", 0.0)
-        self._loaded: set[Profile] = set()
-        self._seconds: dict[str, float] = {}
-        self._machine = ""
-
-    def stage(self) -> tuple[str, str, float]:
-        """The category that it is at, the stage, and the share of it that is done."""
-        return self._at
-
-    def onboard(self, source: Source) -> Outcome:
-        return self._outcome(source, self._onboard)
-
-    def preview(self, source: Source) -> Outcome:
-        return self._outcome(source, self._preview)
-
-    def measure(self, source: Source) -> Outcome:
-        return self._outcome(source, self._measure)
-
-    def _onboard(self, source: Source) -> Outcome:
-        files, references, more = self._read(source)
-        from o2n.onboard import onboard
-
-        done = onboard(
-            source.name, references, source.profile, self._store, source.object_word, self._show, more, files
-        )
-        self._seconds |= done.seconds
-        blobs = self._store.manifest(done.ref).blobs
-        return Outcome(
-            category=source.name,
-            status="unchanged" if done.unchanged else "published",
-            version=done.ref.version,
-            warnings=list(done.warnings),
-            resumed=list(done.resumed),
-            bytes={name: blob.size for name, blob in blobs.items()},
-        )
-
-    def _preview(self, source: Source) -> Outcome:
-        _, references, more = self._read(source)
-        from o2n.onboard import preview
-
-        found = preview(source.name, references, source.profile, self._store, source.object_word, more)
-        new = "adapter" in found.missing  # what comes before is its class's
-        return Outcome(
-            category=source.name,
-            status="unchanged" if found.unchanged else "new" if new else "resumes",
-            version=found.ref.version if found.ref else None,
-            warnings=list(found.warnings),
-            missing=list(found.missing),
-        )
-
-    def _measure(self, source: Source) -> Outcome:
-        _, references, more = self._read(source)
-        from o2n.onboard import onboard
-
-        with tempfile.TemporaryDirectory() as folder:
-            scratch = CategoryStore((Path(folder) / "store").as_uri())
-            done = onboard(
-                source.name, references, source.profile, scratch, source.object_word, self._show, more_normal=more
-            )
-        self._seconds |= done.seconds
-        return Outcome(category=source.name, status="measured")
-
-    def _read(self, source: Source) -> tuple[list[str], list[Picture], list[Picture]]:
-        """The references' files, the references and the further normal pictures; the models are loaded first, where
-        they are not yet."""
-        if source.profile not in self._loaded:
-            with self._timed("loading"):
-                from o2n.foundation import load_foundation
-                from o2n.making import describe_machine
-
-                self._machine = describe_machine(load_foundation(source.profile).diffusion.device)
-            self._loaded.add(source.profile)
-        from o2n.onboard import read_more_normal, read_references, smallest_side
-
-        with self._timed("reading"):
-            found = read_references(source.references)
-            files, references = list(found), list(found.values())
-            resolution = source.profile.resolution(smallest_side(references))
-            more = read_more_normal(source.more_normal, resolution) if source.more_normal else []
-        return files, references, more
-
-    def _outcome(self, source: Source, work: Callable[[Source], Outcome]) -> Outcome:
-        self._seconds = {}
-        self._at = (source.name, "starting", 0.0)
-        try:
-            outcome = work(source)
-        except O2NError as error:
-            failure = Failure(code=error.code, message=str(error))
-            outcome = Outcome(category=source.name, status="failed", error=failure)
-        return outcome.model_copy(update={"seconds": self._seconds, "machine": self._machine})
-
-    def _show(self, stage: str, share: float) -> None:
-        self._at = (self._at[0], stage, share)
-
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        self._show(stage, 0.0)
-        begun = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._seconds[stage] = round(time.perf_counter() - begun, 3)

@@ -25,11 +25,11 @@ from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DCondi
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from o2n.errors import FoundationError, cause_of
+from o2n.device import pick_device
+from o2n.errors import FoundationError
 from o2n.hub import TIMM, pinned, pulled
 from o2n.models import ClipModel, DiffusionModel, LinearMaps, Tokenizer, VisionModel, weights_digest
 from o2n.profiles import EMBEDDED_LEVELS, TINY, DiffusionSettings, EncoderSettings, Profile
-from o2n.settings import get_settings
 from o2n.text_map import MapCard, read_map
 
 EMBEDDED = Path(__file__).parent / "tiny"
@@ -60,15 +60,6 @@ class Foundation:
     def models(self) -> dict[str, nn.Module]:
         """Whatever has weights, by the name that people know it by."""
         return _models(self.clip, self.comparing, self.diffusion)
-
-
-def pick_device() -> torch.device:
-    """`O2N_DEVICE` if set, else CUDA where there is one, else the CPU."""
-    wanted = get_settings().device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.zeros(0, device=wanted).device
-    except (RuntimeError, AssertionError) as error:
-        raise FoundationError(f"device {wanted!r} (O2N_DEVICE) cannot be used: {cause_of(error)}; try 'cpu'") from None
 
 
 def load_foundation(profile: Profile) -> Foundation:

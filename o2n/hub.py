@@ -6,6 +6,7 @@ what was taken from which commit, under which licence, and the digest of every f
 
 import fnmatch
 import hashlib
+import io
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from o2n.category import Digest
 from o2n.errors import FoundationError, cause_of
+from o2n.files import file_digest, replacing
 from o2n.profiles import EncoderSettings, Profile
 from o2n.settings import get_settings
 
@@ -202,19 +204,18 @@ def pack(profile: Profile, root: Path, file: Path) -> None:
     found = verify(profile, root)
     if not found:
         raise FoundationError(f"profile {profile.name!r} takes nothing from the hub: there is nothing to pack")
-    record = root / f"{RECORD}.packed"
+    record = Record(repositories=found).model_dump_json(indent=1).encode()
+    told = tarfile.TarInfo(RECORD)
+    told.size = len(record)
     try:
-        record.write_text(Record(repositories=found).model_dump_json(indent=1))
         with tarfile.open(file, "w") as tar:
-            tar.add(record, RECORD)
+            tar.addfile(told, io.BytesIO(record))
             for repository, kept in found.items():
                 for name in kept.files:
                     path = _folder(root, repository) / name
                     tar.add(path, path.relative_to(root).as_posix())
     except OSError as error:
         raise FoundationError(f"{file} cannot be written ({error}): make room there, or give another file") from None
-    finally:
-        record.unlink(missing_ok=True)
 
 
 def unpack(file: Path, root: Path) -> Record:
@@ -287,10 +288,8 @@ def _with(record: Record, taken: dict[str, RecordedRepository], root: Path) -> R
 
 
 def _note(root: Path, record: Record) -> None:
-    root.mkdir(parents=True, exist_ok=True)
-    whole = root / f"{RECORD}.new"
-    whole.write_text(record.model_dump_json(indent=1))
-    whole.replace(root / RECORD)
+    with replacing(root / RECORD) as part:
+        part.write_text(record.model_dump_json(indent=1))
 
 
 def _pull(want: Wanted, root: Path, record: Record, on_file: Callable[[str], None]) -> RecordedRepository:
@@ -309,7 +308,7 @@ def _pull(want: Wanted, root: Path, record: Record, on_file: Callable[[str], Non
             if told is None or not _is(folder / name, told):
                 on_file(f"{want.repository} {name}")
                 hf_hub_download(want.repository, name, revision=info.sha, local_dir=folder, endpoint=endpoint)
-            found = RecordedFile(sha256=_sha256(folder / name), size=(folder / name).stat().st_size)
+            found = RecordedFile(sha256=file_digest(folder / name), size=(folder / name).stat().st_size)
             large = offered[name].lfs
             digest, promised = found.sha256, told.sha256 if told else large.sha256 if large else None
             if promised is None:  # of small files a hub has no digest but git's
@@ -377,17 +376,12 @@ def _folder(root: Path, repository: str) -> Path:
 
 
 def _is(file: Path, told: RecordedFile) -> bool:
-    return file.is_file() and file.stat().st_size == told.size and _sha256(file) == told.sha256
+    return file.is_file() and file.stat().st_size == told.size and file_digest(file) == told.sha256
 
 
 def _check(file: Path, told: RecordedFile) -> None:
     if not _is(file, told):
         raise FoundationError(f"{file} is missing or not what was pulled: 'o2n models pull' fetches it again")
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _git_blob(file: Path) -> str:

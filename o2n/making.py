@@ -5,7 +5,6 @@ stopped, and running it again with the same inputs does nothing but name the sam
 """
 
 import json
-import platform
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from o2n import images
 from o2n.bank import MemoryBank, coreset
 from o2n.category import BlobName, BlobRef, Manifest
 from o2n.customize import adapter_loaded, customize
+from o2n.device import describe_machine
 from o2n.foundation import Foundation
 from o2n.images import Picture
 from o2n.normals import calibrate, encode, leave_one_out, odd_reference
@@ -58,7 +58,7 @@ _LIBRARIES = ("o2n", "torch", "diffusers", "transformers", "open_clip_torch", "p
 
 
 @dataclass(frozen=True)
-class Inputs:
+class VersionInputs:
     """All that a version is made of.
 
     word: what the prompts call the part. digests: of the references as they were given; files: where they come from,
@@ -88,7 +88,7 @@ class Inputs:
         return f"{place + 1} of {len(self.digests)}{file}"
 
 
-def make(inputs: Inputs, foundation: Foundation, stages: Stages, store: CategoryStore) -> Manifest:
+def make(inputs: VersionInputs, foundation: Foundation, stages: Stages, store: CategoryStore) -> Manifest:
     """Every stage in turn, down to the manifest that would be published. Raises: what stages and store do."""
     context = _Context(inputs, foundation, stages, store)
     references = stages.keep(pack_pictures(inputs.resized))
@@ -122,19 +122,11 @@ def make(inputs: Inputs, foundation: Foundation, stages: Stages, store: Category
     )
 
 
-def describe_machine(device: torch.device) -> str:
-    """What stages run on, in words: times on two machines of one description can be compared."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
-    return f"{platform.machine()} {device.type}, {threads} thread{'s' * (threads != 1)}"
-
-
 @dataclass(frozen=True)
 class _Context:
     """What every stage is made with."""
 
-    inputs: Inputs
+    inputs: VersionInputs
     foundation: Foundation
     stages: Stages
     store: CategoryStore
@@ -212,7 +204,7 @@ def _bank(context: _Context, references: BlobRef, adapter: BlobRef) -> _Bank:
         with context.adapter(adapter) as name:
             if not profile.pool.screened:
                 return pack_pictures(draw_pool(foundation.diffusion, name, resized, word, profile))
-            with closing(passing(foundation, name, resized, word, profile, inputs.resolution, first=0)) as pictures:
+            with closing(passing(foundation, name, resized, word, first=0)) as pictures:
                 return pack_pool(list(islice(pictures, wanted)))
 
     def make_features() -> bytes:
@@ -322,7 +314,7 @@ def _calibrated(context: _Context, adapter: BlobRef, bank: _Bank, text: BlobRef)
     return {"scales": scales, "calibration": calibration, "normals": normals, "distances": distances}
 
 
-def _views(inputs: Inputs) -> list[Picture]:
+def _views(inputs: VersionInputs) -> list[Picture]:
     return inputs.resized + warped(inputs.resized, inputs.profile.pool.warps)
 
 

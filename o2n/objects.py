@@ -69,9 +69,6 @@ class Objects(Protocol):
     def sweep(self, before: datetime) -> None:
         """Remove what writers that were killed before then left half written, where the place itself does not."""
 
-    def check(self) -> None:
-        """Write, read and remove one small object."""
-
 
 def open_objects(url: str) -> Objects:
     """The objects at `url`: `file:///PATH`, a plain path, or `s3://BUCKET/PREFIX`. Touches nothing yet.
@@ -154,9 +151,6 @@ class LocalObjects:
                     with suppress(FileNotFoundError):  # whole by now, or swept by somebody else
                         if datetime.fromtimestamp(path.stat().st_mtime, UTC) < before:
                             path.unlink()
-
-    def check(self) -> None:
-        _check(self)
 
     def _path(self, key: str) -> Path:
         return self.root / _checked(key)
@@ -293,9 +287,6 @@ class S3Objects:
     def sweep(self, before: datetime) -> None:
         """S3 shows no object before it is whole."""
 
-    def check(self) -> None:
-        _check(self)
-
     def _put(self, key: str, data: bytes, **condition: str) -> None:
         self._ask(key, lambda s3: s3.put_object(Bucket=self._bucket, Key=self._key(key), Body=data, **condition))
 
@@ -363,7 +354,12 @@ def _s3_remedy(error: Exception) -> str:
     return "check --store or O2N_STORE, and O2N_S3_ENDPOINT"
 
 
-def _check(objects: Objects) -> None:
+def check_objects(objects: Objects) -> None:
+    """Write, read and remove one small object.
+
+    Raises:
+        StoreError: it cannot be written, or comes back as another.
+    """
     probe, written = f"probe-{uuid.uuid4().hex}", uuid.uuid4().bytes
     objects.put(probe, written)
     read, _ = objects.get(probe)

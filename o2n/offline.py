@@ -20,8 +20,8 @@ from o2n.errors import IntegrityError, NotFoundError, O2NError, StoreError
 from o2n.fusion import Score
 from o2n.images import Picture
 from o2n.objects import Objects, open_objects
+from o2n.offline_run import SCHEMA, Run, is_gone
 from o2n.profiles import Profile
-from o2n.run import SCHEMA, Run, is_gone
 from o2n.settings import get_settings
 from o2n.store import CategoryStore
 from o2n.triplet import BATCH, TripletScorer

@@ -13,7 +13,7 @@ from o2n.category import Manifest, VersionRef, check_name
 from o2n.errors import CategoryError, IntegrityError, NotFoundError
 from o2n.foundation import load_foundation
 from o2n.images import Picture
-from o2n.making import STAGES, Inputs, make
+from o2n.making import STAGES, VersionInputs, make
 from o2n.profiles import Profile
 from o2n.stages import NotMadeError, Progress, Stages
 from o2n.store import CategoryStore
@@ -156,7 +156,7 @@ def _checked(
     object_word: str | None,
     more_normal: Sequence[Picture],
     files: Sequence[str] = (),
-) -> Inputs:
+) -> VersionInputs:
     check_name(name)
     _check_references(references, name)
     _check_more_normal(len(more_normal), name)
@@ -179,10 +179,10 @@ def _checked(
             f"other: {len(extras)} do"
         )
     word = sources.class_word(name, object_word)
-    return Inputs(name, word, profile, digests, files, resolution, resized, extras, tuple(warnings))
+    return VersionInputs(name, word, profile, digests, files, resolution, resized, extras, tuple(warnings))
 
 
-def _serving(inputs: Inputs, store: CategoryStore) -> Manifest | None:
+def _serving(inputs: VersionInputs, store: CategoryStore) -> Manifest | None:
     """The version that serves now, if it was onboarded with these and is whole, whatever was fed back since.
 
     It is known by what went in: what comes out may differ in last digits from one machine to the next.
@@ -206,7 +206,7 @@ def _serving(inputs: Inputs, store: CategoryStore) -> Manifest | None:
     return serving
 
 
-def _left_behind(inputs: Inputs, store: CategoryStore) -> tuple[str, ...]:
+def _left_behind(inputs: VersionInputs, store: CategoryStore) -> tuple[str, ...]:
     """A warning where pictures were fed back to the version that serves: what is onboarded anew is without those that
     are no references."""
     try:

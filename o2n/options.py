@@ -1,11 +1,9 @@
 """Command-line options that the `o2n` command and the jobs share, and how both end on an error."""
 
-import functools
 import json
 import math
 import os
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import click
@@ -14,8 +12,6 @@ from o2n.errors import O2NError
 from o2n.profiles import get_profile
 from o2n.settings import get_settings
 from o2n.store import CategoryStore
-
-Command = Callable[..., Any]
 
 
 class Number(click.FloatRange):
@@ -119,32 +115,20 @@ def connect_ray(slots: int = 1) -> None:
     ray.init(address=address, num_cpus=cores, ignore_reinit_error=True, logging_level="warning")
 
 
-def one_line_errors(command: Command) -> Command:
-    """End with `error: …` on one line and status 1 instead of a traceback, for errors a user can act on."""
+class OneLineErrorsCommand(click.Command):
+    """Ends with `error: …` on one line and status 1 instead of a traceback, for errors a user can act on; options are
+    parsed inside it too."""
 
-    @functools.wraps(command)
-    def run(*args: Any, **kwargs: Any) -> Any:
+    def main(self, *args: Any, **kwargs: Any) -> Any:
         try:
-            return command(*args, **kwargs)
+            return super().main(*args, **kwargs)
         except O2NError as error:
             click.echo(f"error: {error}", err=True)
             sys.exit(1)
 
-    return run
 
-
-class OneLineErrors(click.Group):
-    """A group whose every command ends on an error as `one_line_errors` says; options are parsed inside it too."""
-
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        return one_line_errors(super().main)(*args, **kwargs)
-
-
-class OneLineErrorsCommand(click.Command):
-    """The same for a single command."""
-
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        return one_line_errors(super().main)(*args, **kwargs)
+class OneLineErrors(OneLineErrorsCommand, click.Group):
+    """The same for all commands of a group."""
 
 
 def print_json(value: Any) -> None:

@@ -3,7 +3,8 @@
 import time
 from collections.abc import Callable
 
-from o2n.fanout import Outcome, Running, State
+from o2n.category_worker import Outcome
+from o2n.fanout import Running, State
 
 STATUS_SECONDS = 5.0  # between two lines of where all are; later a hundredth of the time that has passed
 OUTCOMES_AT_ONCE = 10

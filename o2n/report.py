@@ -36,7 +36,7 @@ _COLOURS = np.array(
 
 
 @dataclass(frozen=True)
-class Scored:
+class Card:
     """One scored picture. label: 'good', the kind of its defect, or None where nobody knows; decision: None where none
     was made."""
 
@@ -85,7 +85,7 @@ def overlay(
     return (grey * (1 - opacity) + heat_map(anomaly_map, height, width, low, high) * opacity).round().astype(np.uint8)
 
 
-def auroc_table(scored: Sequence[Scored]) -> list[AurocRow]:
+def auroc_table(scored: Sequence[Card]) -> list[AurocRow]:
     """One row per category, by name, and where there are several a last row with their mean."""
     rows = [_auroc_row(category, [s for s in scored if s.category == category]) for category in _categories(scored)]
     if len(rows) < 2:
@@ -111,7 +111,7 @@ def auroc_table(scored: Sequence[Scored]) -> list[AurocRow]:
 
 def write_report(
     path: Path,
-    scored: Sequence[Scored],
+    scored: Sequence[Card],
     title: str,
     notes: Sequence[str] = (),
     curl: str | None = None,
@@ -158,11 +158,11 @@ def _told(path: Path) -> Iterator[None]:
         raise O2NError(f"report {path} cannot be written ({error.strerror}): give another path") from None
 
 
-def _categories(scored: Sequence[Scored]) -> list[str]:
+def _categories(scored: Sequence[Card]) -> list[str]:
     return sorted({s.category for s in scored})
 
 
-def _auroc_row(category: str, scored: list[Scored]) -> AurocRow:
+def _auroc_row(category: str, scored: list[Card]) -> AurocRow:
     defective = [s.label != "good" for s in scored if s.label is not None]
     known = [s.score for s in scored if s.label is not None]
     return AurocRow(
@@ -187,7 +187,7 @@ def _auroc(scores: list[float], defective: list[bool]) -> float | None:
     return float(binary_auroc(torch.from_numpy(ranks), torch.tensor(defective, dtype=torch.long)))
 
 
-def _section(category: str, scored: list[Scored]) -> dict[str, object]:
+def _section(category: str, scored: list[Card]) -> dict[str, object]:
     shown = sorted(scored, key=lambda s: s.score.score, reverse=True)[:MAX_CARDS]
     values = np.concatenate([s.score.anomaly_map.ravel() for s in scored])
     low, high = float(np.median(values)), float(values.max())

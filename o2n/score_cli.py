@@ -76,7 +76,7 @@ def _score_here(
     rate: float,
     store: CategoryStore,
 ) -> int:
-    from o2n.report import THUMBNAIL, Scored, check_report, write_report
+    from o2n.report import THUMBNAIL, Card, check_report, write_report
     from o2n.triplet import TripletScorer
 
     ref = store.current(name) if version is None else VersionRef(name, version)
@@ -84,7 +84,7 @@ def _score_here(
     calibration = store.calibration(ref)
     if report is not None:
         check_report(report)
-    shown: list[Scored] = []
+    shown: list[Card] = []
     refused: list[str] = []
 
     def outcomes() -> Iterator[Shown]:
@@ -96,7 +96,7 @@ def _score_here(
             picture, found = outcome
             decision = decide(found.score, calibration, rate)
             if report is not None:
-                shown.append(Scored(name, str(path), None, images.fit(picture, THUMBNAIL), found, decision))
+                shown.append(Card(name, str(path), None, images.fit(picture, THUMBNAIL), found, decision))
             yield path, {**found.values(), **decision.values(), "version": ref.version, "note": decision.note}
 
     failed = _print_lines(outcomes(), f"{name} version {ref.version}", as_json)

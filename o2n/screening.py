@@ -12,7 +12,6 @@ from o2n.foundation import Foundation
 from o2n.images import Picture
 from o2n.normals import encode, image_scores, leave_one_out
 from o2n.pool import draw_pool, pool_origins
-from o2n.profiles import Profile
 
 # A generated picture may be so many times as far from the references as the oddest of these is from the others. Of the
 # embedded models' pictures that are drawn from nothing, none passes; of references that are redrawn, about half do.
@@ -29,21 +28,19 @@ def passing(
     adapter: str,
     references: list[Picture],
     object_word: str,
-    profile: Profile,
-    resolution: int,
     first: int,
 ) -> Generator[tuple[Picture, int | None]]:
     """Generated pictures that pass `acceptable` beside the references and all before them, one by one, until of
     `PATIENCE` batches none does.
 
     Args:
-        adapter: name of the category's adapter in the UNet. references: uint8 (H, W, 3), of side `resolution`.
+        adapter: name of the category's adapter in the UNet. references: uint8 (H, H, 3).
         first: the batch to begin with. Batch 0 is the pool of the profile's own number and seed, all others are of
             `BATCH` pictures and other seeds.
 
     Yields: uint8 (R, R, 3), as it was drawn, and the place of the reference that it shows, if it shows one.
     """
-    shown = encode(foundation, references)
+    profile, shown = foundation.profile, encode(foundation, references)
     known, useless = shown[:0], 0
     for batch in count(first):
         if useless == PATIENCE:
@@ -55,7 +52,7 @@ def passing(
             redrawn = (batch - 1) * (BATCH - BATCH // 2)
         drawn = draw_pool(foundation.diffusion, adapter, references, object_word, drawing, redrawn)
         origins = pool_origins(len(references), drawing, redrawn)
-        everything = torch.cat([known, encode(foundation, [images.resize(one, resolution) for one in drawn])])
+        everything = torch.cat([known, encode(foundation, [images.resize(one, len(references[0])) for one in drawn])])
         new = [place for place in acceptable(shown, everything) if place >= len(known)]
         yield from ((drawn[place - len(known)], origins[place - len(known)]) for place in new)
         known = torch.cat([known, everything[new]])

@@ -43,9 +43,9 @@ def tensor_in(store: CategoryStore, manifest: Manifest, blob: BlobName) -> Tenso
     return unpack(store.get_blob(manifest.blobs[blob]), _told(manifest, blob))
 
 
-def scale_in(store: CategoryStore, manifest: Manifest, row: int) -> Scale:
-    """The version's scale of S_P, S_N or S_text: row 0, 1 or 2; raises as `tensor_in`."""
-    return unpack_scales(store.get_blob(manifest.blobs["scales"]), _told(manifest, "scales"))[row]
+def scales_in(store: CategoryStore, manifest: Manifest) -> list[Scale]:
+    """The version's scales of S_P, S_N and S_text; raises as `tensor_in`."""
+    return unpack_scales(store.get_blob(manifest.blobs["scales"]), _told(manifest, "scales"))
 
 
 def calibration_scales_in(store: CategoryStore, manifest: Manifest, count: int) -> list[Scale]:

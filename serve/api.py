@@ -213,14 +213,8 @@ def _answer(scored: Scored, include: list[Include]) -> PictureScore:
     found, decision = scored.score, scored.decision
     return PictureScore(
         name=scored.name,
-        score=found.score,
-        s_p=found.s_p,
-        s_n=found.s_n,
-        s_text=found.s_text,
-        p_value=decision.p_value,
-        threshold=decision.threshold,
-        is_anomalous=decision.is_anomalous,
-        false_positive_rate=decision.false_positive_rate,
+        **found.values(),
+        **decision.values(),
         note=decision.note,
         anomaly_map=found.anomaly_map.tolist() if "anomaly_map" in include else None,
         overlay=_png(overlay(scored.picture, found.anomaly_map)) if "overlay" in include else None,

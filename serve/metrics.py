@@ -143,7 +143,7 @@ async def exposition() -> str:
     return merge(answer.text for answer in answers if isinstance(answer, httpx.Response) and answer.is_success)
 
 
-def merge(texts: Iterable[str], prefixes: tuple[str, ...] = EXPORTED) -> str:
+def merge(texts: Iterable[str]) -> str:
     """Several texts in Prometheus' format -> one, with each metric's help and type once and its samples together."""
     metrics: dict[str, list[str]] = {}
     described: set[tuple[str, str]] = set()
@@ -155,6 +155,6 @@ def merge(texts: Iterable[str], prefixes: tuple[str, ...] = EXPORTED) -> str:
                 if (what, name) in described:
                     continue
                 described.add((what, name))
-            if name.startswith(prefixes):
+            if name.startswith(EXPORTED):
                 metrics.setdefault(name, []).append(line)
     return "".join(f"{line}\n" for lines in metrics.values() for line in lines)

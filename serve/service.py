@@ -97,7 +97,7 @@ class Service:
         deadline = self._deadline()
         calibration = await self._by(deadline, self.catalog.calibration(ref))
         side = (await self._by(deadline, self.catalog.manifest_of(ref))).resolution
-        with self._branches.admitted(len(uploads)):
+        with self._branches.admission.admitted(len(uploads)):
             pictures = await _all(self._prepare(upload, side, deadline) for upload in uploads)
 
             async def reference_of(query: Picture) -> Picture | None:
@@ -145,7 +145,7 @@ class Service:
                 ref = await self._branches.withdraw_normal(query, ref, by, note, deadline)
             self._forget(name)
             return ref
-        with self._branches.admitted(1):
+        with self._branches.admission.admitted(1):
             for attempt in range(FEEDBACK_ATTEMPTS):
                 manifest = await self._by(deadline, self.catalog.manifest_of(ref))
                 query, _ = await self._prepare(upload, manifest.resolution, deadline)

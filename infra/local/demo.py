@@ -34,7 +34,7 @@ from o2n.fusion import Score
 from o2n.interrupt import until_interrupted
 from o2n.options import OneLineErrorsCommand
 from o2n.profiles import get_profile
-from o2n.report import Scored, auroc_table, write_report
+from o2n.report import Card, auroc_table, write_report
 from o2n.store import CategoryStore
 from o2n.triplet import TripletScorer
 from o2n.version import tensor_in
@@ -123,7 +123,7 @@ def run(data: Path | None, output: Path, keep: bool) -> None:
             raise StepError(f"HTTP, offline and in-process scores differ by {difference:.2e}, more than {AGREEMENT}")
 
         shown = [
-            Scored(q.category, str(q.path.relative_to(data)), q.label, picture, score)
+            Card(q.category, str(q.path.relative_to(data)), q.label, picture, score)
             for q, picture, score in zip(queries, pictures, over_http, strict=True)
         ]
         first = queries[-1]
@@ -236,7 +236,7 @@ def units(store: CategoryStore, ref: VersionRef) -> NDArray[np.floating]:
     return np.array([scales[:, 1].max(), *scales[:, 1]])
 
 
-def print_table(shown: list[Scored]) -> float:
+def print_table(shown: list[Card]) -> float:
     """Category, pictures, AUROC of every branch and of their fusion; returns the mean of the last, NaN without any."""
     click.echo(
         f"\n{'category':16} {'good':>6} {'defect':>6} {'S_P':>7} {'S_N':>7} {'S_text':>7} {'fused':>7}   AUROC, %"

@@ -14,7 +14,7 @@ import torch
 
 from o2n.data.defects import UNSEEN_DEFECTS
 from o2n.data.procedural import Category, draw
-from o2n.doctor import processor
+from o2n.device import processor
 from o2n.evaluation.tasks import STYLE, Task
 from o2n.profiles import Profile
 

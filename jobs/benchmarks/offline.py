@@ -27,11 +27,11 @@ from o2n.data.procedural import EVALUATION
 from o2n.evaluation.tasks import Task
 from o2n.images import encode_png
 from o2n.inputs import Inputs
+from o2n.offline_plan import Request
+from o2n.offline_run import Run, open_run
 from o2n.onboard import onboard
 from o2n.options import profile_option
 from o2n.profiles import Profile
-from o2n.run import Run, open_run
-from o2n.run_plan import Request
 from o2n.store import CategoryStore
 from o2n.triplet import TripletScorer
 

@@ -19,7 +19,7 @@ Draw = Callable[[Field, Field, Generator, Generator], Drawing]
 class Family:
     """A kind of category: what it is called in prompts, how it is drawn, and how much its pose differs.
 
-    angle: degrees to either side; shift: of the half side; zoom: as a fraction.
+    angle: degrees to either side; shift: of the half side.
     """
 
     name: str
@@ -27,18 +27,19 @@ class Family:
     draw: Draw
     angle: float
     shift: float
-    zoom: float
 
 
 FAMILIES: dict[str, Family] = {}
 
+ZOOM = 0.04  # how much nearer or farther pictures are taken, as a fraction
 
-def family(word: str, angle: float = 4, shift: float = 0.05, zoom: float = 0.04) -> Callable[[Draw], Draw]:
+
+def family(word: str, angle: float = 4, shift: float = 0.05) -> Callable[[Draw], Draw]:
     """Register a family under its function's name."""
 
     def register(draw: Draw) -> Draw:
         name = draw.__name__.strip("_")
-        FAMILIES[name] = Family(name, word, draw, angle, shift, zoom)
+        FAMILIES[name] = Family(name, word, draw, angle, shift)
         return draw
 
     return register
@@ -50,7 +51,7 @@ def pose(kind: Family, count: int, size: int, style: Generator, picture: Generat
     strict = style.uniform(0.3, 1.0)
     angle = np.radians(kind.angle) * (1.0 if kind.angle >= 90 else strict)
     x, y = turn(x[None], y[None], vary(picture, count, -angle, angle))
-    scale = 1 + strict * vary(picture, count, -kind.zoom, kind.zoom)
+    scale = 1 + strict * vary(picture, count, -ZOOM, ZOOM)
     shift = strict * kind.shift
     return x * scale + vary(picture, count, -shift, shift), y * scale + vary(picture, count, -shift, shift)
 

@@ -4,6 +4,7 @@ A field is float32 (N, S, S), one value per pixel of N pictures. Coordinates run
 are signed distances (negative inside; iquilezles.org/articles/distfunctions2d), colours are float32 RGB in [0, 1].
 """
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -185,18 +186,14 @@ def contrast(rng: Generator, to: Colour, least: float = 0.2) -> Colour:
     return np.full(3, 0.1 if to.mean() > 0.5 else 0.9, np.float32)
 
 
-_CUBIC: dict[tuple[int, int], NDArray[np.float32]] = {}
-
-
+@functools.cache
 def _cubic(size: int, count: int) -> NDArray[np.float32]:
     """Cubic B-spline weights (size, count + 3) that spread count + 3 values over size pixels."""
-    if (size, count) not in _CUBIC:
-        position = (np.arange(size) + 0.5) / size * count + 1
-        distance = np.abs(position[:, None] - np.arange(count + 3)[None])
-        near = 2 / 3 - distance**2 + distance**3 / 2
-        far = np.maximum(2 - distance, 0) ** 3 / 6
-        weights = np.where(distance < 1, near, far)
-        # A spline smooths: bring the values back to unit variance.
-        weights /= np.sqrt((weights**2).sum(axis=1, keepdims=True))
-        _CUBIC[size, count] = weights.astype(np.float32)
-    return _CUBIC[size, count]
+    position = (np.arange(size) + 0.5) / size * count + 1
+    distance = np.abs(position[:, None] - np.arange(count + 3)[None])
+    near = 2 / 3 - distance**2 + distance**3 / 2
+    far = np.maximum(2 - distance, 0) ** 3 / 6
+    weights = np.where(distance < 1, near, far)
+    # A spline smooths: bring the values back to unit variance.
+    weights /= np.sqrt((weights**2).sum(axis=1, keepdims=True))
+    return weights.astype(np.float32)

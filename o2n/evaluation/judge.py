@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from o2n import images
 from o2n.evaluation.baselines import nearest_picture, random_encoder, raw_patches
-from o2n.evaluation.fusions import AS_THEY_ARE, on_scales, scales_in
+from o2n.evaluation.fusions import AS_THEY_ARE, on_scales
 from o2n.evaluation.metrics import aupro, auroc, masked_error, ssim_outside
 from o2n.evaluation.tasks import Task
 from o2n.foundation import load_foundation
@@ -21,6 +21,7 @@ from o2n.profiles import BRANCHES, PAPER, Profile
 from o2n.store import CategoryStore
 from o2n.text_map import refuse_trained_on
 from o2n.triplet import TripletScorer
+from o2n.version import scales_in
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def judge(task: Task, draw: int, profile: Profile, store: CategoryStore) -> Judg
     ref = onboard(category, task.references, profile, store, task.object_word).ref
     compared = TripletScorer(profile, store).compare(task.queries, [ref] * len(task.queries))
     scores = [fuse_maps(*one, profile) for one in compared]
-    plain, scales = profile.fused_as(PAPER), scales_in(store, ref)
+    plain, scales = profile.fused_as(PAPER), scales_in(store, store.manifest(ref))
     summed = [fuse_maps(*on_scales(one, scales, AS_THEY_ARE), plain).score for one in compared]
     branches = np.array([[score.s_p, score.s_n, score.s_text] for score in scores])
 

@@ -13,9 +13,9 @@ from pydantic import ValidationError
 
 from o2n.data.datasets.base import DataSet, LabelledCategory
 from o2n.errors import O2NError, cause_of
-from o2n.evaluation.protocol import OURS, Outcome, Unit, asked_parts, build, digest, pool_file, revision, run
-from o2n.evaluation.shots import capped, file_digest, hold_to, kept_draw
-from o2n.files import replacing
+from o2n.evaluation.protocol import OURS, Unit, UnitOutcome, asked_parts, build, digest, pool_file, revision, run
+from o2n.evaluation.shots import capped, hold_to, kept_draw
+from o2n.files import file_digest, replacing
 from o2n.profiles import Profile
 
 # What the paper gives its pool to (figure 4), and PaDiM, which its text names too.
@@ -25,7 +25,7 @@ SHOWN = 1  # anomalous queries of a category whose maps are kept for the sheets,
 
 
 @dataclass(frozen=True)
-class Settings:
+class Protocol:
     """The protocol: shots and draws, the most queries of a category, the side at which maps are compared, the size of
     the pool for other methods (0: no figure 4), and the numbers of prompts of table 5, measured at the most shots."""
 
@@ -38,7 +38,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Run:
+class PlannedUnit:
     """A unit and the profile it is run with, where its outcome is kept and where its pool is, and the revision of its
     method that the file is of."""
 
@@ -48,11 +48,11 @@ class Run:
     pool: Path | None
     revision: str
 
-    def outcome(self) -> Outcome | None:
+    def outcome(self) -> UnitOutcome | None:
         """What it came to, if that is known; a file that was not written to its end counts as none, and so does one
         without a part that the unit is to have, as it was written before that was measured."""
         try:
-            outcome = Outcome.model_validate_json(self.file.read_bytes())
+            outcome = UnitOutcome.model_validate_json(self.file.read_bytes())
         except (OSError, ValidationError):
             return None
         # Two draws may choose the same references, and share the file.
@@ -63,11 +63,11 @@ class Run:
 def plan(
     datasets: Iterable[tuple[DataSet, list[LabelledCategory]]],
     methods: Mapping[str, str],
-    settings: Settings,
+    settings: Protocol,
     profile: Profile,
     identity: str,
     cache: Path,
-) -> list[Run]:
+) -> list[PlannedUnit]:
     """All units, draw by draw, so that what is done when a run is cut off makes whole tables of fewer draws.
 
     Args: methods: their names and revisions.
@@ -106,18 +106,18 @@ def plan(
                     written = methods[method] if method == OURS or not pool else f"{methods[method]} {methods[OURS]}"
                     file = cache / "outcomes" / f"{digest(unit, profile, identity, written)}.json"
                     shared = pool_file(cache, unit, profile, identity, methods[OURS]) if pool else None
-                    runs.append(Run(unit, profile, file, shared, methods[method]))
+                    runs.append(PlannedUnit(unit, profile, file, shared, methods[method]))
     return runs
 
 
-def complete(runs: Sequence[Run], in_flight: int, gpus: float = 0.0) -> Iterator[tuple[Run, str]]:
+def complete(runs: Sequence[PlannedUnit], in_flight: int, gpus: float = 0.0) -> Iterator[tuple[PlannedUnit, str]]:
     """Run the units whose outcome is not known, `in_flight` at most at a time; yields each with its error, or "".
 
     A unit that a worker's death takes down is run again, `LOSSES` times at most. In each draw pools come before who
     uses them.
     """
 
-    def order(one: Run) -> tuple[int, bool]:
+    def order(one: PlannedUnit) -> tuple[int, bool]:
         return one.unit.draw, one.unit.method != OURS and one.pool is not None
 
     to_do = sorted(missing(runs), key=order)
@@ -132,7 +132,7 @@ def complete(runs: Sequence[Run], in_flight: int, gpus: float = 0.0) -> Iterator
             ray.kill(worker)
 
 
-def missing(runs: Sequence[Run]) -> list[Run]:
+def missing(runs: Sequence[PlannedUnit]) -> list[PlannedUnit]:
     """Those whose outcome is not known, and those of known outcome whose pool is gone that one of these needs."""
     unknown = [one for one in runs if one.outcome() is None]
     needed = {one.pool for one in unknown if one.unit.method != OURS and one.pool and not one.pool.is_file()}
@@ -145,15 +145,15 @@ class _Worker:
     def ready(self) -> str:
         return ""
 
-    def run(self, one: Run) -> str:
+    def run(self, one: PlannedUnit) -> str:
         return _run_one(one)
 
 
-def _shared(runs: Iterable[Run], crew: list[Any], hire: Callable[[], Any]) -> Iterator[tuple[Run, str]]:
+def _shared(runs: Iterable[PlannedUnit], crew: list[Any], hire: Callable[[], Any]) -> Iterator[tuple[PlannedUnit, str]]:
     """Each of `runs` on whichever of the crew is up and free; who dies is replaced, and its unit waits again."""
     left, losses, false_starts = deque(runs), Counter[Path](), 0
     idle: list[Any] = []
-    waiting: dict[ray.ObjectRef, tuple[Any, Run | None]] = {one.ready.remote(): (one, None) for one in crew}
+    waiting: dict[ray.ObjectRef, tuple[Any, PlannedUnit | None]] = {one.ready.remote(): (one, None) for one in crew}
     while left or any(run for _, run in waiting.values()):
         while left and idle:
             free, following = idle.pop(), left.popleft()
@@ -187,7 +187,7 @@ def _shared(runs: Iterable[Run], crew: list[Any], hire: Callable[[], Any]) -> It
             yield run, error
 
 
-def _run_one(one: Run) -> str:
+def _run_one(one: PlannedUnit) -> str:
     """On a worker; what a user can mend comes back in words, so that it never sinks the others."""
     try:
         if (here := revision(build(one.unit.method, one.profile))) != one.revision:

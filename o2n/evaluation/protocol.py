@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict
 
 from o2n import images
 from o2n.data.datasets.base import Mask, Sample
-from o2n.doctor import processor
+from o2n.device import processor
 from o2n.errors import DataSetError
 from o2n.evaluation.methods import METHODS, Builder, Method, Scores
 from o2n.evaluation.methods.one_to_normal import OneToNormal, OneToNormalFitted
@@ -82,7 +82,7 @@ class Shown(BaseModel):
     counterpart: str | None = None
 
 
-class Outcome(BaseModel):
+class UnitOutcome(BaseModel):
     """What one unit came to.
 
     figures: "AUROC", "AUPRC" and, where every defect has a mask and the method makes maps, "pixel AUROC" and "AUPRO",
@@ -131,7 +131,7 @@ def pool_file(folder: Path, unit: Unit, profile: Profile, identity: str, revisio
     return folder / "pools" / f"{hashlib.sha256(key.encode()).hexdigest()}.npz"
 
 
-def run(unit: Unit, profile: Profile, pool: Path | None) -> Outcome:
+def run(unit: Unit, profile: Profile, pool: Path | None) -> UnitOutcome:
     """Fit, score, measure. One-to-Normal writes its pool to the file `pool`, the others add it to their references.
 
     Raises:
@@ -154,7 +154,7 @@ def run(unit: Unit, profile: Profile, pool: Path | None) -> Outcome:
         if pool:
             _write_pool(pool, fitted.pool(unit.pool))
     labels = np.array([sample.anomalous for sample in unit.queries])
-    return Outcome(
+    return UnitOutcome(
         dataset=unit.dataset,
         category=unit.category,
         shots=unit.shots,

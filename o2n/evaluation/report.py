@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from importlib import metadata
 
 from o2n.data.datasets.base import DataSet, LabelledCategory
-from o2n.evaluation.plan import Run, Settings
-from o2n.evaluation.protocol import Outcome
+from o2n.evaluation.plan import PlannedUnit, Protocol
+from o2n.evaluation.protocol import UnitOutcome
 from o2n.evaluation.results import Report, Sheet
 from o2n.evaluation.sheets import counterparts_sheet, maps_sheet
 from o2n.evaluation.tables import Outcomes, all_tables
@@ -27,10 +27,10 @@ NOTE = (
 
 
 def report(
-    known: Sequence[Outcome],
+    known: Sequence[UnitOutcome],
     times: Sequence[Times],
     loaded: Loaded,
-    runs: Sequence[Run],
+    runs: Sequence[PlannedUnit],
     profile: Profile,
     facts: Iterable[tuple[str, str]],
 ) -> Report:
@@ -44,11 +44,11 @@ def report(
 
 def about(
     loaded: Loaded,
-    settings: Settings,
+    settings: Protocol,
     profile: Profile,
     weights: Mapping[str | None, Mapping[str, str]],
     revisions: Mapping[str, str],
-    known: Sequence[Outcome],
+    known: Sequence[UnitOutcome],
     resources: Mapping[str, float],
 ) -> list[tuple[str, str]]:
     """Label and value of all that decides the figures, and where they were made.
@@ -98,7 +98,7 @@ def about(
 
 
 def _sheets(
-    dataset: DataSet, categories: Sequence[LabelledCategory], known: Sequence[Outcome], runs: Sequence[Run]
+    dataset: DataSet, categories: Sequence[LabelledCategory], known: Sequence[UnitOutcome], runs: Sequence[PlannedUnit]
 ) -> list[Sheet]:
     own = [one for one in known if one.dataset == dataset.name and one.shown]
     first = {one.unit.category: one.unit.references[0] for one in reversed(runs) if one.unit.dataset == dataset.name}

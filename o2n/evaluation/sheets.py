@@ -10,14 +10,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from o2n import images
 from o2n.data.datasets.base import LabelledCategory, Sample
-from o2n.evaluation.protocol import ALL_METHODS, OURS, Outcome, Shown
+from o2n.evaluation.protocol import ALL_METHODS, OURS, Shown, UnitOutcome
 from o2n.images import Picture
 from o2n.report import overlay
 
 SIDE, GAP, TITLE = 128, 6, 32
 
 
-def maps_sheet(outcomes: Sequence[Outcome], categories: Sequence[LabelledCategory]) -> bytes | None:
+def maps_sheet(outcomes: Sequence[UnitOutcome], categories: Sequence[LabelledCategory]) -> bytes | None:
     """Figure 2: of each category a defective query, where the defect is, and the map of each method; a PNG.
 
     Each map is coloured from its own lowest to its own highest value: where, not how much.
@@ -36,7 +36,7 @@ def maps_sheet(outcomes: Sequence[Outcome], categories: Sequence[LabelledCategor
 
 
 def counterparts_sheet(
-    outcomes: Sequence[Outcome], categories: Sequence[LabelledCategory], references: dict[str, Sample]
+    outcomes: Sequence[UnitOutcome], categories: Sequence[LabelledCategory], references: dict[str, Sample]
 ) -> bytes | None:
     """Figure 3: of each category a reference, a defective query, its normal counterpart, and the map; a PNG.
 
@@ -80,7 +80,7 @@ def _map(picture: Picture, key: str, shown: Sequence[Shown]) -> Picture | None:
 def _truth(query: Sample) -> Picture | None:
     if query.mask is None:
         return None
-    return np.repeat(_square((query.mask()[..., None] * np.uint8(255)).repeat(3, axis=-1))[..., :1], 3, axis=-1)
+    return _square((query.mask()[..., None] * np.uint8(255)).repeat(3, axis=-1))
 
 
 def _square(picture: Picture) -> Picture:

@@ -1,6 +1,5 @@
 """Which pictures are the references and which are asked: drawn once, written down, and the same for every method."""
 
-import hashlib
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -98,7 +97,7 @@ def hold_to(file: Path, samples: Iterable[Sample], digest: Callable[[Path], str]
     Outcomes are kept under the names of pictures: others of the same names would get the figures of the first, and so
     would the same that a label file calls otherwise by now.
 
-    Args: digest: of a file (`file_digest`).
+    Args: digest: of a file (`files.file_digest`).
 
     Raises:
         DataSetError: a picture, its mask or its kind is another, or `file` cannot be read.
@@ -116,12 +115,6 @@ def hold_to(file: Path, samples: Iterable[Sample], digest: Callable[[Path], str]
     if now.keys() - known:
         with replacing(file) as part:
             part.write_bytes(_Digests.dump_json(known | now, indent=1))
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256, in hexadecimal digits."""
-    with path.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def capped(queries: Sequence[Sample], most: int | None, seed: str) -> tuple[Sample, ...]:

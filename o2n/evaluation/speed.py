@@ -14,9 +14,10 @@ from o2n.bank import MemoryBank
 from o2n.branches import NormalBranch, PersonalBranch, TextBranch
 from o2n.category import VersionRef
 from o2n.customize import adapter_loaded, customize
+from o2n.device import pick_device
 from o2n.evaluation.tasks import Task
 from o2n.features import counterpart_features, features_to_compare, features_to_read
-from o2n.foundation import Foundation, load_foundation, pick_device
+from o2n.foundation import Foundation, load_foundation
 from o2n.graphs import without_graphs
 from o2n.images import Picture, resize
 from o2n.normals import encode

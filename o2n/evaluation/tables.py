@@ -10,7 +10,7 @@ import numpy as np
 
 from o2n.data.datasets.base import DataSet
 from o2n.evaluation.metrics import auroc
-from o2n.evaluation.protocol import ALL_METHODS, OURS, Outcome, fused_part, other_fusion, prompts_part
+from o2n.evaluation.protocol import ALL_METHODS, OURS, UnitOutcome, fused_part, other_fusion, prompts_part
 from o2n.evaluation.published import SAME_AS, published
 from o2n.profiles import BRANCHES, Profile
 
@@ -61,14 +61,14 @@ class Table:
     best: bool = True
 
 
-Value = Callable[[Outcome], float | None]
+Value = Callable[[UnitOutcome], float | None]
 
 
 @dataclass(frozen=True)
 class Outcomes:
     """All that is known. sizes: of each data set's name its number of categories: a draw counts once all are there."""
 
-    known: Sequence[Outcome]
+    known: Sequence[UnitOutcome]
     sizes: Mapping[str, int]
 
     def title(self, method: str) -> str:
@@ -169,7 +169,7 @@ def branches(outcomes: Outcomes, datasets: Sequence[DataSet], shots: int, profil
     sets = [chosen for count in (1, 2, 3) for chosen in combinations(BRANCHES, count)]
 
     def sum_of(chosen: tuple[str, ...]) -> Value:
-        def value(one: Outcome) -> float | None:
+        def value(one: UnitOutcome) -> float | None:
             if not set(chosen) <= set(one.parts):
                 return None
             total = sum(weights[name] * np.array(one.parts[name]) for name in chosen)
@@ -177,7 +177,7 @@ def branches(outcomes: Outcomes, datasets: Sequence[DataSet], shots: int, profil
 
         return value
 
-    def otherwise(one: Outcome) -> float | None:
+    def otherwise(one: UnitOutcome) -> float | None:
         scores = one.parts.get(fused_part(other.fusion))
         return auroc(np.array(scores), np.array(one.labels)) if scores else None
 
@@ -203,7 +203,7 @@ def prompts(outcomes: Outcomes, datasets: Sequence[DataSet], shots: int, profile
     counts = sorted({int(part.split()[1]) for one in outcomes.known for part in one.parts if part.endswith(" prompts")})
 
     def with_part(part: str) -> Value:
-        def value(one: Outcome) -> float | None:
+        def value(one: UnitOutcome) -> float | None:
             if part not in one.parts:
                 return None
             scores = np.array(one.scores) - np.array(one.parts["S_P"]) + np.array(one.parts[part])

@@ -7,8 +7,8 @@ from statistics import median
 
 from pydantic import BaseModel, ValidationError
 
-from o2n.doctor import processor
-from o2n.evaluation.plan import Run
+from o2n.device import processor
+from o2n.evaluation.plan import PlannedUnit
 from o2n.evaluation.protocol import ALL_METHODS, OURS, Unit, build
 from o2n.evaluation.published import published
 from o2n.evaluation.tables import Row, Table
@@ -67,7 +67,7 @@ def measure(unit: Unit, profile: Profile) -> Times:
     )
 
 
-def take_times(runs: Sequence[Run], processor: str, timed: Callable[[Unit], Times | None]) -> list[Times]:
+def take_times(runs: Sequence[PlannedUnit], processor: str, timed: Callable[[Unit], Times | None]) -> list[Times]:
     """Of each method on the first of its `runs`, one after the other. What is known of `processor` is not measured
     again; what is known of another stands where `timed` gives None."""
     found = []

@@ -22,9 +22,9 @@ from o2n.profiles import TINY
 from o2n.prompts import personal_prompts
 from o2n.text import LOGIT_SCALE
 from o2n.tiny.training import (
-    Plan,
     Prompts,
     Trainer,
+    TrainingPlan,
     any_word,
     categories,
     draw_category,
@@ -53,7 +53,7 @@ class Judges(nn.Module):
 
 
 def train_clip(
-    clip: ClipModel, levels: tuple[int, ...], plan: Plan, diffusion: DiffusionModel | None = None
+    clip: ClipModel, levels: tuple[int, ...], plan: TrainingPlan, diffusion: DiffusionModel | None = None
 ) -> Trainer:
     """Train encoder, text tower and linear maps together; `clip.maps` must be there.
 
@@ -251,12 +251,12 @@ def _ranked(logits: Tensor, covered: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def validate(clip: ClipModel, levels: tuple[int, ...], prompts: Prompts, each: int = 12) -> str:
+def validate(clip: ClipModel, levels: tuple[int, ...], prompts: Prompts) -> str:
     """AUROC of the branches on the validation families, 4-shot, counterparts being blurred twins."""
     clip.model.eval()
     found: dict[str, list[float]] = {"s_p": [], "s_n": [], "s_text": []}
     for number, family in enumerate(VALIDATION):
-        drawn = draw(Category(family, number), 4 + each, each, 7)
+        drawn = draw(Category(family, number), 4 + 12, 12, 7)
         pictures, counterparts = to_tensor(drawn.pictures), _blurred(to_tensor(drawn.twins[4:])[None])[0]
         device = clip.mean.device
         features, _ = encode(clip, pictures.to(device), levels)

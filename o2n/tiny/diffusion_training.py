@@ -23,9 +23,9 @@ from o2n.mixture import BASE
 from o2n.models import DiffusionModel
 from o2n.personalize import redraw, seeded_noise
 from o2n.tiny.training import (
-    Plan,
     Prompts,
     Trainer,
+    TrainingPlan,
     any_word,
     categories,
     draw_category,
@@ -40,7 +40,7 @@ CRISP = 0.1  # errors below this count by their size, above it by their square: 
 MOST_WEIGHT = 5.0  # min-SNR weighting (Hang et al., 2023): weight of x0's error is SNR, at most this
 
 
-def train_diffusion(model: DiffusionModel, plan: Plan) -> Trainer:
+def train_diffusion(model: DiffusionModel, plan: TrainingPlan) -> Trainer:
     """Train UNet and text encoder together; sample grids are written to the plan's folder."""
     device = model.device
     modules = nn.ModuleDict({"unet": model.unet, "text_encoder": model.text_encoder}).requires_grad_(True).train()

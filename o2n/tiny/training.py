@@ -33,7 +33,7 @@ Drawn = TypeVar("Drawn")
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """A training run. learning_rate falls to nothing over it, by a half cosine, after `warmup` steps.
 
     larger: how many times the usual batch. drawers: processes that draw pictures ahead; 0: the training's own does.
@@ -153,7 +153,7 @@ class Trainer:
     have drawn: those of a step depend on the seed and the step alone.
     """
 
-    def __init__(self, modules: nn.ModuleDict, plan: Plan) -> None:
+    def __init__(self, modules: nn.ModuleDict, plan: TrainingPlan) -> None:
         self.modules, self.plan = modules, plan
         self.average = {name: tensor.detach().clone() for name, tensor in modules.state_dict().items()}
         decayed = [p for p in modules.parameters() if p.ndim > 1]
@@ -244,9 +244,15 @@ class Trainer:
         with replacing(self._file) as part:
             torch.save(state, part)
 
-    def averaged(self) -> "_Averaged":
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
         """Within it, the modules have their averaged weights."""
-        return _Averaged(self)
+        live = {name: tensor.clone() for name, tensor in self.modules.state_dict().items()}
+        self.modules.load_state_dict(self.average)
+        try:
+            yield
+        finally:
+            self.modules.load_state_dict(live)
 
 
 class _Steps(Dataset[tuple[Drawn, np.random.Generator]]):
@@ -262,19 +268,6 @@ class _Steps(Dataset[tuple[Drawn, np.random.Generator]]):
 
 def _as_it_is(batch: Any) -> Any:
     return batch
-
-
-class _Averaged:
-    def __init__(self, trainer: Trainer) -> None:
-        self._trainer = trainer
-
-    def __enter__(self) -> None:
-        modules = self._trainer.modules
-        self._live = {name: tensor.clone() for name, tensor in modules.state_dict().items()}
-        modules.load_state_dict(self._trainer.average)
-
-    def __exit__(self, *_: object) -> None:
-        self._trainer.modules.load_state_dict(self._live)
 
 
 def draw_category(category: Category, good: int, bad: int, rng: np.random.Generator) -> Pictures:

@@ -5,8 +5,6 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from o2n.foundation import EMBEDDED
-
 FILES = {
     "clip": {"clip": "clip/open_clip_model.safetensors", "maps": "clip/linear_maps.safetensors"},
     "diffusion": {
@@ -16,7 +14,7 @@ FILES = {
 }
 
 
-def export(checkpoint: Path, kind: str, into: Path = EMBEDDED) -> list[Path]:
+def export(checkpoint: Path, kind: str, into: Path) -> list[Path]:
     """Write the averaged weights in a training's checkpoint; `kind` is a key of `FILES`. Returns the files."""
     average = torch.load(checkpoint, map_location="cpu", weights_only=True)["average"]
     written = []

@@ -14,9 +14,9 @@ from PIL import Image
 
 from infra.local.cluster import Cluster, kill_node, local_cluster
 from o2n.inputs import Inputs
+from o2n.offline_plan import Request
+from o2n.offline_run import Run, open_run
 from o2n.onboard import onboard
-from o2n.run import Run, open_run
-from o2n.run_plan import Request
 from o2n.store import CategoryStore
 from o2n.triplet import TripletScorer
 from tests.helpers import checks, wait_until
@@ -24,7 +24,7 @@ from tests.toy import SIDE, toy_profile
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1200)]
 
-# Twenty kills of what keeps a run's scores are in tests/o2n/test_run.py, where coming up again takes no models.
+# Twenty kills of what keeps a run's scores are in tests/o2n/test_offline_run.py, where coming up again takes no models.
 KILLS, PICTURES = 6, 6000
 
 
@@ -75,7 +75,7 @@ DRIVERS = """
 import os, random, signal, sys, threading
 from pathlib import Path
 import ray
-from o2n import offline, run as runs
+from o2n import offline, offline_run as runs
 from o2n.objects import LocalObjects, open_objects
 from o2n.store import CategoryStore
 

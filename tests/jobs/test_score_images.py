@@ -141,8 +141,8 @@ def test_a_run_that_is_done_does_nothing_and_another_is_refused(
     output = tmp_path / "some" / "scores"
     options = ("--category", "checks", "--profile", quick_profile, "--store", published.url, "--output", str(output))
     from o2n.inputs import Inputs
-    from o2n.run import open_run
-    from o2n.run_plan import Request
+    from o2n.offline_plan import Request
+    from o2n.offline_run import open_run
     from o2n.settings import get_settings
 
     inputs = Inputs(folders=(str(folder),), category="checks")

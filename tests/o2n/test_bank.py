@@ -25,7 +25,7 @@ from o2n.onboard import onboard
 from o2n.profiles import Profile
 from o2n.store import CategoryStore
 from o2n.triplet import TripletScorer
-from o2n.version import scale_in
+from o2n.version import scales_in
 from tests.helpers import QUICK, checks, unit
 
 EXACT = {"atol": 1e-5, "rtol": 0.0}
@@ -207,7 +207,7 @@ def test_a_category_with_a_budget(tmp_path: Path) -> None:
     features = encode(scorer.foundation, [picture])[0].numpy()
     ref = accept_normal(store, scorer.foundation, done.ref, picture, features, before.s_p, before.s_text, "ada")
     (after,) = scorer.score([picture], [ref])
-    scale = scale_in(store, store.manifest(ref), row=1)
+    scale = scales_in(store, store.manifest(ref))[1]
     nothing = scale.of(torch.zeros(features.shape[:2])).amax(-1).mean().item()
     deviation = float(scale.deviation)
     assert after.s_n == pytest.approx(nothing, abs=1e-4 / deviation)

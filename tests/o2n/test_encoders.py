@@ -10,9 +10,10 @@ import torch
 from timm.models import save_for_hf
 
 from o2n.category import Manifest
+from o2n.device import pick_device
 from o2n.errors import FoundationError
 from o2n.features import features_to_compare, features_to_read
-from o2n.foundation import load_foundation, pick_device
+from o2n.foundation import load_foundation
 from o2n.images import resize
 from o2n.onboard import onboard
 from o2n.profiles import TINY, EncoderSettings, Profile

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from o2n.category_worker import Outcome
+from o2n.device import describe_machine, pick_device
 from o2n.estimate import estimate, recorded
-from o2n.fanout import Outcome
-from o2n.foundation import pick_device
-from o2n.making import STAGES, describe_machine
+from o2n.making import STAGES
 from o2n.onboard import onboard
 from o2n.sources import Source
 from o2n.store import CategoryStore

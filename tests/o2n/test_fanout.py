@@ -10,7 +10,8 @@ import psutil
 import pytest
 import ray
 
-from o2n.fanout import MAX_LOSSES, CategoryWorker, Outcome, State, fan_out, fits
+from o2n.category_worker import CategoryWorker, Outcome
+from o2n.fanout import MAX_LOSSES, State, fan_out, fits
 from o2n.sources import Source
 from o2n.store import CategoryStore
 from tests.helpers import QUICK, checks, wait_until, write

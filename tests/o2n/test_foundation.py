@@ -15,7 +15,7 @@ from timm.models import save_for_hf
 
 from infra.local.cluster import free_port
 from o2n.errors import FoundationError
-from o2n.foundation import EMBEDDED, Foundation, _with_told, load_foundation, load_from, pick_device
+from o2n.foundation import EMBEDDED, Foundation, _with_told, load_foundation, load_from
 from o2n.hub import wanted
 from o2n.mixture import BASE
 from o2n.models import to_pictures, weights_digest
@@ -296,9 +296,3 @@ def test_that_texts_are_read_without_trained_maps_is_told(caplog: pytest.LogCapt
     assert caplog.messages == []
     load_from(profile(levels=(1, 3)), EMBEDDED)
     assert caplog.messages == ["encoder embedded has no trained linear maps for S_text: its own projection serves"]
-
-
-def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("O2N_DEVICE", "cuda:99")
-    with pytest.raises(FoundationError, match="O2N_DEVICE"):
-        pick_device()

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from o2n import images
 from o2n.bank import MemoryBank, coreset, coreset_without
 from o2n.branches import PersonalBranch
+from o2n.device import pick_device
 from o2n.features import counterpart_features, features_to_compare, personal_distance, smoothed
-from o2n.foundation import load_foundation, pick_device
+from o2n.foundation import load_foundation
 from o2n.fusion import fuse
 from o2n.normals import image_scores, leave_one_out
 from o2n.onboard import onboard

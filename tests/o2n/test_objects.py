@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from o2n.errors import ConflictError, NotFoundError, StoreError
-from o2n.objects import Objects, open_objects
+from o2n.objects import Objects, check_objects, open_objects
 from tests.s3_answers import breaking_off
 
 OPERATIONS = {
@@ -24,7 +24,7 @@ OPERATIONS = {
     "put_if": lambda objects: objects.put_if("some/key", b"data", None),
     "keys": lambda objects: objects.keys("some/"),
     "delete": lambda objects: objects.delete("some/key"),
-    "check": lambda objects: objects.check(),
+    "check": check_objects,
 }
 WRITES = ("put", "put_if", "check")
 
@@ -134,7 +134,7 @@ def test_keys_of_many_pages_are_all_listed(bucket, monkeypatch):
 
 
 def test_check_leaves_nothing_behind(objects):
-    objects.check()
+    check_objects(objects)
     assert objects.keys("") == []
 
 
@@ -540,7 +540,7 @@ def test_three_seconds_of_trouble_end_nothing(bucket, way):
 def test_checks_at_once_are_not_in_each_others_way(store_url):
     objects = open_objects(store_url)
     with ThreadPoolExecutor(8) as threads:
-        for check in [threads.submit(objects.check) for _ in range(24)]:
+        for check in [threads.submit(check_objects, objects) for _ in range(24)]:
             check.result()
     assert objects.keys("") == []
 

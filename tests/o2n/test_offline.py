@@ -18,9 +18,9 @@ from o2n.category import VersionRef
 from o2n.errors import NotFoundError, StoreError
 from o2n.inputs import Inputs, decoded
 from o2n.offline import SCHEMA, _resolutions, _Scorer, score_dataset, score_run
+from o2n.offline_plan import Request
+from o2n.offline_run import open_run
 from o2n.onboard import onboard
-from o2n.run import open_run
-from o2n.run_plan import Request
 from o2n.s3 import s3_client
 from o2n.store import CategoryStore
 from o2n.triplet import TripletScorer

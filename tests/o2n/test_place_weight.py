@@ -22,7 +22,7 @@ from o2n.place_weight import MOST_VIEWS, choose_place_weight, distances_at
 from o2n.pool import warped
 from o2n.profiles import TINY, Profile
 from o2n.store import CategoryStore
-from o2n.version import scale_in, unpack
+from o2n.version import scales_in, unpack
 from tests.helpers import QUICK, checks, stripes, unit
 
 OTHERS = TINY.place_weights
@@ -114,7 +114,7 @@ def test_a_version_keeps_what_was_chosen_and_is_scored_with_it(tmp_path: Path) -
     foundation = load_foundation(profile)
     queries = encode(foundation, [board(9), stripes(9, 64, 64)])
     found = NormalBranch(foundation, store).distances(queries, [manifest.ref] * 2)
-    scale, levels = scale_in(store, manifest, row=1), len(profile.comparing.levels)
+    scale, levels = scales_in(store, manifest)[1], len(profile.comparing.levels)
     at = {}
     for weight in (0.0, 30.0):
         local = over_scales(MemoryBank(features, place_weight=weight).distance(queries), levels)

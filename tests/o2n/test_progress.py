@@ -3,7 +3,8 @@
 import pytest
 
 from o2n import progress
-from o2n.fanout import Failure, Outcome, Running, State
+from o2n.category_worker import Failure, Outcome
+from o2n.fanout import Running, State
 from o2n.progress import ProgressLog, clock
 from o2n.sources import Source
 from tests.helpers import QUICK

@@ -15,15 +15,15 @@ from o2n.category import VersionRef
 from o2n.errors import O2NError
 from o2n.fusion import Score
 from o2n.images import decode
-from o2n.report import MAX_CARDS, Scored, auroc_table, heat_map, overlay, write_report
+from o2n.report import MAX_CARDS, Card, auroc_table, heat_map, overlay, write_report
 from tests.helpers import checks, stripes
 
 
-def scored(category: str, label: str | None, value: float, path: str = "x.png") -> Scored:
+def scored(category: str, label: str | None, value: float, path: str = "x.png") -> Card:
     spot = np.zeros((8, 8), np.float32)
     spot[2, 5] = value
     score = Score(VersionRef(category, "0" * 16), value, value / 2, value / 4, 1 - value, spot, checks(1))
-    return Scored(category, path, label, stripes(0, 80, 120), score)
+    return Card(category, path, label, stripes(0, 80, 120), score)
 
 
 def test_heat_is_brightest_where_the_map_is_highest() -> None:

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from o2n.bank import MemoryBank
 from o2n.branches import NormalBranch, PersonalBranch, TextBranch
+from o2n.device import pick_device
 from o2n.features import counterpart_features, features_to_compare, smoothed
-from o2n.foundation import load_foundation, pick_device
+from o2n.foundation import load_foundation
 from o2n.images import Picture
 from o2n.normals import image_scores
 from o2n.onboard import onboard

@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from o2n.run import SCHEMA
+from o2n.offline_run import SCHEMA
 from o2n.tally import BINS, drawn, tally
 
 

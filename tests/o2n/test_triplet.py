@@ -10,8 +10,8 @@ import torch
 
 from o2n.bank import MemoryBank
 from o2n.category import VersionRef
+from o2n.device import pick_device
 from o2n.errors import FoundationError, IntegrityError, NotFoundError
-from o2n.foundation import pick_device
 from o2n.fusion import Score
 from o2n.graphs import without_graphs
 from o2n.models import ClipModel, DiffusionModel

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from o2n import images
+from o2n.device import pick_device
 from o2n.errors import FoundationError, cause_of
 from o2n.evaluation.methods.interface import Scores
-from o2n.foundation import pick_device
 from o2n.images import Picture
 from o2n.models import to_unit, weights_digest
 from o2n.profiles import Profile

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from o2n import images
 from o2n.branches import PersonalBranch
 from o2n.category import VersionRef
-from o2n.evaluation.fusions import on_scales, scales_in
+from o2n.evaluation.fusions import on_scales
 from o2n.evaluation.methods.interface import Scores
 from o2n.export import normal_pictures
 from o2n.features import counterpart_features, features_to_compare
@@ -24,7 +24,7 @@ from o2n.onboard import onboard
 from o2n.profiles import BRANCHES, Profile
 from o2n.store import CategoryStore
 from o2n.triplet import BATCH, TripletScorer
-from o2n.version import unpack_pictures
+from o2n.version import scales_in, unpack_pictures
 
 # Outcomes, and those of others with its pool, are kept for as long as this stays the same: raise it when what is
 # computed changes.
@@ -105,7 +105,7 @@ class OneToNormalFitted:
         references = unpack_pictures(self.store.get_blob(manifest.blobs["references"]), "references")
         profile = self.profile.fused_as(other)
         ref = onboard(f"fused-{profile.fusion}", references, profile, self.store, manifest.object_word).ref
-        own, others = (scales_in(self.store, one) for one in (self.ref, ref))
+        own, others = (scales_in(self.store, self.store.manifest(one)) for one in (self.ref, ref))
 
         def fused(pictures: list[Picture]) -> NDArray[np.float64]:
             compared = [on_scales(self.compared[images.digest(picture)], own, others) for picture in pictures]

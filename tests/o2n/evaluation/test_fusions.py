@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from o2n.evaluation.fusions import AS_THEY_ARE, on_scales, scales_in
+from o2n.evaluation.fusions import AS_THEY_ARE, on_scales
 from o2n.onboard import onboard
 from o2n.store import CategoryStore
 from o2n.triplet import TripletScorer
+from o2n.version import scales_in
 from tests.helpers import QUICK, checks, stripes
 
 
@@ -17,8 +18,8 @@ def test_on_another_versions_scales_it_is_what_that_version_says(tmp_path: Path)
     summed, scaled = (onboard(p.fusion, references, p, store, "board").ref for p in (QUICK, calibrated))
     plain = TripletScorer(QUICK, store).compare(queries, [summed] * 2)
     found = TripletScorer(calibrated, store).compare(queries, [scaled] * 2)
-    assert all((scale.mean, scale.deviation) == (0, 1) for scale in scales_in(store, summed))
-    own = scales_in(store, scaled)
+    assert all((scale.mean, scale.deviation) == (0, 1) for scale in scales_in(store, store.manifest(summed)))
+    own = scales_in(store, store.manifest(scaled))
     for one, other in zip(plain, found, strict=True):
         for there, back, there_too, same in zip(
             on_scales(one, AS_THEY_ARE, own)[2:],

@@ -14,13 +14,13 @@ from o2n.data.datasets import data_set
 from o2n.data.datasets.base import GOOD, LabelledCategory
 from o2n.errors import DataSetError
 from o2n.evaluation.methods import METHODS
-from o2n.evaluation.plan import Run, Settings, _run_one, _Worker, complete, plan
+from o2n.evaluation.plan import PlannedUnit, Protocol, _run_one, _Worker, complete, plan
 from o2n.evaluation.protocol import revision
 from tests.helpers import QUICK
 from tests.o2n.data.datasets.trees import mask, picture
 from tests.o2n.evaluation.methods.test_anomaly_dino import write_dino
 
-SETTINGS = Settings(shots=(2,), draws=1, pixels=64, pool=0, prompts=())
+SETTINGS = Protocol(shots=(2,), draws=1, pixels=64, pool=0, prompts=())
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def bolts(tmp_path: Path) -> Path:
     return root
 
 
-def planned(root: Path, cache: Path, settings: Settings = SETTINGS) -> list[Run]:
+def planned(root: Path, cache: Path, settings: Protocol = SETTINGS) -> list[PlannedUnit]:
     dataset = data_set("bolts")
     return plan([(dataset, dataset.load(root))], {"raw-patches": "1"}, settings, QUICK, "weights", cache)
 
@@ -74,7 +74,7 @@ def test_what_is_kept_of_pictures_is_of_no_other_labels(bolts: Path, tmp_path: P
     queries[cracked] = replace(queries[cracked], kind=GOOD)
     mended = replace(category, queries=tuple(queries))
 
-    def planned(one: LabelledCategory, cache: Path) -> list[Run]:
+    def planned(one: LabelledCategory, cache: Path) -> list[PlannedUnit]:
         return plan([(dataset, [one])], {"raw-patches": "1"}, SETTINGS, QUICK, "weights", cache)
 
     planned(category, tmp_path / "cache")
@@ -88,7 +88,7 @@ def test_pictures_asked_later_are_kept_beside_those_before(bolts: Path, tmp_path
     kept = tmp_path / "pictures" / "bolts" / "bolt.json"
     planned(bolts, tmp_path)
     before = json.loads(kept.read_bytes())
-    planned(bolts, tmp_path, Settings(shots=(2,), draws=3, pixels=64, pool=0, prompts=()))
+    planned(bolts, tmp_path, Protocol(shots=(2,), draws=3, pixels=64, pool=0, prompts=()))
     after = json.loads(kept.read_bytes())
     assert before.items() < after.items()
     kept.write_text("[]")
@@ -112,7 +112,7 @@ class Counted(_Worker):
     def __init__(self) -> None:
         (Path(os.environ["COUNTED"]) / f"process-{uuid.uuid4().hex}").touch()
 
-    def run(self, one: Run) -> str:
+    def run(self, one: PlannedUnit) -> str:
         doom = Path(os.environ["COUNTED"]) / "doom"
         if doom.exists():
             doom.unlink()

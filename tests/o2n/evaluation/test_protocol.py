@@ -13,8 +13,8 @@ from o2n.evaluation.baselines import _untrained
 from o2n.evaluation.methods.anomaly_dino import AnomalyDINO
 from o2n.evaluation.methods.one_to_normal import OneToNormal
 from o2n.evaluation.metrics import auroc
-from o2n.evaluation.plan import Run, Settings, missing, plan
-from o2n.evaluation.protocol import OURS, Outcome, _write_pool, build, digest, revision, run
+from o2n.evaluation.plan import PlannedUnit, Protocol, missing, plan
+from o2n.evaluation.protocol import OURS, UnitOutcome, _write_pool, build, digest, revision, run
 from o2n.foundation import load_foundation
 from o2n.images import decode
 from o2n.profiles import TINY
@@ -24,9 +24,9 @@ FAMILIES = DATASETS["families"]
 REVISIONS = {OURS: "1", "patchcore": "2"}
 
 
-def planned(cache: Path, revisions: dict[str, str]) -> list[Run]:
+def planned(cache: Path, revisions: dict[str, str]) -> list[PlannedUnit]:
     category = FAMILIES.load(Path("nowhere"))[0]
-    settings = Settings(shots=(2,), draws=1, queries=8, pixels=64, pool=3, prompts=(0, QUICK.prompts))
+    settings = Protocol(shots=(2,), draws=1, queries=8, pixels=64, pool=3, prompts=(0, QUICK.prompts))
     return plan([(FAMILIES, [category])], revisions, settings, QUICK, "weights", cache)
 
 
@@ -36,7 +36,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def runs(cache: Path) -> dict[str, Run]:
+def runs(cache: Path) -> dict[str, PlannedUnit]:
     """One-to-Normal, PatchCore, and PatchCore with the pool, on one category and the same two shots."""
     found = planned(cache, REVISIONS)
     assert [(one.unit.method, one.unit.pool) for one in found] == [(OURS, 3), ("patchcore", 0), ("patchcore", 3)]
@@ -44,18 +44,18 @@ def runs(cache: Path) -> dict[str, Run]:
 
 
 @pytest.fixture(scope="module")
-def ours(runs: dict[str, Run]) -> Outcome:
+def ours(runs: dict[str, PlannedUnit]) -> UnitOutcome:
     return run(runs["ours"].unit, QUICK, runs["ours"].pool)
 
 
-def test_every_method_sees_the_same_pictures(runs: dict[str, Run]) -> None:
+def test_every_method_sees_the_same_pictures(runs: dict[str, PlannedUnit]) -> None:
     assert len({one.unit.references for one in runs.values()}) == 1
     assert len({one.unit.queries for one in runs.values()}) == 1
     assert runs["ours"].pool == runs["pooled"].pool
     assert runs["alone"].pool is None
 
 
-def test_our_parts_are_the_branches_and_other_prompts(ours: Outcome, runs: dict[str, Run]) -> None:
+def test_our_parts_are_the_branches_and_other_prompts(ours: UnitOutcome, runs: dict[str, PlannedUnit]) -> None:
     parts = {name: np.array(values) for name, values in ours.parts.items()}
     assert np.allclose(ours.scores, parts["S_P"] + QUICK.alpha * parts["S_N"] + QUICK.beta * parts["S_text"])
     # With as many prompts as the profile has it is the same S_P, computed anew; with the empty one another.
@@ -66,7 +66,9 @@ def test_our_parts_are_the_branches_and_other_prompts(ours: Outcome, runs: dict[
     assert set(ours.figures) == {"AUROC", "AUPRC", "pixel AUROC", "AUPRO"}
 
 
-def test_the_other_fusion_is_what_a_profile_that_fuses_so_finds(ours: Outcome, runs: dict[str, Run]) -> None:
+def test_the_other_fusion_is_what_a_profile_that_fuses_so_finds(
+    ours: UnitOutcome, runs: dict[str, PlannedUnit]
+) -> None:
     unit = runs["ours"].unit
     summing = OneToNormal(QUICK.fused_as(TINY)).fit([sample.read() for sample in unit.references], unit.object_word)
     scores = summing.score([sample.read() for sample in unit.queries]).scores
@@ -76,7 +78,7 @@ def test_the_other_fusion_is_what_a_profile_that_fuses_so_finds(ours: Outcome, r
 
 @pytest.mark.parametrize("part", ["S_P, no text", "S_P + S_N + S_text, calibrated"])
 def test_an_outcome_of_before_a_part_was_measured_is_not_known(
-    ours: Outcome, runs: dict[str, Run], tmp_path: Path, part: str
+    ours: UnitOutcome, runs: dict[str, PlannedUnit], tmp_path: Path, part: str
 ) -> None:
     kept = replace(runs["ours"], file=tmp_path / "outcome.json")
     kept.file.write_text(ours.model_dump_json())
@@ -88,14 +90,14 @@ def test_an_outcome_of_before_a_part_was_measured_is_not_known(
     assert fewer.outcome()
 
 
-def test_what_is_kept_to_be_looked_at(ours: Outcome) -> None:
+def test_what_is_kept_to_be_looked_at(ours: UnitOutcome) -> None:
     (shown,) = ours.shown
     assert np.array(shown.anomaly_map).ndim == 2
 
     assert decode(base64.b64decode(shown.counterpart or "")).shape == (64, 64, 3)
 
 
-def test_the_pool_is_added_to_the_references(ours: Outcome, runs: dict[str, Run]) -> None:
+def test_the_pool_is_added_to_the_references(ours: UnitOutcome, runs: dict[str, PlannedUnit]) -> None:
     pool = runs["pooled"].pool
     assert pool is not None
     with np.load(pool) as kept:
@@ -106,12 +108,12 @@ def test_the_pool_is_added_to_the_references(ours: Outcome, runs: dict[str, Run]
     assert alone.labels == ours.labels
 
 
-def test_without_the_pool_the_unit_says_what_to_run(runs: dict[str, Run], tmp_path: Path) -> None:
+def test_without_the_pool_the_unit_says_what_to_run(runs: dict[str, PlannedUnit], tmp_path: Path) -> None:
     with pytest.raises(DataSetError, match="the pool of these references is not there: run one-to-normal"):
         run(runs["pooled"].unit, QUICK, tmp_path / "none.npz")
 
 
-def test_a_pool_may_be_of_no_pictures(runs: dict[str, Run], tmp_path: Path) -> None:
+def test_a_pool_may_be_of_no_pictures(runs: dict[str, PlannedUnit], tmp_path: Path) -> None:
     alone = run(runs["alone"].unit, QUICK, None)
     _write_pool(tmp_path / "none.npz", [])
     pooled = run(runs["pooled"].unit, QUICK, tmp_path / "none.npz")
@@ -126,14 +128,14 @@ def test_the_pool_has_no_pictures_where_none_passes_for_good() -> None:
     assert fitted.pool(3) == []
 
 
-def test_an_outcome_with_the_pool_hangs_on_how_the_pool_is_made(runs: dict[str, Run], cache: Path) -> None:
+def test_an_outcome_with_the_pool_hangs_on_how_the_pool_is_made(runs: dict[str, PlannedUnit], cache: Path) -> None:
     found = planned(cache, {**REVISIONS, OURS: "3"})
     same = [one.file == before.file for one, before in zip(found, runs.values(), strict=True)]
     assert same == [False, True, False]
 
 
 def test_what_is_known_is_run_again_only_for_a_pool_that_is_gone_and_needed(
-    ours: Outcome, runs: dict[str, Run], tmp_path: Path
+    ours: UnitOutcome, runs: dict[str, PlannedUnit], tmp_path: Path
 ) -> None:
     moved = {name: replace(one, file=tmp_path / name) for name, one in runs.items()}
     for name in ("ours", "pooled"):
@@ -153,7 +155,7 @@ def test_what_is_known_is_run_again_only_for_a_pool_that_is_gone_and_needed(
     assert left() == set()
 
 
-def test_an_outcome_cut_off_counts_as_none(ours: Outcome, runs: dict[str, Run]) -> None:
+def test_an_outcome_cut_off_counts_as_none(ours: UnitOutcome, runs: dict[str, PlannedUnit]) -> None:
     file = runs["ours"].file
     file.parent.mkdir(parents=True)
     text = ours.model_dump_json()
@@ -163,7 +165,7 @@ def test_an_outcome_cut_off_counts_as_none(ours: Outcome, runs: dict[str, Run]) 
     assert runs["ours"].outcome() == ours
 
 
-def test_the_digest_hangs_on_all_that_decides(runs: dict[str, Run]) -> None:
+def test_the_digest_hangs_on_all_that_decides(runs: dict[str, PlannedUnit]) -> None:
     unit = runs["ours"].unit
     known = [
         digest(unit, QUICK, "weights", "1"),
@@ -179,7 +181,7 @@ def test_the_digest_hangs_on_all_that_decides(runs: dict[str, Run]) -> None:
     assert digest(replace(unit, references=tuple(unit.references)), QUICK, "weights", "1") == known[0]
 
 
-def test_another_methods_digest_hangs_on_what_it_can_see_of_the_profile(runs: dict[str, Run]) -> None:
+def test_another_methods_digest_hangs_on_what_it_can_see_of_the_profile(runs: dict[str, PlannedUnit]) -> None:
     def of(name: str, **change: object) -> str:
         return digest(runs[name].unit, QUICK.model_copy(update=change), "weights", "1")
 

@@ -8,15 +8,15 @@ import pytest
 
 from o2n.data.datasets import DATASETS
 from o2n.data.datasets.base import DataSet, LabelledCategory
-from o2n.evaluation.plan import Run, Settings, plan
-from o2n.evaluation.protocol import OURS, Outcome, Shown
+from o2n.evaluation.plan import PlannedUnit, Protocol, plan
+from o2n.evaluation.protocol import OURS, Shown, UnitOutcome
 from o2n.evaluation.report import about, report
 from o2n.evaluation.times import Times
 from o2n.images import encode_png
 from tests.helpers import QUICK, checks
 
 FAMILIES = DATASETS["families"]
-SETTINGS = Settings(shots=(2,), draws=1, queries=8, pixels=64, pool=0, prompts=())
+SETTINGS = Protocol(shots=(2,), draws=1, queries=8, pixels=64, pool=0, prompts=())
 
 Loaded = list[tuple[DataSet, list[LabelledCategory]]]
 
@@ -27,17 +27,17 @@ def loaded(tmp_path: Path) -> Loaded:
 
 
 @pytest.fixture
-def runs(loaded: Loaded, tmp_path: Path) -> list[Run]:
+def runs(loaded: Loaded, tmp_path: Path) -> list[PlannedUnit]:
     return plan(loaded, {OURS: "1", "patchcore": "1"}, SETTINGS, QUICK, "weights", tmp_path)
 
 
-def outcome(run: Run) -> Outcome:
+def outcome(run: PlannedUnit) -> UnitOutcome:
     """As if pictures were told apart without a mistake, with one query to be looked at."""
     unit = run.unit
     labels = [sample.anomalous for sample in unit.queries]
     counterpart = base64.b64encode(encode_png(checks(0))).decode() if unit.method == OURS else None
     bad = next(sample.key for sample in unit.queries if sample.anomalous)
-    return Outcome(
+    return UnitOutcome(
         dataset=unit.dataset,
         category=unit.category,
         shots=unit.shots,
@@ -53,7 +53,7 @@ def outcome(run: Run) -> Outcome:
     )
 
 
-def test_all_that_is_known_has_its_table_or_picture(loaded: Loaded, runs: list[Run]) -> None:
+def test_all_that_is_known_has_its_table_or_picture(loaded: Loaded, runs: list[PlannedUnit]) -> None:
     times = Times(method=OURS, title=OURS, references=2, fit=1, alone=1, in_batch=1, processor="a CPU")
     found = report([outcome(run) for run in runs], [times], loaded, runs, QUICK, [("a fact", "is told")])
     assert found.title == "Evaluation of profile quick"
@@ -63,7 +63,7 @@ def test_all_that_is_known_has_its_table_or_picture(loaded: Loaded, runs: list[R
     assert found.facts == (("a fact", "is told"),)
 
 
-def test_what_is_not_known_is_left_out(loaded: Loaded, runs: list[Run]) -> None:
+def test_what_is_not_known_is_left_out(loaded: Loaded, runs: list[PlannedUnit]) -> None:
     found = report([], [], loaded, runs, QUICK, [])
     assert (found.tables, found.sheets) == ((), ())
     of_another = [outcome(run) for run in runs if run.unit.method == "patchcore"]
@@ -76,7 +76,7 @@ WEIGHTS = {
 }
 
 
-def test_what_made_the_figures_is_told(loaded: Loaded, runs: list[Run]) -> None:
+def test_what_made_the_figures_is_told(loaded: Loaded, runs: list[PlannedUnit]) -> None:
     revisions = {OURS: "3", "regad": "2 of its own"}
     machines = zip(runs * 2, ["A", "B", "B", ""], strict=True)
     known = [outcome(one).model_copy(update={"processor": machine}) for one, machine in machines]
@@ -94,5 +94,5 @@ def test_what_made_the_figures_is_told(loaded: Loaded, runs: list[Run]) -> None:
     assert told["computed on"] == "B: 2 units; A: 1 unit; a machine that was not kept: 1 unit"
     assert told["written on"].endswith("Ray had 2 CPUs, 0 GPUs")
     assert "torch " in told["versions"]
-    everything = dict(about(loaded, Settings(shots=(2, 4), draws=5), QUICK, WEIGHTS, {}, [], {}))
+    everything = dict(about(loaded, Protocol(shots=(2, 4), draws=5), QUICK, WEIGHTS, {}, [], {}))
     assert everything["protocol"].startswith("shots 2, 4; 5 draws; all queries; maps and masks at 256 × 256")

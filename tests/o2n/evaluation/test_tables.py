@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from o2n.data.datasets import DATASETS
-from o2n.evaluation.protocol import Outcome
+from o2n.evaluation.protocol import UnitOutcome
 from o2n.evaluation.tables import Figure, Outcomes, Table, all_tables
 from o2n.profiles import TINY
 
 MVTEC = DATASETS["mvtec"]
 
 
-def outcome(category: str, draw: int, value: float, method: str = "one-to-normal", **others: object) -> Outcome:
+def outcome(category: str, draw: int, value: float, method: str = "one-to-normal", **others: object) -> UnitOutcome:
     fields = {
         "dataset": "mvtec",
         "category": category,
@@ -25,10 +25,10 @@ def outcome(category: str, draw: int, value: float, method: str = "one-to-normal
         "parts": {},
         "figures": {"AUROC": value, "AUPRC": value},
     }
-    return Outcome.model_validate(fields | others)
+    return UnitOutcome.model_validate(fields | others)
 
 
-def tables(known: list[Outcome], size: int = 2) -> dict[str, Table]:
+def tables(known: list[UnitOutcome], size: int = 2) -> dict[str, Table]:
     made = all_tables(Outcomes(known, {"mvtec": size}), [MVTEC], TINY)
     return {table.name: table for table in made}
 

@@ -6,7 +6,7 @@ import pytest
 
 from o2n.category import VersionRef
 from o2n.data.datasets import DATASETS
-from o2n.evaluation.plan import Run, Settings, plan
+from o2n.evaluation.plan import PlannedUnit, Protocol, plan
 from o2n.evaluation.protocol import OURS, Unit
 from o2n.evaluation.times import BATCH, ROUNDS, Times, measure, take_times, times_table
 from o2n.fusion import Compared
@@ -18,9 +18,9 @@ FAMILIES = DATASETS["families"]
 
 
 @pytest.fixture
-def runs(tmp_path: Path) -> list[Run]:
+def runs(tmp_path: Path) -> list[PlannedUnit]:
     """Two draws of two categories by PatchCore, alone and with the pool, and by One-to-Normal."""
-    settings = Settings(shots=(2,), draws=2, queries=8, pixels=64, pool=3, prompts=())
+    settings = Protocol(shots=(2,), draws=2, queries=8, pixels=64, pool=3, prompts=())
     loaded = [(FAMILIES, FAMILIES.load(tmp_path)[:2])]
     return plan(loaded, {"patchcore": "1", OURS: "1"}, settings, QUICK, "weights", tmp_path)
 
@@ -46,7 +46,7 @@ class Clock:
         )
 
 
-def test_each_method_is_measured_once_alone_on_the_first_category(runs: list[Run]) -> None:
+def test_each_method_is_measured_once_alone_on_the_first_category(runs: list[PlannedUnit]) -> None:
     clock = Clock("a CPU")
     found = take_times(runs, "a CPU", clock)
     assert [one.method for one in found] == [OURS, "patchcore"]
@@ -58,7 +58,7 @@ def test_each_method_is_measured_once_alone_on_the_first_category(runs: list[Run
     assert not again.asked
 
 
-def test_another_processor_is_measured_anew_and_else_told(runs: list[Run]) -> None:
+def test_another_processor_is_measured_anew_and_else_told(runs: list[PlannedUnit]) -> None:
     before = take_times(runs, "a CPU", Clock("a CPU"))
     assert take_times(runs, "a GPU", Clock(None)) == before
     assert "of a CPU, medians" in times_table(before).note
@@ -67,7 +67,7 @@ def test_another_processor_is_measured_anew_and_else_told(runs: list[Run]) -> No
     assert take_times(runs, "a CPU", Clock(None)) == after  # the newest is kept
 
 
-def test_what_was_never_measured_or_is_damaged_has_no_row(runs: list[Run], tmp_path: Path) -> None:
+def test_what_was_never_measured_or_is_damaged_has_no_row(runs: list[PlannedUnit], tmp_path: Path) -> None:
     assert take_times(runs, "a CPU", Clock(None)) == []
     take_times(runs, "a CPU", Clock("a CPU"))
     for file in (tmp_path / "times").iterdir():
@@ -75,7 +75,7 @@ def test_what_was_never_measured_or_is_damaged_has_no_row(runs: list[Run], tmp_p
     assert take_times(runs, "a CPU", Clock(None)) == []
 
 
-def test_a_unit_is_measured_on_its_own_pictures(runs: list[Run]) -> None:
+def test_a_unit_is_measured_on_its_own_pictures(runs: list[PlannedUnit]) -> None:
     found = measure(next(one.unit for one in runs if one.unit.method == "patchcore"), QUICK)
     assert (found.method, found.title, found.references) == ("patchcore", "PatchCore", 2)
     assert min(found.fit, found.alone, found.in_batch) > 0
@@ -84,12 +84,12 @@ def test_a_unit_is_measured_on_its_own_pictures(runs: list[Run]) -> None:
     assert row.cells[-1] is None
 
 
-def test_the_papers_time_is_told_and_what_share_of_it_this_is(runs: list[Run]) -> None:
+def test_the_papers_time_is_told_and_what_share_of_it_this_is(runs: list[PlannedUnit]) -> None:
     found = take_times(runs, "a CPU", Clock("a CPU"))
     assert [row.cells[-1] for row in times_table(found).rows] == ["326 ms, here 6% of it", None]
 
 
-def test_ours_is_computed_every_time_it_is_timed(runs: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ours_is_computed_every_time_it_is_timed(runs: list[PlannedUnit], monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[int] = []
 
     def compare(scorer: TripletScorer, pictures: list[Picture], refs: list[VersionRef]) -> list[Compared]:

@@ -15,14 +15,14 @@ from o2n.foundation import load_from
 from o2n.profiles import TINY
 from o2n.tiny.clip_training import encode, train_clip
 from o2n.tiny.diffusion_training import train_diffusion
-from o2n.tiny.training import Plan, Trainer, categories, to_tensor, vary_category
+from o2n.tiny.training import Trainer, TrainingPlan, categories, to_tensor, vary_category
 from o2n.tiny.weights import FILES, export
 
 
 def run(folder: Path, until: int, drawers: int = 0) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     modules = nn.ModuleDict({"line": nn.Linear(3, 1)})
-    trainer = Trainer(modules, Plan(folder, 10, 0.1, seed=4, drawers=drawers, warmup=1))
+    trainer = Trainer(modules, TrainingPlan(folder, 10, 0.1, seed=4, drawers=drawers, warmup=1))
     for _, rng, drawn in trainer.rounds(lambda rng: rng.standard_normal((8, 3))):
         x = torch.from_numpy(drawn + rng.standard_normal((8, 3))).float() + torch.randn(8, 3)
         trainer.update((modules["line"](x) - x.sum(dim=1, keepdim=True)).square().mean())
@@ -46,7 +46,7 @@ def test_who_draws_the_pictures_changes_nothing(tmp_path: Path) -> None:
 
 def test_weights_that_are_no_numbers_end_the_run_and_spare_the_checkpoint(tmp_path: Path) -> None:
     modules = nn.ModuleDict({"line": nn.Linear(3, 1)})
-    trainer = Trainer(modules, Plan(tmp_path, 2000, 0.1, seed=4))
+    trainer = Trainer(modules, TrainingPlan(tmp_path, 2000, 0.1, seed=4))
 
     def train(bad: int) -> None:
         for step, _, x in trainer.rounds(lambda rng: torch.from_numpy(rng.standard_normal((8, 3))).float()):
@@ -64,7 +64,7 @@ def test_a_run_ends_when_its_time_is_up(tmp_path: Path, monkeypatch: pytest.Monk
     seconds = iter(range(10**6))  # a step takes one
     monkeypatch.setattr("o2n.tiny.training.time", SimpleNamespace(monotonic=lambda: next(seconds)))
     modules = nn.ModuleDict({"line": nn.Linear(3, 1)})
-    trainer = Trainer(modules, Plan(tmp_path, 10**6, 0.1, seed=4, seconds=40, warmup=1))
+    trainer = Trainer(modules, TrainingPlan(tmp_path, 10**6, 0.1, seed=4, seconds=40, warmup=1))
     rates = []
     for _, _, x in trainer.rounds(lambda rng: torch.from_numpy(rng.standard_normal((8, 3))).float()):
         trainer.update(modules["line"](x).square().mean())
@@ -80,7 +80,7 @@ def test_a_run_ends_when_its_time_is_up(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_the_average_is_put_in_and_taken_out(tmp_path: Path) -> None:
     modules = nn.ModuleDict({"line": nn.Linear(3, 1)})
-    trainer = Trainer(modules, Plan(tmp_path, 10, 0.1, seed=4))
+    trainer = Trainer(modules, TrainingPlan(tmp_path, 10, 0.1, seed=4))
     before = modules["line"].weight.clone()
     trainer.average["line.weight"].fill_(7)
     with trainer.averaged():
@@ -105,7 +105,7 @@ def test_categories_of_a_batch_are_of_different_families() -> None:
 @pytest.mark.parametrize("name", ["clip", "diffusion", "pairs"])
 def test_training_moves_the_weights_and_ships_them(name: str, tmp_path: Path) -> None:
     foundation, untrained = load_from(TINY, None), load_from(TINY, None)
-    plan = Plan(tmp_path, 2, 1e-3, seed=0, warmup=1)
+    plan = TrainingPlan(tmp_path, 2, 1e-3, seed=0, warmup=1)
     kind = "diffusion" if name == "diffusion" else "clip"
     if kind == "diffusion":
         trainer = train_diffusion(foundation.diffusion, plan)

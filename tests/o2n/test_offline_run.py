@@ -17,8 +17,8 @@ from o2n.collect import collect
 from o2n.errors import CategoryError, NotFoundError, O2NError, PictureError
 from o2n.inputs import Inputs
 from o2n.objects import Objects, open_objects
-from o2n.run import SCHEMA, SHARD, Run, open_run
-from o2n.run_plan import Request
+from o2n.offline_plan import Request
+from o2n.offline_run import SCHEMA, SHARD, Run, open_run
 from o2n.store import CategoryStore
 from tests.helpers import QUICK, checks, write
 
@@ -269,8 +269,8 @@ KILLED = """
 import os, random, signal, sys, threading
 from pathlib import Path
 from botocore.httpsession import URLLib3Session
-from o2n import objects, run as runs
-from tests.o2n.test_run import scored
+from o2n import objects, offline_run as runs
+from tests.o2n.test_offline_run import scored
 
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)

@@ -38,7 +38,7 @@ class Request(BaseModel):
     counterparts: str | None = None
 
 
-class Source(BaseModel):
+class ParquetInput(BaseModel):
     """A Parquet file with pictures' bytes, and how many rows each of its row groups has."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,7 +59,7 @@ class Plan(BaseModel):
     shard: int
     listed: int
     listing: str | None
-    sources: tuple[Source, ...]
+    sources: tuple[ParquetInput, ...]
 
     @property
     def pictures(self) -> int:
@@ -125,15 +125,15 @@ def _check_profile(profile: Profile, store: CategoryStore, versions: dict[str, V
         )
 
 
-def _sources(wanted: Inputs) -> tuple[tuple[Source, ...], set[str]]:
+def _sources(wanted: Inputs) -> tuple[tuple[ParquetInput, ...], set[str]]:
     """The Parquet files that hold pictures' bytes, and all categories in them; none if they hold paths alone."""
-    sources: list[Source] = []
+    sources: list[ParquetInput] = []
     names = {wanted.category} if wanted.category and wanted.parquet else set()
     urls = inputs.parquet_files(wanted.parquet) if wanted.parquet else []
     for url in urls:
         with inputs.open_parquet(url) as file:
             if "bytes" in inputs.columns(file, url, wanted):
-                sources.append(Source(url=url, rows=rows_of(file)))
+                sources.append(ParquetInput(url=url, rows=rows_of(file)))
                 if wanted.category_column:
                     for batch in file.iter_batches(columns=[wanted.category_column]):
                         names |= set(inputs.categories(batch, wanted).unique().drop_null().to_pylist())

@@ -24,7 +24,7 @@ from o2n import inputs
 from o2n.category import VersionRef
 from o2n.errors import ConflictError, IntegrityError, NotFoundError, O2NError, PictureError
 from o2n.objects import LocalObjects, Objects, open_objects
-from o2n.run_plan import PART, Plan, Request, Source, make_plan, rows_of
+from o2n.offline_plan import PART, ParquetInput, Plan, Request, make_plan, rows_of
 from o2n.store import CategoryStore
 
 SCHEMA = pa.schema(
@@ -55,7 +55,7 @@ class Part(NamedTuple):
     """What is read in one go. source: None for a batch of the listing; group: of the listing or the source; first: its
     first shard; wanted: those of its shards that are to be done."""
 
-    source: Source | None
+    source: ParquetInput | None
     group: int
     first: int
     wanted: frozenset[int]
