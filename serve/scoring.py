@@ -8,6 +8,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 from ray.exceptions import (
@@ -62,6 +63,15 @@ class Branches:
         self._encoder, self._personalizer, self._normal, self._text = encoder, personalizer, normal, text
         self._asking: asyncio.Task[dict[str, bool]] | None = None
         self._asked_at = float("-inf")
+
+    def admitted(self, pictures: int) -> AbstractContextManager[None]:
+        """Within it, score so many pictures.
+
+        Raises:
+            OverloadedError: they could not be answered in time.
+            UnavailableError: the service is shutting down.
+        """
+        return self.admission.admitted(pictures)
 
     async def score(self, query: Picture, ref: VersionRef, deadline: float) -> Score:
         """Score one query with one version.

@@ -11,17 +11,18 @@ from typing import Any, TypeVar
 
 from o2n import images
 from o2n.calibration import Decision, decide
-from o2n.category import Manifest, Pointer, Verdict, VersionRef
+from o2n.category import Verdict, VersionRef
 from o2n.errors import ConflictError, DeadlineError, O2NError
 from o2n.feedback import keep_anomalous
-from o2n.fusion import Score, fuse_with
+from o2n.fusion import Score
 from o2n.images import Picture
 from o2n.settings import get_settings
 from o2n.store import CategoryStore
 from o2n.tokens import read_tokens
 from serve import metrics
-from serve.catalog import FRESH_SECONDS, Catalog
-from serve.protocol import CategoryAnswer, CategoryDetails, FeedbackEntry, ListedFeedback, VersionEntry
+from serve.catalog import Catalog
+from serve.listing import Listing
+from serve.protocol import CategoryAnswer, CategoryDetails, ListedFeedback
 from serve.scoring import READY_TIMEOUT_SECONDS, Branches
 from serve.store_calls import store_call
 
@@ -30,11 +31,6 @@ OVERLAY_SIDE = 1024
 # 64 such. In threads of their own, because one that has begun goes on when its request is given up.
 DECODERS = 2
 FEEDBACK_ATTEMPTS = 3
-# Categories looked up at once for a list of them: it is waiting for the store, ten times as long as computing. Not by
-# all of the store's threads, nor by so many that they compute without a pause: others are scored meanwhile.
-READERS = 6
-# Each is a small file to read, and who goes back further knows the version by name.
-SHOWN_VERSIONS = 20
 
 T = TypeVar("T")
 
@@ -71,9 +67,7 @@ class Service:
         self._branches = branches
         self._keepers = asyncio.Semaphore(DECODERS)
         self._reading: asyncio.Task[bool] | None = None
-        self._listing: asyncio.Task[list[CategoryAnswer]] | None = None
-        self._listed: dict[str, CategoryAnswer] = {}
-        self._list_again = float("-inf")
+        self._listing = Listing(store, self.catalog)
         self._rate = get_settings().false_positive_rate
 
     async def score(
@@ -97,7 +91,7 @@ class Service:
         deadline = self._deadline()
         calibration = await self._by(deadline, self.catalog.calibration(ref))
         side = (await self._by(deadline, self.catalog.manifest_of(ref))).resolution
-        with self._branches.admission.admitted(len(uploads)):
+        with self._branches.admitted(len(uploads)):
             pictures = await _all(self._prepare(upload, side, deadline) for upload in uploads)
 
             async def reference_of(query: Picture) -> Picture | None:
@@ -145,7 +139,7 @@ class Service:
                 ref = await self._branches.withdraw_normal(query, ref, by, note, deadline)
             self._forget(name)
             return ref
-        with self._branches.admission.admitted(1):
+        with self._branches.admitted(1):
             for attempt in range(FEEDBACK_ATTEMPTS):
                 manifest = await self._by(deadline, self.catalog.manifest_of(ref))
                 query, _ = await self._prepare(upload, manifest.resolution, deadline)
@@ -162,7 +156,7 @@ class Service:
 
     async def feedback(self, name: str) -> list[ListedFeedback]:
         """The verdicts given on a category, oldest first."""
-        return await self._by(self._deadline(), store_call(self._verdicts, name))
+        return await self._by(self._deadline(), self._listing.feedback(name))
 
     async def rollback(self, name: str, version: str | None) -> VersionRef:
         """Let an earlier version serve again; see `CategoryStore.rollback`."""
@@ -179,114 +173,26 @@ class Service:
         return ref
 
     async def categories(self) -> list[CategoryAnswer]:
-        """Every category and the version that serves for it; one that is not whole is left out and logged.
-
-        None of them is loaded for that: a version that no one has asked for yet may turn out to be one that cannot be.
-        Of a store with thousands it takes minutes: all who ask wait for one list, which goes on when they give up, and
-        is kept for as long as it took.
+        """Every category and the version that serves for it; see `Listing.categories`.
 
         Raises:
             StoreError: there is no reading which categories there are.
             DeadlineError: the list is not complete yet.
         """
-        deadline = self._deadline()
-        listing = self._listing
-        if listing is None or (listing.done() and time.monotonic() >= self._list_again):
-            listing = self._listing = asyncio.create_task(self._list())
-        return await self._by(deadline, asyncio.shield(listing))
+        return await self._by(self._deadline(), self._listing.categories())
 
-    async def _list(self) -> list[CategoryAnswer]:
-        begun, known, readers = time.monotonic(), self._listed, asyncio.Semaphore(READERS)
+    async def category(self, name: str) -> CategoryAnswer:
+        """One category and the version that serves for it."""
+        return await self._by(self._deadline(), self._listing.category(name))
 
-        async def found(name: str) -> CategoryAnswer | None:
-            async with readers:
-                try:
-                    pointer = await store_call(self.store.pointer, name)
-                    ref = self.catalog.instead_of(VersionRef(name, pointer.version))
-                    if (answer := known.get(name)) and answer.version == ref.version:
-                        return answer.model_copy(update=self._pointed(ref, pointer))
-                    # Not by way of the catalog: what serves is not to be driven out by what is merely listed.
-                    return self._summary(await store_call(self.store.manifest, ref), pointer)
-                except O2NError as error:
-                    logger.warning("category %s is left out of the list: %s", name, error)
-                    return None
-
-        names = await store_call(self.store.categories)
-        answers = [answer for answer in await asyncio.gather(*map(found, names)) if answer]
-        self._listed = {answer.category: answer for answer in answers}
-        now = time.monotonic()
-        self._list_again = now + max(FRESH_SECONDS, now - begun)
-        return answers
+    async def category_details(self, name: str) -> CategoryDetails:
+        """One category with its calibration and its latest versions; one that is not whole is left out and logged."""
+        return await self._by(self._deadline(), self._listing.details(name))
 
     def _forget(self, name: str) -> None:
         """Look anew which version serves: it was just changed through this very gateway."""
         self.catalog.forget(name)
-        self._list_again = float("-inf")
-
-    async def category(self, name: str) -> CategoryAnswer:
-        """One category and the version that serves for it."""
-        return await self._by(self._deadline(), self._category(name))
-
-    async def _category(self, name: str) -> CategoryAnswer:
-        manifest = await self.catalog.manifest(name)
-        return self._summary(manifest, await store_call(self.store.pointer, name))
-
-    def _summary(self, manifest: Manifest, pointer: Pointer) -> CategoryAnswer:
-        return CategoryAnswer(
-            category=manifest.category,
-            version=manifest.version,
-            created=manifest.created.isoformat(timespec="seconds"),
-            references=len(manifest.reference_digests),
-            object_word=manifest.object_word,
-            profile=manifest.profile.name,
-            **self._pointed(manifest.ref, pointer),
-        )
-
-    def _pointed(self, ref: VersionRef, pointer: Pointer) -> dict[str, Any]:
-        """What of an answer may change while its version stays."""
-        history = [version for version in pointer.history if version != ref.version]
-        return {"history": history, "refused": self.catalog.refused(ref.category)}
-
-    async def category_details(self, name: str) -> CategoryDetails:
-        """One category with its calibration and its latest versions; one that is not whole is left out and logged."""
-        return await self._by(self._deadline(), self._details(name))
-
-    async def _details(self, name: str) -> CategoryDetails:
-        answer = await self._category(name)
-        ref = VersionRef(name, answer.version)
-        manifest = await self.catalog.manifest_of(ref)
-        weights = {  # what eq. (7) makes of each branch alone
-            "s_p": fuse_with(manifest.profile, 1.0, 0.0, 0.0),
-            "s_n": fuse_with(manifest.profile, 0.0, 1.0, 0.0),
-            "s_text": fuse_with(manifest.profile, 0.0, 0.0, 1.0),
-        }
-        calibration = await self.catalog.calibration(ref)
-        latest = [answer.version, *reversed(answer.history)][:SHOWN_VERSIONS]
-        versions = await asyncio.gather(*(store_call(self._version, VersionRef(name, one)) for one in latest))
-        return CategoryDetails(
-            **answer.model_dump(),
-            weights=weights,
-            calibration=list(calibration.scores),
-            versions=[version for version in versions if version],
-        )
-
-    def _verdicts(self, name: str) -> list[ListedFeedback]:
-        given = self.store.feedback(name)
-        in_bank = set(self.store.manifest(self.store.current(name)).fed_back)
-        return [ListedFeedback(**said.model_dump(exclude={"blob"}), in_bank=said in in_bank) for said in given]
-
-    def _version(self, ref: VersionRef) -> VersionEntry | None:
-        try:
-            manifest = self.store.manifest(ref)
-        except O2NError as error:
-            logger.warning("version %s of category %s is left out: %s", ref.version, ref.category, error)
-            return None
-        verdict = manifest.feedback[-1] if manifest.feedback else None
-        return VersionEntry(
-            version=ref.version,
-            created=manifest.created,
-            feedback=verdict and FeedbackEntry.model_validate(verdict, from_attributes=True),
-        )
+        self._listing.forget()
 
     async def ready(self) -> dict[str, bool]:
         """Which of the branches and the store can do their part; what does not say so in time cannot."""

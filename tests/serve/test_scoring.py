@@ -315,11 +315,11 @@ def test_however_many_ask_whether_the_branches_are_ready_each_is_asked_once(loop
 def test_draining_waits_for_those_in_flight(loop: asyncio.Runner, deployed: Deployed, published: CategoryStore) -> None:
     async def main() -> None:
         branches = deployed.branches
-        with branches.admission.admitted(1):
+        with branches.admitted(1):
             draining = asyncio.create_task(branches.drain())
             await asyncio.sleep(0.2)
             assert not draining.done()
-            with pytest.raises(UnavailableError, match="shutting down"), branches.admission.admitted(1):
+            with pytest.raises(UnavailableError, match="shutting down"), branches.admitted(1):
                 pass
         await asyncio.wait_for(draining, 30)
 

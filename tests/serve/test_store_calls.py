@@ -13,7 +13,8 @@ from o2n.errors import DeadlineError, StoreError
 from o2n.s3 import s3_client
 from o2n.store import CategoryStore
 from serve import catalog, service
-from serve.service import READERS, Service, Upload
+from serve.listing import READERS
+from serve.service import Service, Upload
 from serve.store_calls import THREADS
 from tests.helpers import checks
 from tests.serve.conftest import Counting, InProcess
