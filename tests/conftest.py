@@ -12,6 +12,7 @@ import torch
 
 from infra.local.cluster import Cluster, local_cluster
 from infra.local.deploy import deploy
+from infra.local.s3 import s3_environment
 from infra.local.s3 import s3_server as local_s3_server
 from o2n.onboard import onboard
 from o2n.store import CategoryStore
@@ -45,15 +46,7 @@ def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """Its endpoint, with the environment set so that O2N uses it."""
     for variable in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_MAX_ATTEMPTS"):
         monkeypatch.delenv(variable, raising=False)
-    for variable, value in {
-        "O2N_S3_ENDPOINT": s3_server,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_CONFIG_FILE": "/dev/null",
-        "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():
+    for variable, value in s3_environment(s3_server, "test", "test").items():
         monkeypatch.setenv(variable, value)
     return s3_server
 
