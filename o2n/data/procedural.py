@@ -131,7 +131,7 @@ def spoil_photographs(
     """
     rng = np.random.default_rng(seed)
     drawn = drawing(pictures.astype(np.float32) / 255)
-    x, y = grid(pictures.shape[1])
+    x, y = (np.broadcast_to(axis, pictures.shape[:3]) for axis in grid(pictures.shape[1]))
     names = [str(name) for name in rng.choice(list(defects), len(pictures))]
     spoilt, masks, _ = spoil(Scene(drawn, x, y), defects, names, rng)
     return (spoilt * 255 + np.float32(0.5)).astype(np.uint8), masks

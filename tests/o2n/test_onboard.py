@@ -17,6 +17,7 @@ from o2n.images import Picture
 from o2n.making import STAGES
 from o2n.onboard import (
     MAX_MORE_NORMAL,
+    MAX_REFERENCES,
     Onboarded,
     Preview,
     onboard,
@@ -24,9 +25,9 @@ from o2n.onboard import (
     read_more_normal,
     read_references,
 )
-from o2n.profiles import JUDGING
+from o2n.profiles import JUDGING, TINY
 from o2n.store import CategoryStore
-from o2n.version import unpack
+from o2n.version import tensor_in, unpack
 from tests.helpers import QUICK, checks, noisy, stripes, write
 
 
@@ -219,6 +220,12 @@ def test_too_few_references_are_refused(tmp_path: Path, pictures: list[Picture],
     with pytest.raises(CategoryError, match=said) as refused:
         read_references(write(tmp_path / "good", pictures))
     assert "give 2 to 8" in str(refused.value)
+
+
+def test_as_many_references_as_are_taken_are_onboarded(tmp_path: Path) -> None:
+    store, profile = CategoryStore(tmp_path.as_uri()), QUICK.model_copy(update={"place_weights": TINY.place_weights})
+    ref = onboard("board", [checks(seed) for seed in range(MAX_REFERENCES)], profile, store).ref
+    assert len(tensor_in(store, store.manifest(ref), "references")) == MAX_REFERENCES
 
 
 def test_too_many_references_are_refused_before_any_is_decoded(tmp_path: Path) -> None:

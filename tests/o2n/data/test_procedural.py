@@ -93,9 +93,10 @@ def test_other_sizes() -> None:
     assert draw(Category("cable", 1), 1, 1, 2, size=96).pictures.shape == (2, 96, 96, 3)
 
 
-def test_real_photographs_are_spoilt_inside_the_mask_alone() -> None:
+@pytest.mark.parametrize("count", [6, 70])  # fewer and more than they have rows of pixels
+def test_real_photographs_are_spoilt_inside_the_mask_alone(count: int) -> None:
     rng = np.random.default_rng(0)
-    pictures = rng.integers(60, 200, (6, 64, 64, 3), dtype=np.uint8)
+    pictures = rng.integers(60, 200, (count, 64, 64, 3), dtype=np.uint8)
     spoilt, masks = spoil_photographs(pictures, seed=1)
     assert masks.any(axis=(1, 2)).all()
     outside = np.abs(spoilt.astype(int) - pictures)[~masks]
