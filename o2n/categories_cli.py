@@ -115,10 +115,12 @@ def rollback(name: str, version: str | None, store: CategoryStore) -> None:
 
 @categories.command()
 @click.argument("name")
-@click.confirmation_option("--yes", prompt="Delete the category with all its versions?")
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @store_option
-def delete(name: str, store: CategoryStore) -> None:
+def delete(name: str, yes: bool, store: CategoryStore) -> None:
     """Delete category NAME with all its versions. Its space is freed by `o2n categories collect`, days later."""
+    if not yes:
+        click.confirm(f"Delete category {name} with all its versions from {store.url}?", abort=True)
     store.delete(name)
     click.echo(f"{name} is deleted")
 

@@ -104,28 +104,38 @@ def onboard(
 @main.command()
 @click.argument("name")
 @click.argument("picture", type=click.Path(path_type=Path))
-@click.option("--normal", "verdict", flag_value="normal", help="It goes into bank and thresholds of a new version.")
-@click.option("--anomalous", "verdict", flag_value="anomalous", help="It is kept for evaluation.")
-@click.option("--withdrawn", "verdict", flag_value="withdrawn", help="It is among the normal ones by mistake.")
+@click.option("--normal", is_flag=True, help="It goes into bank and thresholds of a new version.")
+@click.option("--anomalous", is_flag=True, help="It is kept for evaluation.")
+@click.option("--withdrawn", is_flag=True, help="It is among the normal ones by mistake.")
 @click.option("--by", required=True, metavar="WHO", help="Who says so.")
 @click.option("--note", metavar="TEXT", help="What else is to be remembered of it.")
 @store_option
-def feedback(name: str, picture: Path, verdict: str | None, by: str, note: str | None, store: CategoryStore) -> None:
+def feedback(
+    name: str,
+    picture: Path,
+    normal: bool,
+    anomalous: bool,
+    withdrawn: bool,
+    by: str,
+    note: str | None,
+    store: CategoryStore,
+) -> None:
     """Tell category NAME that PICTURE is normal, or that it is anomalous.
 
     Nothing is trained: a normal picture makes a new version at once. One that turns out not to be is taken out again
     with --withdrawn, and all others stay; `o2n categories rollback` undoes whatever came last.
     """
-    if verdict is None:
-        raise click.UsageError("say what the picture is: --normal, --anomalous or --withdrawn")
+    if normal + anomalous + withdrawn != 1:
+        raise click.UsageError("say what the picture is with one of --normal, --anomalous and --withdrawn")
     from o2n.feedback import accept_normal, keep_anomalous, withdraw_normal
 
     shown, ref = images.read(picture), store.current(name)
-    if verdict == "anomalous":
-        keep_anomalous(store, ref, shown, by, note)
-        click.echo(f"{click.format_filename(picture)} is kept as anomalous for {name}")
+    if anomalous:
+        in_bank = keep_anomalous(store, ref, shown, by, note)
+        yet = ", and is among its normal pictures yet: take it out with --withdrawn" if in_bank else ""
+        click.echo(f"{click.format_filename(picture)} is kept as anomalous for {name}{yet}")
         return
-    if verdict == "withdrawn":
+    if withdrawn:
         new = withdraw_normal(store, ref, shown, by, note)
         without = click.format_filename(picture)
         if new == ref:

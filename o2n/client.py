@@ -29,7 +29,7 @@ MAX_PAUSE_SECONDS = 30.0
 REQUEST_PICTURES = 16
 REQUEST_BYTES = 32 << 20
 
-Picture = Path | str | bytes  # a file, its path, or the bytes of one
+Picture = Path | str | bytes  # a file's path, or the bytes of one
 Include = Literal["anomaly_map", "overlay", "counterpart", "reference"]
 INCLUDES: tuple[Include, ...] = get_args(Include)
 
@@ -125,14 +125,14 @@ class Client:
     def score(
         self,
         category: str,
-        pictures: Sequence[Picture],
+        pictures: Picture | Sequence[Picture],
         *,
         include: Sequence[Include] = (),
         false_positive_rate: float | None = None,
     ) -> list[Scored]:
         """Score pictures with the version that serves now, in requests of a size that the service takes.
 
-        Args: false_positive_rate: what to decide at; by default the service's own.
+        Args: pictures: several, or one. false_positive_rate: what to decide at; by default the service's own.
 
         Raises:
             PictureError: a picture that cannot be read or is refused.
@@ -143,7 +143,7 @@ class Client:
         if false_positive_rate is not None:
             query["false_positive_rate"] = false_positive_rate
         scored: list[Scored] = []
-        for files in _in_requests(pictures):
+        for files in _in_requests([pictures] if isinstance(pictures, Picture) else pictures):
             body = self._ask(
                 "POST",
                 f"/v1/categories/{check_name(category)}/score",

@@ -129,19 +129,21 @@ def withdraw_normal(
     return _changed(store, ref.category, feedback, without_it)
 
 
-def keep_anomalous(store: CategoryStore, ref: VersionRef, picture: Picture, by: str, note: str | None = None) -> None:
+def keep_anomalous(store: CategoryStore, ref: VersionRef, picture: Picture, by: str, note: str | None = None) -> bool:
     """Keep a picture and the verdict on it for evaluation. Nothing else changes.
 
     Args: as `accept_normal`; the picture is kept as it is given.
+    Returns: whether it was fed back as normal and still is in that version's bank, from which it can be withdrawn.
 
     Raises:
         CategoryError, NotFoundError, IntegrityError, StoreError: a version or a store that cannot be used.
         RequestError: as `accept_normal`.
     """
-    query = images.resize(picture, store.manifest(ref).resolution)
-    feedback = _verdict("anomalous", query, ref, by, note)
+    manifest = store.manifest(ref)
+    feedback = _verdict("anomalous", images.resize(picture, manifest.resolution), ref, by, note)
     blob = store.put_blob(images.encode_png(picture))
     store.keep_feedback(ref.category, feedback.model_copy(update={"blob": blob}))
+    return any(said.picture == feedback.picture for said in manifest.fed_back)
 
 
 def _verdict(verdict: Verdict, query: Picture, ref: VersionRef, by: str, note: str | None) -> Feedback:

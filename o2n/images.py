@@ -26,7 +26,12 @@ MIN_SIDE = 16
 # Each scan of a progressive JPEG, however short, is a pass over all its pixels; encoders make some ten.
 MAX_SCANS = 100
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+# Of files that are taken for pictures. Those of formats that are not read are among them: who has such pictures is to
+# hear of it, not to miss them.
+SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif"),
+    *(".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".ppm", ".pgm", ".dng", ".cr2", ".cr3", ".nef", ".arw"),
+)
 # The markers that a length follows. Among compressed data 0xFF is followed by 0, or by one that has none.
 _JPEG_MARKER = re.compile(rb"\xff([\xc0-\xcf\xd9-\xfe])")
 
@@ -53,7 +58,7 @@ def decode(data: bytes, name: str = "picture") -> Picture:
     except Image.DecompressionBombError:
         raise _too_large(name) from None
     except UnidentifiedImageError:
-        raise PictureError(f"{name}: is no picture of a known format: send {', '.join(FORMATS)}") from None
+        raise PictureError(f"{name}: is no picture of a format that is read: send {', '.join(FORMATS)}") from None
     except Exception as error:  # on malformed bytes Pillow's decoders raise half of Python's exceptions
         raise PictureError(
             f"{name}: cannot be decoded ({cause_of(error)}): it is damaged or incomplete, send it anew"

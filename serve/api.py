@@ -119,14 +119,21 @@ async def give_feedback(
     """An inspector's verdict on one picture.
 
     `normal` puts it into the bank and the calibration of a new version, which serves within a second or two;
-    `anomalous` keeps it for evaluation; `withdrawn` takes one that is among the normal ones by mistake out of both, in
-    another version, and leaves what else was fed back. The same verdict on the same picture again changes nothing.
+    `anomalous` keeps it for evaluation, and takes it out of nothing; `withdrawn` takes one that is among the normal
+    ones by mistake out of both, in another version, and leaves what else was fed back. The same verdict on the same
+    picture again changes nothing.
     """
     await service.catalog.current(name)  # a category that is none is told before a body is read
     given = await read_feedback(request)
     upload = Upload(given.picture.name, given.picture.data)
-    ref = await service.learn(name, upload, given.verdict, given.note, token.name)
-    return FeedbackAnswer(category=ref.category, version=ref.version, verdict=given.verdict, by=token.name)
+    learned = await service.learn(name, upload, given.verdict, given.note, token.name)
+    return FeedbackAnswer(
+        category=learned.ref.category,
+        version=learned.ref.version,
+        verdict=given.verdict,
+        by=token.name,
+        in_bank=learned.in_bank,
+    )
 
 
 @router.get(

@@ -111,12 +111,13 @@ class FeedbackAnswer(BaseModel):
     """What became of the verdict: the version that serves now, which after `normal` knows the picture, and after
     `withdrawn` no more."""
 
-    model_config = example(category="bolts", version="0b6f1f5de0f1a2c3", verdict="normal", by="line-3")
+    model_config = example(category="bolts", version="0b6f1f5de0f1a2c3", verdict="normal", by="line-3", in_bank=True)
 
     category: str
     version: str
     verdict: Verdict
     by: str = Field(description="name of the token it was given with")
+    in_bank: bool = Field(description="whether it is in that version's bank, as a good part's picture")
 
 
 _VERDICT: dict[str, Any] = {
@@ -230,7 +231,7 @@ class ErrorAnswer(BaseModel):
 
 
 _MESSAGES = {
-    400: ("bad_picture", "new.png: is no picture of a known format: send PNG, JPEG, BMP, TIFF, WEBP, GIF"),
+    400: ("bad_picture", "new.png: is no picture of a format that is read: send PNG, JPEG, BMP, TIFF, WEBP, GIF"),
     401: ("unauthorized", "the token is unknown or was revoked: make one with 'o2n tokens create'"),
     403: ("forbidden", "token line-3 has no scope 'feedback': make one that has it"),
     404: ("not_found", "category bolts is not in store s3://plant: see 'o2n categories list', or onboard it"),

@@ -58,6 +58,14 @@ class Scored:
     reference: Picture | None
 
 
+@dataclass(frozen=True)
+class Learned:
+    """What became of a verdict. ref: the version that serves after it; in_bank: whether its bank has the picture."""
+
+    ref: VersionRef
+    in_bank: bool
+
+
 class Service:
     """One service for every category of a store."""
 
@@ -117,8 +125,8 @@ class Service:
             metrics.record_score(ref.category, scored.score.score, decision.p_value, decision.is_anomalous)
         return answers
 
-    async def learn(self, name: str, upload: Upload, verdict: Verdict, note: str | None, by: str) -> VersionRef:
-        """Take an inspector's verdict on a picture; returns the version that serves after it.
+    async def learn(self, name: str, upload: Upload, verdict: Verdict, note: str | None, by: str) -> Learned:
+        """Take an inspector's verdict on a picture.
 
         Raises:
             RequestError: a picture is withdrawn that is none of the normal ones, or a reference.
@@ -129,8 +137,9 @@ class Service:
         if verdict == "anomalous":
             async with self._keeping(deadline):
                 picture = await _in_thread(deadline, _decoded, upload)
-                await self._by(deadline, store_call(keep_anomalous, self.store, ref, picture, by, note))
-            return ref
+                return Learned(
+                    ref, await self._by(deadline, store_call(keep_anomalous, self.store, ref, picture, by, note))
+                )
         if verdict == "withdrawn":
             async with self._keeping(deadline):  # nothing is scored, so it does not wait with what is
                 ref = await self._by(deadline, store_call(self.store.current, name))
@@ -138,7 +147,7 @@ class Service:
                 query, _ = await self._prepare(upload, manifest.resolution, deadline)
                 ref = await self._branches.withdraw_normal(query, ref, by, note, deadline)
             self._forget(name)
-            return ref
+            return Learned(ref, in_bank=False)
         with self._branches.admitted(1):
             for attempt in range(FEEDBACK_ATTEMPTS):
                 manifest = await self._by(deadline, self.catalog.manifest_of(ref))
@@ -152,7 +161,7 @@ class Service:
                         raise
                     ref = await self._by(deadline, store_call(self.store.current, name))
         self._forget(name)
-        return ref
+        return Learned(ref, in_bank=True)
 
     async def feedback(self, name: str) -> list[ListedFeedback]:
         """The verdicts given on a category, oldest first."""

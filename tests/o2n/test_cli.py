@@ -124,6 +124,9 @@ def test_feedback(store: CategoryStore, tmp_path: Path) -> None:
     shown = run("categories", "show", "board").stdout
     assert "a picture that ada said is normal: the new board" in shown
     assert "1 picture kept as anomalous" in shown
+    assert "take it out" not in kept.stdout
+    doubted = run("feedback", "board", picture, "--anomalous", "--by", "grace").stdout
+    assert "is among its normal pictures yet: take it out with --withdrawn" in doubted
 
     withdrawn = run("feedback", "board", picture, "--withdrawn", "--by", "grace", "--note", "a crack")
     assert withdrawn.exit_code == 0, withdrawn.output
@@ -136,6 +139,8 @@ def test_feedback(store: CategoryStore, tmp_path: Path) -> None:
     assert run("categories", "rollback", "board", "--version", first.version).exit_code == 0
     assert store.current("board") == first
     assert run("feedback", "board", picture, "--by", "ada").exit_code == 2
+    assert run("feedback", "board", picture, "--anomalous", "--normal", "--by", "ada").exit_code == 2
+    assert store.current("board") == first
     assert run("feedback", "board", picture, "--normal").exit_code == 2
     assert fails_in_one_line(run("feedback", "nuts", picture, "--normal", "--by", "ada"), "nuts is not in store")
     assert fails_in_one_line(run("feedback", "board", "no.png", "--normal", "--by", "ada"), "cannot be read")
@@ -212,7 +217,9 @@ def test_categories(store: CategoryStore) -> None:
     assert store.current("board") == second
     assert fails_in_one_line(run("categories", "rollback", "board", "--version", "f" * 16), "never served")
 
-    assert run("categories", "delete", "board").exit_code == 1  # asks, and gets no answer
+    asked = run("categories", "delete", "board")  # and gets no answer
+    assert asked.exit_code == 1
+    assert f"Delete category board with all its versions from {store.url}?" in asked.stdout
     assert store.categories() == ["board"]
     assert run("categories", "delete", "board", "--yes").exit_code == 0
     assert store.categories() == []

@@ -215,8 +215,15 @@ def test_a_store_that_is_down_is_a_store_error(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_file_that_is_not_there() -> None:
-    with Client("http://127.0.0.1:1") as client, pytest.raises(PictureError, match=r"nowhere\.png: cannot be read"):
-        client.score("bolts", ["nowhere.png"])
+    for picture in ("nowhere.png", Path("nowhere.png"), ["nowhere.png"]):
+        with Client("http://127.0.0.1:1") as client, pytest.raises(PictureError, match=r"nowhere\.png: cannot be read"):
+            client.score("bolts", picture)
+
+
+def test_one_picture_is_scored_as_a_list_of_it() -> None:
+    service = Scripted(GOOD, GOOD)
+    with listening(service) as url, Client(url) as client:
+        assert client.score("bolts", b"picture") == client.score("bolts", [b"picture"])
 
 
 def test_a_name_that_is_no_text_travels_all_the_same(tmp_path: Path) -> None:

@@ -228,6 +228,13 @@ def test_as_many_references_as_are_taken_are_onboarded(tmp_path: Path) -> None:
     assert len(tensor_in(store, store.manifest(ref), "references")) == MAX_REFERENCES
 
 
+def test_pictures_of_formats_that_are_not_read_are_no_reason_to_do_with_fewer(tmp_path: Path) -> None:
+    write(tmp_path, [checks(0), checks(1), checks(2)])
+    (tmp_path / "from a phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    with pytest.raises(PictureError, match=r"from a phone\.HEIC: is no picture of a format that is read: send PNG"):
+        read_references(tmp_path)
+
+
 def test_too_many_references_are_refused_before_any_is_decoded(tmp_path: Path) -> None:
     for index in range(65):
         (tmp_path / f"{index}.png").touch()  # decoding any of them would be another error

@@ -163,6 +163,7 @@ def test_a_verdict_is_withdrawn(local: Local, learning: str) -> None:
         "version": local.store.current("taught").version,
         "verdict": "withdrawn",
         "by": "only-feedback",
+        "in_bank": False,
     }
     assert answer.json()["version"] not in (before.version, wrong, right)
     left = local.store.manifest(local.store.current("taught")).fed_back[-1]
@@ -179,18 +180,29 @@ def test_a_verdict_is_withdrawn(local: Local, learning: str) -> None:
 
 
 def test_an_anomalous_verdict_changes_no_score_and_is_kept_once(local: Local, learning: str) -> None:
-    before = local.store.current("taught")
-    for _ in range(2):
+    def send(picture: np.ndarray, verdict: str) -> dict[str, object]:
         answer = local.client.post(
             f"{learning}/feedback",
             headers=local.allowed("feedback"),
-            files={"picture": ("bad.png", encode_png(stripes(3)))},
-            data={"verdict": "anomalous"},
+            files={"picture": ("bad.png", encode_png(picture))},
+            data={"verdict": verdict},
         )
-        assert answer.json()["version"] == before.version, answer.text
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    before = local.store.current("taught")
+    for _ in range(2):
+        answer = send(stripes(3), "anomalous")
+        assert (answer["version"], answer["in_bank"]) == (before.version, False)
     assert local.store.current("taught") == before
     listed = local.client.get(f"{learning}/feedback", headers=local.allowed("feedback")).json()
     assert [entry["verdict"] for entry in listed].count("anomalous") == 1
+
+    learned = send(stripes(64), "normal")
+    doubted = send(stripes(64), "anomalous")
+    assert learned["in_bank"]
+    assert doubted["in_bank"]  # it is for the inspector to withdraw it
+    assert doubted["version"] == learned["version"]
 
 
 def test_bad_feedback(local: Local, learning: str) -> None:

@@ -311,7 +311,7 @@ def test_a_bad_picture_has_its_reason_and_sinks_no_other(page: Page) -> None:
     expect(page.locator("#progress-text")).to_have_text("2 scored, 1 refused")
     expect(row(page, "bad.png")).to_contain_text("refused")
     look_at(page, "bad.png")
-    expect(page.locator("#refusal")).to_contain_text("bad.png: is no picture of a known format")
+    expect(page.locator("#refusal")).to_contain_text("bad.png: is no picture of a format that is read")
     expect(page.locator("#figures")).to_be_hidden()
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from o2n.category import Verdict, VersionRef
+from o2n.category import Verdict
 from o2n.errors import DeadlineError, StoreError
 from o2n.s3 import s3_client
 from o2n.store import CategoryStore
 from serve import catalog, service
 from serve.listing import READERS
-from serve.service import Service, Upload
+from serve.service import Learned, Service, Upload
 from serve.store_calls import THREADS
 from tests.helpers import checks
 from tests.serve.conftest import Counting, InProcess
@@ -106,7 +106,7 @@ def test_verdicts_rollbacks_and_details_are_told_in_time(store: Counting) -> Non
         await service.catalog.current("checks")
         branches.deadline_seconds = 0.3
 
-        def learn(verdict: Verdict) -> Awaitable[VersionRef]:
+        def learn(verdict: Verdict) -> Awaitable[Learned]:
             return service.learn("checks", UPLOAD, verdict, None, "ada")
 
         def asked() -> list[Awaitable[object]]:
