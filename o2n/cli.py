@@ -3,6 +3,7 @@
 import errno
 import ipaddress
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from o2n import __version__, images
 from o2n.calibration import describe, least_rate
 from o2n.categories_cli import categories
 from o2n.errors import O2NError
+from o2n.interrupt import SIGNALS
 from o2n.models_cli import models
 from o2n.options import (
     OneLineErrors,
@@ -175,8 +177,15 @@ def serve(host: str, port: int, profile: str, insecure: bool, store: CategorySto
     # What is wrong is told here, before Ray takes its seconds to start: the profile, the address, the store.
     get_profile(profile)
     _check_address(host, port)
-    read_tokens(store)
+    known = read_tokens(store)
     click.echo(f"starting the service with profile {profile}: its models take up to a minute to load", err=True)
+    if not insecure and not known:
+        click.echo("nobody has a token for it yet: 'o2n tokens create NAME' makes one", err=True)
+    if not store.categories():
+        click.echo(f"{store.url} has no categories yet: 'o2n onboard' makes one", err=True)
+    # Who stops it means this process, and not those that Ray starts for it, to which a terminal or systemd sends the
+    # same signal: they are born with it held back, and this one takes it as soon as it can end them in good order.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     # The library does not import the service built upon it.
     options = [f"--host={host}", f"--port={port}", f"--profile={profile}", f"--store={store.url}"]
     os.execv(sys.executable, [sys.executable, "-m", "serve", *options, *(["--insecure"] if insecure else [])])

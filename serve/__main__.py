@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 
 import click
 import ray
@@ -11,7 +12,7 @@ from ray import serve
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import LoggingConfig
 
-from o2n.interrupt import until_interrupted
+from o2n.interrupt import SIGNALS, until_interrupted
 from serve import CLUSTER_ENVIRONMENT
 from serve.app import Arguments, build
 
@@ -24,10 +25,11 @@ from serve.app import Arguments, build
 @click.option("--insecure", is_flag=True)
 def main(host: str, port: int, profile: str, store: str, insecure: bool) -> None:
     """Serve over HTTP on this machine alone."""
-    until_interrupted()
     # By default Ray puts its workers, and so every replica, behind whatever else the machine does, and warns of those
     # that take over half a minute to come up.
     os.environ.update(CLUSTER_ENVIRONMENT, RAY_worker_niceness="0", RAY_SERVE_SLOW_STARTUP_WARNING_S="120")
+    if not sys.stderr.isatty():
+        os.environ["RAY_COLOR_PREFIX"] = "0"  # no colours in a file
     # "local" never attaches to somebody else's cluster. Its size is in whole models, not cores: five deployments.
     ray.init(
         address="local",
@@ -35,23 +37,25 @@ def main(host: str, port: int, profile: str, store: str, insecure: bool) -> None
         include_dashboard=False,
         logging_level="warning",
     )
-    until_interrupted()  # again: Ray has put its own in the place of ours, which ends in a dump of its stack
+    until_interrupted()
+    ready = False
     try:
         with contextlib.suppress(KeyboardInterrupt):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # `o2n serve` has held them back
             logging.getLogger("ray.serve").setLevel(logging.WARNING)
             serve.start(
                 http_options={"host": host, "port": port}, logging_config=LoggingConfig(log_level=logging.WARNING)
             )
-            serve.run(build(Arguments(profile=profile, store=store, insecure=insecure)), name="o2n", route_prefix="/")
-            click.echo(
-                f"serving {store} at http://{host}:{port}, try: curl http://{host}:{port}/v1/categories", err=True
-            )
+            application = build(Arguments(profile=profile, store=store, insecure=insecure))
+            serve.run(application, name="o2n", route_prefix="/", logging_config={"enable_access_log": False})
+            ready = True
+            click.echo(f"serving {store} at http://{host}:{port}: open it in a browser", err=True)
             signal.pause()
-        # The branches go when the gateway has answered what it has taken on.
-        with contextlib.suppress(RayServeException):
-            serve.get_app_handle("o2n").broadcast("drain").results(return_exceptions=True)
+        click.echo("stopping", err=True)
+        if ready:  # the branches go when the gateway has answered what it has taken on
+            with contextlib.suppress(RayServeException):
+                serve.get_app_handle("o2n").broadcast("drain").results(return_exceptions=True)
     finally:
-        serve.shutdown()
         ray.shutdown()
 
 

@@ -1,7 +1,7 @@
 """Around the whole application: counts, times and logs every request once, refused ones too. Knows no route by name.
 
-A line of the log has what happened and how long it took, never a picture, a header or a token. Serve adds the request
-id, and with `encoding: JSON` in serve/config.yaml every value below is a field of its own.
+A line of the log has what happened, to which version, and how long it took, never a picture, a header or a token. Serve
+adds the request id, and with `encoding: JSON` in serve/config.yaml every value below is a field of its own.
 """
 
 import asyncio
@@ -66,11 +66,12 @@ def _record(scope: Scope, status: int, seconds: float) -> None:
     metrics.REQUEST_SECONDS.observe(seconds, {"route": route})
     milliseconds = round(1000 * seconds, 1)
     logger.info(
-        "%s %s %d %s %.1fms",
+        "%s %s %d %s %.1fms%s",
         scope["method"],
         route,
         status,
         code or "ok",
         milliseconds,
+        "".join(f" {name}={value}" for name, value in scored.items()),
         extra={"status": status, "code": code, "milliseconds": milliseconds, **scored},
     )

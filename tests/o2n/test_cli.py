@@ -359,7 +359,11 @@ def test_serve_answers_until_it_is_stopped(published: CategoryStore, quick_profi
     command = [str(Path(sys.executable).with_name("o2n")), "serve", f"--port={port}", f"--profile={quick_profile}"]
     with said.open("w") as log:
         process = subprocess.Popen(
-            [*command, f"--store={published.url}"], env={**os.environ, "RAY_ADDRESS": ""}, stdout=log, stderr=log
+            [*command, f"--store={published.url}"],
+            env={**os.environ, "RAY_ADDRESS": ""},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
     headers = {"Authorization": f"Bearer {create_token(published, f'o2n-serve-{port}', ['score'])}"}
     try:
@@ -379,7 +383,7 @@ def test_serve_answers_until_it_is_stopped(published: CategoryStore, quick_profi
             files = {"pictures": ("0.png", encode_png(checks(7)))}
             waiting = [clients.submit(httpx.post, address, files=files, headers=headers, timeout=100) for _ in range(6)]
             wait(waiting, return_when=FIRST_COMPLETED)
-            process.send_signal(signal.SIGTERM)
+            os.killpg(process.pid, signal.SIGTERM)  # to all of its processes, as systemd does
             answered = [request.result().status_code for request in waiting]
     finally:
         process.send_signal(signal.SIGINT)
