@@ -34,7 +34,7 @@ from o2n.tokens import read_tokens
 from o2n.tokens_cli import tokens
 
 
-@click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=OneLineErrors)
 @click.version_option(__version__)
 def main() -> None:
     """Few-shot visual anomaly scoring: 2 to 8 pictures of good parts make a category, any new picture gets a score.
@@ -75,6 +75,9 @@ def onboard(
     from o2n.onboard import onboard as run
     from o2n.onboard import read_more_normal, read_references, smallest_side
 
+    files = read_references(references)
+    good = list(files.values())
+    more = read_more_normal(more_normal, profile.resolution(smallest_side(good))) if more_normal else []
     with tqdm(total=1.0, desc=name, bar_format="{desc}: {percentage:3.0f}% |{bar}| {elapsed}", disable=None) as bar:
 
         def show(stage: str, done: float) -> None:
@@ -82,10 +85,12 @@ def onboard(
             bar.n = done
             bar.refresh()
 
-        files = read_references(references)
-        good = list(files.values())
-        more = read_more_normal(more_normal, profile.resolution(smallest_side(good))) if more_normal else []
-        result = run(name, good, profile, store, object_word, show, more, list(files))
+        try:
+            result = run(name, good, profile, store, object_word, show, more, list(files))
+        except KeyboardInterrupt:
+            bar.close()
+            click.echo(f"{name} is not whole yet: the same command goes on from its last finished stage", err=True)
+            raise
     for warning in result.warnings:
         click.echo(f"warning: {warning}", err=True)
     calibration = store.calibration(result.ref)

@@ -117,7 +117,10 @@ def connect_ray(slots: int = 1) -> None:
 
 class OneLineErrorsCommand(click.Command):
     """Ends with `error: …` on one line and status 1 instead of a traceback, for errors a user can act on; options are
-    parsed inside it too."""
+    parsed inside it too. -h is --help."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"context_settings": {"help_option_names": ["-h", "--help"]}, **kwargs})
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         try:

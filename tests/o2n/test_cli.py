@@ -94,6 +94,19 @@ def test_onboard_then_score_a_folder(store: CategoryStore, quick_profile: str, t
     assert note in report.read_text()
 
 
+def test_who_stops_an_onboarding_is_told_how_it_goes_on(
+    store: CategoryStore, quick_profile: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("onboard", "board", "--references", str(write(tmp_path / "good", [checks(0), checks(1)])))
+    with monkeypatch.context() as stopped:
+        stopped.setattr("o2n.making.draw_pool", lambda *arguments: os.kill(os.getpid(), signal.SIGINT))
+        told = run(*command, "--profile", quick_profile)
+    assert told.exit_code == 1
+    assert "board is not whole yet: the same command goes on" in told.stderr
+    assert store.categories() == []
+    assert "adapter" in last_json(run(*command, "--profile", quick_profile))["resumed"]
+
+
 def test_a_reference_unlike_the_others_is_told(store: CategoryStore, quick_profile: str, tmp_path: Path) -> None:
     good = write(tmp_path / "good", [noisy(0), noisy(1), stripes(0)])
     done = run("onboard", "board", "--references", str(good), "--profile", quick_profile)
