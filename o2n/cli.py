@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -14,7 +15,7 @@ from tqdm import tqdm
 from o2n import __version__, images
 from o2n.calibration import describe, least_rate
 from o2n.categories_cli import categories
-from o2n.errors import O2NError
+from o2n.errors import O2NError, StoreError
 from o2n.interrupt import SIGNALS
 from o2n.models_cli import models
 from o2n.options import (
@@ -89,7 +90,7 @@ def onboard(
             result = run(name, good, profile, store, object_word, show, more, list(files))
         except KeyboardInterrupt:
             bar.close()
-            click.echo(f"{name} is not whole yet: the same command goes on from its last finished stage", err=True)
+            click.echo(f"{name} was not onboarded to the end: the same command goes on from what is done", err=True)
             raise
     for warning in result.warnings:
         click.echo(f"warning: {warning}", err=True)
@@ -138,9 +139,12 @@ def feedback(
 
     shown, ref = images.read(picture), store.current(name)
     if anomalous:
-        in_bank = keep_anomalous(store, ref, shown, by, note)
-        yet = ", and is among its normal pictures yet: take it out with --withdrawn" if in_bank else ""
-        click.echo(f"{click.format_filename(picture)} is kept as anomalous for {name}{yet}")
+        counts_as = keep_anomalous(store, ref, shown, by, note)
+        click.echo(f"{click.format_filename(picture)} is kept as anomalous for {name}")
+        if counts_as == "reference":
+            click.echo("but it is one of its references: onboard it again without that one", err=True)
+        elif counts_as:
+            click.echo("but it is among its normal pictures yet: take it out with --withdrawn", err=True)
         return
     if withdrawn:
         new = withdraw_normal(store, ref, shown, by, note)
@@ -186,8 +190,9 @@ def serve(host: str, port: int, profile: str, insecure: bool, store: CategorySto
     click.echo(f"starting the service with profile {profile}: its models take up to a minute to load", err=True)
     if not insecure and not known:
         click.echo("nobody has a token for it yet: 'o2n tokens create NAME' makes one", err=True)
-    if not store.categories():
-        click.echo(f"{store.url} has no categories yet: 'o2n onboard' makes one", err=True)
+    with suppress(StoreError):  # who serves need not be allowed to list
+        if not store.categories():
+            click.echo(f"{store.url} has no categories yet: 'o2n onboard' makes one", err=True)
     # Who stops it means this process, and not those that Ray starts for it, to which a terminal or systemd sends the
     # same signal: they are born with it held back, and this one takes it as soon as it can end them in good order.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)

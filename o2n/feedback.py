@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from o2n import images
-from o2n.calibration import Calibration, NormalPicture
+from o2n.calibration import Calibration, NormalPicture, Origin
 from o2n.category import BlobName, BlobRef, Feedback, Manifest, Verdict, VersionRef
 from o2n.errors import ConflictError, IntegrityError, NotFoundError, RequestError, cause_of
 from o2n.images import Picture
@@ -129,21 +129,23 @@ def withdraw_normal(
     return _changed(store, ref.category, feedback, without_it)
 
 
-def keep_anomalous(store: CategoryStore, ref: VersionRef, picture: Picture, by: str, note: str | None = None) -> bool:
+def keep_anomalous(
+    store: CategoryStore, ref: VersionRef, picture: Picture, by: str, note: str | None = None
+) -> Origin | None:
     """Keep a picture and the verdict on it for evaluation. Nothing else changes.
 
     Args: as `accept_normal`; the picture is kept as it is given.
-    Returns: whether it was fed back as normal and still is in that version's bank, from which it can be withdrawn.
+    Returns: as what it is among the normal pictures of that version; None: it is none of them.
 
     Raises:
         CategoryError, NotFoundError, IntegrityError, StoreError: a version or a store that cannot be used.
         RequestError: as `accept_normal`.
     """
-    manifest = store.manifest(ref)
-    feedback = _verdict("anomalous", images.resize(picture, manifest.resolution), ref, by, note)
+    query, known = images.resize(picture, store.manifest(ref).resolution), store.calibration(ref).pictures
+    feedback = _verdict("anomalous", query, ref, by, note)
     blob = store.put_blob(images.encode_png(picture))
     store.keep_feedback(ref.category, feedback.model_copy(update={"blob": blob}))
-    return any(said.picture == feedback.picture for said in manifest.fed_back)
+    return next((one.origin for one in known if one.picture == feedback.picture), None)
 
 
 def _verdict(verdict: Verdict, query: Picture, ref: VersionRef, by: str, note: str | None) -> Feedback:

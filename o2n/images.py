@@ -27,10 +27,10 @@ MIN_SIDE = 16
 MAX_SCANS = 100
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF")
 # Of files that are taken for pictures. Those of formats that are not read are among them: who has such pictures is to
-# hear of it, not to miss them.
+# hear of it, not to miss them. A camera's raw files are not: they lie beside pictures, and decode to a thumbnail.
 SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif"),
-    *(".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".ppm", ".pgm", ".dng", ".cr2", ".cr3", ".nef", ".arw"),
+    *(".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".ppm", ".pgm"),
 )
 # The markers that a length follows. Among compressed data 0xFF is followed by 0, or by one that has none.
 _JPEG_MARKER = re.compile(rb"\xff([\xc0-\xcf\xd9-\xfe])")

@@ -16,5 +16,9 @@ def until_interrupted() -> None:
 
 def _interrupt(signal_number: int, frame: FrameType | None) -> None:
     for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, _ignore)
     raise KeyboardInterrupt
+
+
+def _ignore(signal_number: int, frame: FrameType | None) -> None:
+    """In the place of SIG_IGN, of which Python complains where a signal had come already."""

@@ -51,7 +51,8 @@ def main(host: str, port: int, profile: str, store: str, insecure: bool) -> None
             ready = True
             click.echo(f"serving {store} at http://{host}:{port}: open it in a browser", err=True)
             signal.pause()
-        click.echo("stopping", err=True)
+        with contextlib.suppress(OSError):  # whoever read what is said here may have been stopped, too
+            click.echo("stopping", err=True)
         if ready:  # the branches go when the gateway has answered what it has taken on
             with contextlib.suppress(RayServeException):
                 serve.get_app_handle("o2n").broadcast("drain").results(return_exceptions=True)

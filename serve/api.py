@@ -132,7 +132,7 @@ async def give_feedback(
         version=learned.ref.version,
         verdict=given.verdict,
         by=token.name,
-        in_bank=learned.in_bank,
+        counts_as_normal=learned.counts_as_normal,
     )
 
 

@@ -30,6 +30,7 @@ class Listing:
         self._reading: asyncio.Task[list[CategoryAnswer]] | None = None
         self._known: dict[str, CategoryAnswer] = {}
         self._again = float("-inf")
+        self._outdated = False  # what is being read
 
     async def categories(self) -> list[CategoryAnswer]:
         """Every category and the version that serves for it; one that is not whole is left out and logged.
@@ -48,10 +49,11 @@ class Listing:
 
     def forget(self) -> None:
         """List anew: a category was just changed."""
-        self._again = float("-inf")
+        self._again, self._outdated = float("-inf"), True
 
     async def _read(self) -> list[CategoryAnswer]:
         begun, known, readers = time.monotonic(), self._known, asyncio.Semaphore(READERS)
+        self._outdated = False
 
         async def found(name: str) -> CategoryAnswer | None:
             async with readers:
@@ -70,7 +72,7 @@ class Listing:
         answers = [answer for answer in await asyncio.gather(*map(found, names)) if answer]
         self._known = {answer.category: answer for answer in answers}
         now = time.monotonic()
-        self._again = now + max(FRESH_SECONDS, now - begun)
+        self._again = now if self._outdated else now + max(FRESH_SECONDS, now - begun)
         return answers
 
     async def category(self, name: str) -> CategoryAnswer:

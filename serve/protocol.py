@@ -111,13 +111,17 @@ class FeedbackAnswer(BaseModel):
     """What became of the verdict: the version that serves now, which after `normal` knows the picture, and after
     `withdrawn` no more."""
 
-    model_config = example(category="bolts", version="0b6f1f5de0f1a2c3", verdict="normal", by="line-3", in_bank=True)
+    model_config = example(
+        category="bolts", version="0b6f1f5de0f1a2c3", verdict="normal", by="line-3", counts_as_normal=True
+    )
 
     category: str
     version: str
     verdict: Verdict
     by: str = Field(description="name of the token it was given with")
-    in_bank: bool = Field(description="whether it is in that version's bank, as a good part's picture")
+    counts_as_normal: bool = Field(
+        description="whether it is among the normal pictures of that version: references, further ones, or fed back"
+    )
 
 
 _VERDICT: dict[str, Any] = {

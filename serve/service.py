@@ -60,10 +60,11 @@ class Scored:
 
 @dataclass(frozen=True)
 class Learned:
-    """What became of a verdict. ref: the version that serves after it; in_bank: whether its bank has the picture."""
+    """What became of a verdict. ref: the version that serves after it; counts_as_normal: whether the picture is among
+    its normal ones."""
 
     ref: VersionRef
-    in_bank: bool
+    counts_as_normal: bool
 
 
 class Service:
@@ -137,9 +138,8 @@ class Service:
         if verdict == "anomalous":
             async with self._keeping(deadline):
                 picture = await _in_thread(deadline, _decoded, upload)
-                return Learned(
-                    ref, await self._by(deadline, store_call(keep_anomalous, self.store, ref, picture, by, note))
-                )
+                known = await self._by(deadline, store_call(keep_anomalous, self.store, ref, picture, by, note))
+            return Learned(ref, counts_as_normal=known is not None)
         if verdict == "withdrawn":
             async with self._keeping(deadline):  # nothing is scored, so it does not wait with what is
                 ref = await self._by(deadline, store_call(self.store.current, name))
@@ -147,7 +147,7 @@ class Service:
                 query, _ = await self._prepare(upload, manifest.resolution, deadline)
                 ref = await self._branches.withdraw_normal(query, ref, by, note, deadline)
             self._forget(name)
-            return Learned(ref, in_bank=False)
+            return Learned(ref, counts_as_normal=False)
         with self._branches.admitted(1):
             for attempt in range(FEEDBACK_ATTEMPTS):
                 manifest = await self._by(deadline, self.catalog.manifest_of(ref))
@@ -161,7 +161,7 @@ class Service:
                         raise
                     ref = await self._by(deadline, store_call(self.store.current, name))
         self._forget(name)
-        return Learned(ref, in_bank=True)
+        return Learned(ref, counts_as_normal=True)
 
     async def feedback(self, name: str) -> list[ListedFeedback]:
         """The verdicts given on a category, oldest first."""

@@ -484,11 +484,11 @@ async function sendFeedback(verdict) {
   $("thanks").textContent = "Sending…";
   let thanks = "";
   try {
-    const { version, by, in_bank: inBank } = await call(`${categoryPath(row.category)}/feedback`, { method: "POST", body });
+    const { version, by, counts_as_normal: isNormal } = await call(`${categoryPath(row.category)}/feedback`, { method: "POST", body });
     await renew(row.category, version);
     thanks = {
       normal: `Learned as normal, by ${by}: version ${version} serves now.`,
-      anomalous: `Kept as anomalous, by ${by}.${inBank ? " It is among the normal pictures yet: withdraw it." : ""}`,
+      anomalous: `Kept as anomalous, by ${by}.${isNormal ? " It is among the normal pictures yet: withdraw it." : ""}`,
       withdrawn: `Withdrawn, by ${by}: version ${version} serves now, without it.`,
     }[verdict];
     if (row === chosen) $("remark").value = "";

@@ -102,7 +102,7 @@ def test_who_stops_an_onboarding_is_told_how_it_goes_on(
         stopped.setattr("o2n.making.draw_pool", lambda *arguments: os.kill(os.getpid(), signal.SIGINT))
         told = run(*command, "--profile", quick_profile)
     assert told.exit_code == 1
-    assert "board is not whole yet: the same command goes on" in told.stderr
+    assert "board was not onboarded to the end: the same command goes on" in told.stderr
     assert store.categories() == []
     assert "adapter" in last_json(run(*command, "--profile", quick_profile))["resumed"]
 
@@ -137,9 +137,12 @@ def test_feedback(store: CategoryStore, tmp_path: Path) -> None:
     shown = run("categories", "show", "board").stdout
     assert "a picture that ada said is normal: the new board" in shown
     assert "1 picture kept as anomalous" in shown
-    assert "take it out" not in kept.stdout
-    doubted = run("feedback", "board", picture, "--anomalous", "--by", "grace").stdout
+    assert kept.stderr == ""
+    doubted = run("feedback", "board", picture, "--anomalous", "--by", "grace").stderr
     assert "is among its normal pictures yet: take it out with --withdrawn" in doubted
+    (reference,) = write(tmp_path / "old", [checks(1)]).iterdir()
+    doubted = run("feedback", "board", str(reference), "--anomalous", "--by", "grace").stderr
+    assert "is one of its references: onboard it again without that one" in doubted
 
     withdrawn = run("feedback", "board", picture, "--withdrawn", "--by", "grace", "--note", "a crack")
     assert withdrawn.exit_code == 0, withdrawn.output

@@ -334,7 +334,7 @@ def test_a_verdict_with_the_models_of_another_profile_is_refused(store: Category
 
 def test_an_anomalous_picture_is_kept_and_nothing_else_changes(store: CategoryStore) -> None:
     ref = store.current("board")
-    assert not keep_anomalous(store, ref, stripes(5), "ada", "a scratch")
+    assert keep_anomalous(store, ref, stripes(5), "ada", "a scratch") is None
     assert store.current("board") == ref
     assert store.pointer("board").history == []
     (said,) = store.feedback("board")

@@ -163,7 +163,7 @@ def test_a_verdict_is_withdrawn(local: Local, learning: str) -> None:
         "version": local.store.current("taught").version,
         "verdict": "withdrawn",
         "by": "only-feedback",
-        "in_bank": False,
+        "counts_as_normal": False,
     }
     assert answer.json()["version"] not in (before.version, wrong, right)
     left = local.store.manifest(local.store.current("taught")).fed_back[-1]
@@ -193,15 +193,15 @@ def test_an_anomalous_verdict_changes_no_score_and_is_kept_once(local: Local, le
     before = local.store.current("taught")
     for _ in range(2):
         answer = send(stripes(3), "anomalous")
-        assert (answer["version"], answer["in_bank"]) == (before.version, False)
+        assert (answer["version"], answer["counts_as_normal"]) == (before.version, False)
     assert local.store.current("taught") == before
     listed = local.client.get(f"{learning}/feedback", headers=local.allowed("feedback")).json()
     assert [entry["verdict"] for entry in listed].count("anomalous") == 1
 
     learned = send(stripes(64), "normal")
     doubted = send(stripes(64), "anomalous")
-    assert learned["in_bank"]
-    assert doubted["in_bank"]  # it is for the inspector to withdraw it
+    assert learned["counts_as_normal"]
+    assert doubted["counts_as_normal"]  # it is for the inspector to withdraw it
     assert doubted["version"] == learned["version"]
 
 

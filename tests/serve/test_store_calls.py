@@ -183,6 +183,16 @@ def test_a_list_is_read_once_for_all_who_ask_and_drives_nothing_out(
         assert await service.categories() == listed
         assert await read() == len(names)  # their pointers; a version stays what it is
 
+        service._forget("checks")
+        reading, begun = asyncio.create_task(service.categories()), store.reads
+        while store.reads == begun:
+            await asyncio.sleep(0.001)
+        service._forget("checks")  # which the list that is being read may not know of
+        await reading
+        await read()
+        assert await service.categories() == listed
+        assert await read() == len(names)
+
     run(main)
 
 
