@@ -98,8 +98,12 @@ def test_who_stops_an_onboarding_is_told_how_it_goes_on(
     store: CategoryStore, quick_profile: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = ("onboard", "board", "--references", str(write(tmp_path / "good", [checks(0), checks(1)])))
+
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
     with monkeypatch.context() as stopped:
-        stopped.setattr("o2n.making.draw_pool", lambda *arguments: os.kill(os.getpid(), signal.SIGINT))
+        stopped.setattr("o2n.making.draw_pool", interrupted)
         told = run(*command, "--profile", quick_profile)
     assert told.exit_code == 1
     assert "board was not onboarded to the end: the same command goes on" in told.stderr
