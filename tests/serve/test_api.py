@@ -421,7 +421,6 @@ def test_pictures_that_take_too_long_are_told_and_take_no_more_threads(
     published: CategoryStore, monkeypatch: pytest.MonkeyPatch, work: str
 ) -> None:
     branches, go_on, begun = InProcess(published), threading.Event(), []
-    branches.deadline_seconds = 2.0
     app = create_app(Service(published, branches), Doorkeeper(published, insecure=True))
 
     def slow(*_: object) -> object:
@@ -431,6 +430,7 @@ def test_pictures_that_take_too_long_are_told_and_take_no_more_threads(
 
     with TestClient(app, base_url="http://127.0.0.1") as client:
         assert client.post(SCORE, files=files(checks(30))).status_code == 200
+        branches.deadline_seconds = 2.0
         monkeypatch.setattr(images, work, slow)
         for _ in range(2):
             answer = client.post(f"{SCORE}?include=overlay", files=files(*[checks(30)] * 4))
