@@ -82,6 +82,9 @@ def main(
 ) -> None:
     """Score all pictures in FOLDERS (folders or s3:// prefixes) with --category NAME, a --tree, or --parquet."""
     inputs = _inputs(folders, category, tree, parquet, category_column)
+    for option, place in (("--maps", maps), ("--counterparts", counterparts)):
+        if place and any(_lies_in(place, scored) for scored in [*folders, *([tree] if tree else [])]):
+            raise click.UsageError(f"{option} {place} lies where pictures are scored: another run would score it, too")
     request = Request(
         inputs=inputs, store=store.url, profile=profile, rate=rate, maps=_whole(maps), counterparts=_whole(counterparts)
     )
@@ -89,6 +92,12 @@ def main(
     notes = {name: note for name, ref in run.refs.items() if (note := _note(store, ref, rate))}
     shards = run.plan.shards()
     before = sum(shards[shard] for shard in run.done())
+    if before:
+        click.echo(
+            f"note: {run.output} goes on with the pictures and versions of its start, {before} of them scored before: "
+            "for those of today give another --output, or --overwrite",
+            err=True,
+        )
     begun = time.perf_counter()
     if before < run.plan.pictures:
         _connect(workers)
@@ -141,6 +150,12 @@ def _whole(place: str | None) -> str | None:
     if place and place != place.encode("utf-8", "replace").decode():
         raise PictureError(f"{place!r}: is not UTF-8: rename it, or give a link to it")
     return place if place is None or "://" in place else str(Path(place).absolute())
+
+
+def _lies_in(place: str, other: str) -> bool:
+    if "://" in place or "://" in other:
+        return f"{place.rstrip('/')}/".startswith(f"{other.rstrip('/')}/")
+    return Path(place).resolve().is_relative_to(Path(other).resolve())
 
 
 def _connect(workers: int) -> None:

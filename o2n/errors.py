@@ -3,7 +3,7 @@
 from typing import Any
 
 from pydantic import ValidationError, ValidatorFunctionWrapHandler, WrapValidator
-from pydantic_core import PydanticCustomError
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 
 class O2NError(Exception):
@@ -18,11 +18,16 @@ class O2NError(Exception):
 
 
 def cause_of(error: BaseException) -> str:
-    """What somebody else's exception says, in one line of at most 200 characters; of pydantic's the first mistake."""
+    """What somebody else's exception says, in one line of at most 200 characters; of pydantic's `first_mistake`."""
     if isinstance(error, ValidationError):
-        first = error.errors()[0]
+        first = first_mistake(error)
         return ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))[:200]
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def first_mistake(error: ValidationError) -> ErrorDetails:
+    """The mistake to mend first: a name that is misspelt is missing too, but that is not what is wrong."""
+    return min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
 
 
 def in_words(words: str) -> WrapValidator:

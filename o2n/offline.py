@@ -184,7 +184,9 @@ class _Scorer:
 
     def _begun(self, category: str | None, error: str | None) -> dict[str, Any]:
         ref = self._pinned.get(category or "")
-        if ref is None:
+        if not category:
+            error = "the row has no category: give it one, or leave it out"
+        elif ref is None:
             error = f"category {category} has no version to be scored with: pin one, or leave the row out"
         return {"category": category, "version": ref and ref.version, "error": error}
 

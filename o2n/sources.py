@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from o2n import images, places
 from o2n.category import MAX_WORD, CategoryName
-from o2n.errors import CategoryError, FoundationError
+from o2n.errors import CategoryError, FoundationError, first_mistake
 from o2n.profiles import Profile, get_profile
 
 
@@ -147,8 +147,7 @@ def _source(file: str, line: _Line, profile: Profile) -> Source:
             own = entry.profile
             profile = get_profile(places.beside(file, own) if own.endswith(".json") else own)
     except ValidationError as error:
-        # A name that is misspelt is missing too, but that is not what is to be mended.
-        first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
+        first = first_mistake(error)
         field, cause = ".".join(map(str, first["loc"])), first["msg"]
         if first["type"] == "extra_forbidden":
             cause = f"is no field; there are {', '.join(_Entry.model_fields)}"
@@ -187,12 +186,13 @@ def _csv_lines(text: str) -> Iterator[_Line]:
     header = [cell.strip() for cell in next(rows, [])]
     if twice := {name for name in header if header.count(name) > 1}:
         raise csv.Error(f"its header has {', '.join(sorted(twice))} twice")
+    misnamed = dict.fromkeys(set(header) - set(_Entry.model_fields), rows.line_num)
     for row in rows:
         cells = [cell.strip() for cell in row]
         if any(cells):
             # A cell beyond the header's last belongs to no field, and is refused as such.
             names = header + [f"column {number + 1}" for number in range(len(header), len(cells))]
-            yield _Line(rows.line_num, {n: cell for n, cell in zip(names, cells, strict=False) if cell}, {})
+            yield _Line(rows.line_num, {n: cell for n, cell in zip(names, cells, strict=False) if cell}, misnamed)
 
 
 _PARSERS: dict[str, Callable[[str], Iterator[_Line]]] = {

@@ -41,6 +41,21 @@ def summary(done: Result) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.parametrize("option", ["--maps", "--counterparts"])
+def test_what_a_run_draws_does_not_lie_among_what_it_scores(tmp_path: Path, option: str) -> None:
+    scored, output = str(tmp_path / "new"), ("--output", str(tmp_path / "scores"))
+    for place, way in (
+        (scored, (scored, "--category", "checks")),
+        (f"{scored}/deeper/..", (scored, "--category", "checks")),
+        (f"{scored}/checks/maps", ("--tree", scored)),
+        ("s3://bucket/new/maps/", ("s3://bucket/new", "--category", "checks")),
+    ):
+        refused = run(*way, *output, option, place)
+        assert refused.exit_code == 2
+        assert f"{option} {place} lies where pictures are scored" in " ".join(refused.stderr.split())
+    assert not (tmp_path / "scores").exists()
+
+
 @pytest.mark.cluster
 def test_offline_scores_are_the_librarys_and_a_bad_picture_is_a_row(
     cluster: Cluster, published: CategoryStore, quick_profile: str, tmp_path: Path

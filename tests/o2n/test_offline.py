@@ -94,6 +94,7 @@ def test_bytes_and_s3_are_scored_beside_files_and_other_columns_stay(
         {"id": 9, "path": None, "bytes": paths[2].read_bytes(), "category": "checks", "tags": ["y", "z"]},
         {"id": 10, "path": str(paths[0]), "bytes": None, "category": "unknown", "tags": []},
         {"id": 11, "path": f"s3://{bucket}/gone.png", "bytes": None, "category": "checks", "tags": []},
+        {"id": 12, "path": str(paths[0]), "bytes": None, "category": None, "tags": []},
     ]
     pinned = pinned_to(published, "checks")
     maps, redrawn = tmp_path / "maps", f"s3://{bucket}/counterparts"
@@ -122,6 +123,7 @@ def test_bytes_and_s3_are_scored_beside_files_and_other_columns_stay(
     assert found[9]["path"] is None
     assert "category unknown has no version" in found[10]["error"]
     assert "gone.png: cannot be read" in found[11]["error"]
+    assert found[12]["error"] == "the row has no category: give it one, or leave it out"
     assert found[10]["score"] is found[11]["score"] is found[11]["anomaly_map"] is None
 
 

@@ -38,7 +38,13 @@ def test_a_profile_from_a_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(None, "cannot be read"), ("{", "not a profile"), ("{}", "not a profile"), ('{"t": 3}', "not a profile")],
+    [
+        (None, "cannot be read"),
+        ("{", "not a profile"),
+        ("{}", "not a profile"),
+        ('{"t": 3}', "not a profile"),
+        (TINY.model_dump_json().replace('"pictures"', '"picures"'), "pool.picures: "),
+    ],
 )
 def test_a_file_that_is_no_profile(tmp_path: Path, content: str | None, said: str) -> None:
     file = tmp_path / "bad.json"

@@ -137,7 +137,8 @@ def test_a_mistake_in_yaml_is_named_with_its_line(tmp_path: Path, text: str) -> 
 
 CSV_MISTAKES = {
     "name,references\na,x\nb,\n": r"line 3: references: Field required",
-    "name,refs\na,x\n": r"line 2: refs: is no field",
+    "name,refs\na,x\n": r"line 1: refs: is no field",
+    "name;references\na;x\n": r"line 1: name;references: is no field",
     "name,references\na,x,y\n": r"line 2: column 3: is no field",
     'name,references\na,"x\n': r"cannot be read: unexpected end",
     'name,references\n"a\nb",x\n': r"line 3: name: ",
