@@ -82,8 +82,13 @@ def main(
 ) -> None:
     """Score all pictures in FOLDERS (folders or s3:// prefixes) with --category NAME, a --tree, or --parquet."""
     inputs = _inputs(folders, category, tree, parquet, category_column)
-    for option, place in (("--maps", maps), ("--counterparts", counterparts)):
-        if place and any(_lies_in(place, scored) for scored in [*folders, *([tree] if tree else [])]):
+    pictures = [*folders, *([tree] if tree else [])]
+    for option, place, read in (
+        ("--output", output, [parquet] if parquet else []),
+        ("--maps", maps, pictures),
+        ("--counterparts", counterparts, pictures),
+    ):
+        if place and any(_lies_in(place, scored) for scored in read):
             raise click.UsageError(f"{option} {place} lies where pictures are scored: another run would score it, too")
     request = Request(
         inputs=inputs, store=store.url, profile=profile, rate=rate, maps=_whole(maps), counterparts=_whole(counterparts)
@@ -153,6 +158,7 @@ def _whole(place: str | None) -> str | None:
 
 
 def _lies_in(place: str, other: str) -> bool:
+    place, other = (one.removeprefix("file://") for one in (place, other))
     if "://" in place or "://" in other:
         return f"{place.rstrip('/')}/".startswith(f"{other.rstrip('/')}/")
     return Path(place).resolve().is_relative_to(Path(other).resolve())

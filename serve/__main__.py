@@ -37,7 +37,7 @@ def main(host: str, port: int, profile: str, store: str, insecure: bool) -> None
         include_dashboard=False,
         logging_level="warning",
     )
-    until_interrupted()
+    until_interrupted()  # only now: Ray has put its own in their place, which ends in a dump of its stack
     ready = False
     try:
         with contextlib.suppress(KeyboardInterrupt):

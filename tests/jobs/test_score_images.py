@@ -48,11 +48,20 @@ def test_what_a_run_draws_does_not_lie_among_what_it_scores(tmp_path: Path, opti
         (scored, (scored, "--category", "checks")),
         (f"{scored}/deeper/..", (scored, "--category", "checks")),
         (f"{scored}/checks/maps", ("--tree", scored)),
+        (f"file://{scored}/maps", (scored, "--category", "checks")),
         ("s3://bucket/new/maps/", ("s3://bucket/new", "--category", "checks")),
     ):
         refused = run(*way, *output, option, place)
         assert refused.exit_code == 2
         assert f"{option} {place} lies where pictures are scored" in " ".join(refused.stderr.split())
+    assert not (tmp_path / "scores").exists()
+
+
+def test_scores_do_not_lie_among_the_parquet_that_is_scored(tmp_path: Path) -> None:
+    """They have paths and categories, too."""
+    refused = run("--parquet", str(tmp_path), "--output", str(tmp_path / "scores"))
+    assert refused.exit_code == 2
+    assert "lies where pictures are scored" in " ".join(refused.stderr.split())
     assert not (tmp_path / "scores").exists()
 
 
