@@ -5,40 +5,39 @@
     python jobs/train_tiny.py --larger 4 --drawers 7 --minutes 10    # on a GPU, by the clock
     python jobs/train_tiny.py --only export         # ship what the checkpoints hold
 
-CLIP and the diffusion model are trained side by side. Then CLIP is tuned on what the diffusion model makes of
-pictures ("pairs"), which are what it will compare. Every training goes on from its last checkpoint. Logs and sample
-grids are in --folder.
+CLIP comes first. Its text tower is the diffusion model's text encoder, which is trained next. Then CLIP is tuned on
+what that makes of pictures ("pairs"), which are what it will compare. Every training goes on from its last checkpoint.
+Sample grids are in --folder.
 """
 
 import json
 import os
-import sys
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from o2n.options import Number, OneLineErrorsCommand
 
-ROUNDS = (("clip", "diffusion"), ("pairs",))  # the trainings of a round run side by side
+if TYPE_CHECKING:
+    from o2n.tiny.training import TrainingPlan
+
+TRAININGS = ("clip", "diffusion", "pairs")  # each builds on those before it
 
 
 @click.command(cls=OneLineErrorsCommand)
 @click.option("--folder", type=click.Path(path_type=Path), default=Path("training"), show_default=True)
 @click.option(
     "--only",
-    type=click.Choice(["clip", "diffusion", "pairs", "export"]),
+    type=click.Choice([*TRAININGS, "export"]),
     help="One of the trainings, or the export alone.",
 )
 @click.option("--clip-steps", default=9000, show_default=True)
 @click.option("--diffusion-steps", default=10000, show_default=True)
 @click.option("--pairs-steps", default=2100, show_default=True)
 @click.option("--seed", default=0, show_default=True)
-@click.option(
-    "--threads", default=max(1, (os.cpu_count() or 2) // 2), show_default=True, help="CPU threads of each training."
-)
+@click.option("--threads", default=os.cpu_count() or 1, show_default=True, type=click.IntRange(1), help="CPU threads.")
 @click.option(
     "--larger",
     default=1,
@@ -75,65 +74,40 @@ def main(
     into: Path | None,
 ) -> None:
     """Train the embedded CLIP and diffusion model."""
-    steps = {"clip": clip_steps, "diffusion": diffusion_steps, "pairs": pairs_steps}
-    context = get_context("spawn")
-    for side_by_side in ROUNDS:
-        chosen = [name for name in side_by_side if only in (None, name)]
-        processes = [
-            context.Process(
-                target=train,
-                args=(name, folder, steps[name], seed, larger, drawers, minutes, threads, begin_from, len(chosen) == 1),
-            )
-            for name in chosen
-        ]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join()
-        if any(process.exitcode for process in processes):
-            sys.exit(f"error: a training failed, see {folder}/*/log: start again to go on from the last checkpoint")
+    import torch
+
+    from o2n.tiny.training import TrainingPlan
+
+    torch.set_num_threads(threads)
+    seconds = 60 * minutes if minutes else None
+    for name, steps in zip(TRAININGS, (clip_steps, diffusion_steps, pairs_steps), strict=True):
+        if only in (None, name):
+            train(name, folder, TrainingPlan(folder / name, steps, 1e-3, seed, larger, drawers, seconds), begin_from)
     if only in (None, "export"):
         click.echo(json.dumps({str(file): file.stat().st_size for file in ship(folder, into)}))
 
 
-def train(
-    name: str,
-    folder: Path,
-    steps: int,
-    seed: int,
-    larger: int,
-    drawers: int,
-    minutes: float | None,
-    threads: int,
-    begin_from: Path | None,
-    aloud: bool,
-) -> None:
-    """Run one training to its end in this process; its log goes to the terminal only if it is the only one."""
-    own = folder / name
-    own.mkdir(parents=True, exist_ok=True)
-    if not aloud:
-        print(f"{name}: progress in {own / 'log'}", flush=True)
-        with (own / "log").open("a") as log, redirect_stdout(log), redirect_stderr(log):
-            return train(name, folder, steps, seed, larger, drawers, minutes, threads, begin_from, aloud=True)
-    import torch
-
+def train(name: str, folder: Path, plan: "TrainingPlan", begin_from: Path | None) -> None:
+    """Run one training of those in `folder` to its end."""
     from o2n.foundation import load_from
     from o2n.profiles import TINY
     from o2n.tiny.clip_training import train_clip
     from o2n.tiny.diffusion_training import train_diffusion
-    from o2n.tiny.training import TrainingPlan
+    from o2n.tiny.text_tower import read_as_clip
+    from o2n.tiny.weights import averaged
 
-    torch.set_num_threads(threads)
-    plan = TrainingPlan(own, steps, 1e-3, seed, larger, drawers, 60 * minutes if minutes else None)
     if name == "clip":
         train_clip(load_from(TINY, begin_from).clip, TINY.encoder.levels, plan)
     elif name == "diffusion":
-        train_diffusion(load_from(TINY, begin_from).diffusion, plan)
+        begun = load_from(TINY, begin_from)
+        if (trained := folder / "clip" / "checkpoint.pt").exists():
+            begun.clip.model.load_state_dict(averaged(trained, "clip"))
+        read_as_clip(begun.diffusion, begun.clip)
+        train_diffusion(begun.diffusion, plan)
     else:
-        ship(folder, own / "begun")
-        begun, plan = load_from(TINY, own / "begun"), replace(plan, learning_rate=3e-4, seed=seed + 1)
+        ship(folder, plan.folder / "begun")
+        begun, plan = load_from(TINY, plan.folder / "begun"), replace(plan, learning_rate=3e-4, seed=plan.seed + 1)
         train_clip(begun.clip, TINY.encoder.levels, plan, begun.diffusion)
-    return None
 
 
 def ship(folder: Path, into: Path | None) -> list[Path]:

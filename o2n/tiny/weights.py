@@ -4,6 +4,7 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
+from torch import Tensor
 
 FILES = {
     "clip": {"clip": "clip/open_clip_model.safetensors", "maps": "clip/linear_maps.safetensors"},
@@ -14,13 +15,18 @@ FILES = {
 }
 
 
+def averaged(checkpoint: Path, module: str) -> dict[str, Tensor]:
+    """The averaged weights of one module in a training's checkpoint."""
+    average = torch.load(checkpoint, map_location="cpu", weights_only=True)["average"]
+    return {key.removeprefix(f"{module}."): value for key, value in average.items() if key.startswith(f"{module}.")}
+
+
 def export(checkpoint: Path, kind: str, into: Path) -> list[Path]:
     """Write the averaged weights in a training's checkpoint; `kind` is a key of `FILES`. Returns the files."""
-    average = torch.load(checkpoint, map_location="cpu", weights_only=True)["average"]
     written = []
     for module, name in FILES[kind].items():
-        own = {key.removeprefix(f"{module}."): value for key, value in average.items() if key.startswith(f"{module}.")}
-        halved = {key: value.half() if value.is_floating_point() else value for key, value in own.items()}
+        weights = averaged(checkpoint, module)
+        halved = {key: value.half() if value.is_floating_point() else value for key, value in weights.items()}
         file = into / name
         file.parent.mkdir(parents=True, exist_ok=True)
         safetensors.torch.save_file({key: value.contiguous() for key, value in halved.items()}, file)
