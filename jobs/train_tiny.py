@@ -99,8 +99,8 @@ def train(name: str, folder: Path, plan: "TrainingPlan", begin_from: Path | None
     if name == "clip":
         train_clip(load_from(TINY, begin_from).clip, TINY.encoder.levels, plan)
     elif name == "diffusion":
-        begun = load_from(TINY, begin_from)
-        if (trained := folder / "clip" / "checkpoint.pt").exists():
+        begun, trained = load_from(TINY, begin_from), folder / "clip" / "checkpoint.pt"
+        if begin_from is None or trained.exists():
             begun.clip.model.load_state_dict(averaged(trained, "clip"))
         read_as_clip(begun.diffusion, begun.clip)
         train_diffusion(begun.diffusion, plan)

@@ -6,6 +6,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from o2n.errors import O2NError
+
 FILES = {
     "clip": {"clip": "clip/open_clip_model.safetensors", "maps": "clip/linear_maps.safetensors"},
     "diffusion": {
@@ -16,7 +18,13 @@ FILES = {
 
 
 def averaged(checkpoint: Path, module: str) -> dict[str, Tensor]:
-    """The averaged weights of one module in a training's checkpoint."""
+    """The averaged weights of one module in a training's checkpoint.
+
+    Raises:
+        O2NError: there is none.
+    """
+    if not checkpoint.exists():
+        raise O2NError(f"there is no {checkpoint}: run the training {checkpoint.parent.name!r} first, in that --folder")
     average = torch.load(checkpoint, map_location="cpu", weights_only=True)["average"]
     return {key.removeprefix(f"{module}."): value for key, value in average.items() if key.startswith(f"{module}.")}
 
