@@ -36,6 +36,9 @@ TRAININGS = ("clip", "diffusion", "pairs")  # each builds on those before it
 @click.option("--clip-steps", default=9000, show_default=True)
 @click.option("--diffusion-steps", default=10000, show_default=True)
 @click.option("--pairs-steps", default=2100, show_default=True)
+@click.option(
+    "--learning-rate", default=1e-3, show_default=True, type=Number(0, min_open=True), help="Of clip, diffusion."
+)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--threads", default=os.cpu_count() or 1, show_default=True, type=click.IntRange(1), help="CPU threads.")
 @click.option(
@@ -65,6 +68,7 @@ def main(
     clip_steps: int,
     diffusion_steps: int,
     pairs_steps: int,
+    learning_rate: float,
     seed: int,
     threads: int,
     larger: int,
@@ -82,7 +86,8 @@ def main(
     seconds = 60 * minutes if minutes else None
     for name, steps in zip(TRAININGS, (clip_steps, diffusion_steps, pairs_steps), strict=True):
         if only in (None, name):
-            train(name, folder, TrainingPlan(folder / name, steps, 1e-3, seed, larger, drawers, seconds), begin_from)
+            plan = TrainingPlan(folder / name, steps, learning_rate, seed, larger, drawers, seconds)
+            train(name, folder, plan, begin_from)
     if only in (None, "export"):
         click.echo(json.dumps({str(file): file.stat().st_size for file in ship(folder, into)}))
 
