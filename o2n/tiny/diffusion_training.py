@@ -7,6 +7,7 @@ So the prompts of eq. (2) mean something, and redrawing (eq. 3) takes away what 
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,7 @@ def train_diffusion(model: DiffusionModel, plan: TrainingPlan) -> Trainer:
                 print(f"step {step} loss {loss.item():.4f}", flush=True)
             if step % plan.report_every == 0 and step:
                 with trainer.averaged():
-                    _report(model, plan.folder, step)
+                    print(f"step {step}: {look(model, plan.folder / f'samples-{step:06d}.png')}", flush=True)
                 modules.train()
     return trainer
 
@@ -125,13 +126,31 @@ def _loss(
     return (weight * (1 + IN_MASK * masks) * (off**2 + CRISP * off.abs())).mean()
 
 
+@dataclass(frozen=True)
+class Redrawn:
+    """What redrawing does to the validation families, without any adapter.
+
+    gone, gone_abnormal: for each family, the share of the error inside the masks that is gone under a normal and under
+    an abnormal prompt. like: SSIM to the query outside the masks, under the normal one.
+    """
+
+    gone: dict[str, float]
+    gone_abnormal: dict[str, float]
+    like: float
+
+    def __str__(self) -> str:
+        each = " ".join(f"{family} {gone:.2f}" for family, gone in self.gone.items())
+        abnormal = np.mean([*self.gone_abnormal.values()])
+        told = f"gone {np.mean([*self.gone.values()]):.3f} ({each}), under an abnormal prompt {abnormal:.3f}"
+        return f"{told}, ssim outside {self.like:.3f}"
+
+
 @torch.inference_mode()
-def _report(model: DiffusionModel, folder: Path, step: int) -> None:
-    """On the validation families, without any adapter: how much of the error inside the masks is gone after redrawing
-    under a normal and under an abnormal prompt, and how like the query the rest is under the normal one; and a picture
-    of queries, both redrawings, and normal twins."""
+def look(model: DiffusionModel, picture: Path) -> Redrawn:
+    """Redraw queries of the validation families and write a picture of them: a row a query, which is followed by its
+    redrawings under a normal and an abnormal prompt and by its normal twin."""
     model.unet.eval()
-    rows, gone, like = [], [], []
+    rows, gone, gone_abnormal, like = [], {}, {}, []
     for number, family in enumerate(VALIDATION):
         drawn = draw(Category(family, number), 0, 4, 99)
         queries, twins = drawn.pictures / np.float32(255), drawn.twins / np.float32(255)
@@ -142,12 +161,9 @@ def _report(model: DiffusionModel, folder: Path, step: int) -> None:
             steps = TINY.diffusion.steps
             redrawn = redraw(model, latents, noise, text, [BASE] * 4, t=TINY.t, steps=steps, guidance=1.0)
             shown.append(model.decode(redrawn).permute(0, 2, 3, 1).cpu().numpy())
-        before, normal, abnormal = (masked_error(one, twins, drawn.masks).mean() for one in shown)
-        gone.append((1 - normal / before, 1 - abnormal / before))
+        before, normal, abnormal = (float(masked_error(one, twins, drawn.masks).mean()) for one in shown)
+        gone[family], gone_abnormal[family] = 1 - normal / before, 1 - abnormal / before
         like.append(ssim_outside(shown[1], queries, drawn.masks).mean())
         rows.append(np.concatenate([np.concatenate(four, axis=1) for four in zip(*shown, twins, strict=True)], axis=1))
-    Image.fromarray((np.concatenate(rows) * 255).astype(np.uint8)).save(folder / f"samples-{step:06d}.png")
-    each = " ".join(f"{family} {normal:.2f}" for family, (normal, _) in zip(VALIDATION, gone, strict=True))
-    means = [float(np.mean(values)) for values in zip(*gone, strict=True)]
-    told = f"gone {means[0]:.3f} ({each}), under an abnormal prompt {means[1]:.3f}"
-    print(f"step {step}: {told}, ssim outside {np.mean(like):.3f}", flush=True)
+    Image.fromarray((np.concatenate(rows) * 255).astype(np.uint8)).save(picture)
+    return Redrawn(gone, gone_abnormal, float(np.mean(like)))

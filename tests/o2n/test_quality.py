@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from o2n.data.procedural import EVALUATION
+from o2n.data.procedural import EVALUATION, VALIDATION
 from o2n.evaluation import tasks
 from o2n.evaluation.judge import judge
+from o2n.foundation import load_foundation
 from o2n.profiles import TINY
 from o2n.store import CategoryStore
+from o2n.tiny.diffusion_training import look
 
 CHOSEN = EVALUATION[::5]
 
@@ -46,6 +49,14 @@ def test_defects_are_found_where_they_are(mean: dict[str, float]) -> None:
 def test_counterparts_lose_the_defect_and_keep_the_rest(mean: dict[str, float]) -> None:
     assert mean["error gone"] >= 0.2
     assert mean["SSIM outside"] >= 0.7
+
+
+def test_a_defect_goes_without_an_adapter_too(tmp_path: Path) -> None:
+    redrawn = look(load_foundation(TINY).diffusion, tmp_path / "redrawn.png")
+    assert set(redrawn.gone) == set(redrawn.gone_abnormal) == set(VALIDATION)
+    assert np.mean([*redrawn.gone.values()]) >= 0.3
+    assert redrawn.like >= 0.7
+    assert Image.open(tmp_path / "redrawn.png").size == (4 * 4 * 64, len(VALIDATION) * 64)
 
 
 def test_defects_of_a_photograph_are_found(tmp_path: Path) -> None:
