@@ -106,7 +106,7 @@ def train(name: str, folder: Path, plan: "TrainingPlan", begin_from: Path | None
     elif name == "diffusion":
         begun, trained = load_from(TINY, begin_from), folder / "clip" / "checkpoint.pt"
         if begin_from is None or trained.exists():
-            begun.clip.model.load_state_dict(averaged(trained, "clip"))
+            begun.clip.model.load_state_dict(averaged(trained)["clip"])
         read_as_clip(begun.diffusion, begun.clip)
         train_diffusion(begun.diffusion, plan)
     else:

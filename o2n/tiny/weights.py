@@ -17,24 +17,26 @@ FILES = {
 }
 
 
-def averaged(checkpoint: Path, module: str) -> dict[str, Tensor]:
-    """The averaged weights of one module in a training's checkpoint.
+def averaged(checkpoint: Path) -> dict[str, dict[str, Tensor]]:
+    """The averaged weights in a training's checkpoint, by module.
 
     Raises:
         O2NError: there is none.
     """
     if not checkpoint.exists():
         raise O2NError(f"there is no {checkpoint}: run the training {checkpoint.parent.name!r} first, in that --folder")
-    average = torch.load(checkpoint, map_location="cpu", weights_only=True)["average"]
-    return {key.removeprefix(f"{module}."): value for key, value in average.items() if key.startswith(f"{module}.")}
+    modules: dict[str, dict[str, Tensor]] = {}
+    for name, weight in torch.load(checkpoint, map_location="cpu", weights_only=True)["average"].items():
+        module, key = name.split(".", 1)
+        modules.setdefault(module, {})[key] = weight
+    return modules
 
 
 def export(checkpoint: Path, kind: str, into: Path) -> list[Path]:
     """Write the averaged weights in a training's checkpoint; `kind` is a key of `FILES`. Returns the files."""
-    written = []
+    modules, written = averaged(checkpoint), []
     for module, name in FILES[kind].items():
-        weights = averaged(checkpoint, module)
-        halved = {key: value.half() if value.is_floating_point() else value for key, value in weights.items()}
+        halved = {key: value.half() if value.is_floating_point() else value for key, value in modules[module].items()}
         file = into / name
         file.parent.mkdir(parents=True, exist_ok=True)
         safetensors.torch.save_file({key: value.contiguous() for key, value in halved.items()}, file)

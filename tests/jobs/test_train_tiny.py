@@ -23,12 +23,12 @@ def test_the_diffusion_model_reads_with_the_clip_that_was_trained_before_it(tmp_
     done = train("--folder", folder, "--into", into, *steps)
     assert done.returncode == 0, done.stderr
     wanted = load_from(TINY, None)
-    wanted.clip.model.load_state_dict(averaged(tmp_path / "clip" / "checkpoint.pt", "clip"))
+    wanted.clip.model.load_state_dict(averaged(tmp_path / "clip" / "checkpoint.pt")["clip"])
     read_as_clip(wanted.diffusion, wanted.clip)
     shipped = safetensors.torch.load_file(tmp_path / "shipped" / "diffusion" / "text_encoder" / "model.safetensors")
     for name, weight in wanted.diffusion.text_encoder.state_dict().items():
         assert torch.equal(weight.half(), shipped[name])
-    tuned = averaged(tmp_path / "pairs" / "checkpoint.pt", "clip")
+    tuned = averaged(tmp_path / "pairs" / "checkpoint.pt")["clip"]
     of_clip = safetensors.torch.load_file(tmp_path / "shipped" / "clip" / "open_clip_model.safetensors")
     assert all(torch.equal(tuned[name].half(), weight) for name, weight in of_clip.items())
 
