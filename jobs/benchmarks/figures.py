@@ -12,7 +12,7 @@ from typing import Any
 import click
 import torch
 
-from o2n.data.defects import UNSEEN_DEFECTS
+from o2n.data.defects import EVALUATION_DEFECTS
 from o2n.data.procedural import Category, draw
 from o2n.device import processor
 from o2n.evaluation.tasks import STYLE, Task
@@ -29,7 +29,7 @@ def make_task(family: str, pictures: int, profile: Profile) -> Task:
     """References and queries, half of them spoilt, of a category that no model was trained on."""
     category, size = Category(family, STYLE), profile.diffusion.resolution
     references = draw(category, SHOTS, 0, 0, size=size)
-    shown = draw(category, pictures - pictures // 2, pictures // 2, 1, defects=UNSEEN_DEFECTS, size=size)
+    shown = draw(category, pictures - pictures // 2, pictures // 2, 1, defects=EVALUATION_DEFECTS, size=size)
     return Task("", family, category.word, list(references.pictures), list(shown.pictures), shown.labels)
 
 

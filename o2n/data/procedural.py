@@ -1,7 +1,7 @@
 """Procedural pictures: endless categories of good and of spoilt parts, with masks and exact normal twins.
 
-Three parts. Models are trained on `TRAINING` families alone; every choice is made on `VALIDATION`; `EVALUATION`
-families and `UNSEEN_DEFECTS` are looked at only to report.
+Three parts, each of its own families and kinds of defects. Models are trained on the first alone, every choice is made
+on the second, which is as strange to them as the third: that is looked at only to report.
 """
 
 import zlib
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from o2n import prompts
 from o2n.data import parts, surfaces  # noqa: F401 - they register their families
-from o2n.data.defects import TRAINING_DEFECTS, UNSEEN_DEFECTS, Kind, Scene, spoil
+from o2n.data.defects import EVALUATION_DEFECTS, TRAINING_DEFECTS, Kind, Scene, spoil
 from o2n.data.families import FAMILIES, pose
 from o2n.data.fields import Colour, Drawing, Field, drawing, grid, vary
 
@@ -123,7 +123,7 @@ def photograph(colours: Colour, style: Generator, picture: Generator) -> NDArray
 
 
 def spoil_photographs(
-    pictures: NDArray[np.uint8], seed: int, defects: dict[str, Kind] = UNSEEN_DEFECTS
+    pictures: NDArray[np.uint8], seed: int, defects: dict[str, Kind] = EVALUATION_DEFECTS
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Give real photographs a defect each.
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from o2n import images
 from o2n.data.datasets.mnist import T10K_LAYOUT, WORDS, read_part
 from o2n.data.datasets.procedural import STYLE as STYLE
-from o2n.data.defects import TRAINING_DEFECTS, UNSEEN_DEFECTS
+from o2n.data.defects import EVALUATION_DEFECTS, VALIDATION_DEFECTS
 from o2n.data.procedural import EVALUATION, VALIDATION, Category, draw, spoil_photographs
 from o2n.images import Picture
 
@@ -40,8 +40,9 @@ class Task:
 
 
 def families(part: str, number: int, each: int = 30) -> list[Task]:
-    """Procedural categories: `part` is "evaluation" (unseen families, unseen defects) or "validation"."""
-    names, defects = (EVALUATION, UNSEEN_DEFECTS) if part == "evaluation" else (VALIDATION, TRAINING_DEFECTS)
+    """Procedural categories of families and with kinds of defects that training never saw: `part` is "evaluation" or
+    "validation", which share none."""
+    names, defects = (EVALUATION, EVALUATION_DEFECTS) if part == "evaluation" else (VALIDATION, VALIDATION_DEFECTS)
     tasks = []
     for name in names:
         category = Category(name, STYLE)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics.functional.classification import binary_auroc
 
+from o2n.data.defects import VALIDATION_DEFECTS
 from o2n.data.procedural import TRAINING, VALIDATION, Category, Pictures, abnormal_captions, draw, normal_captions
 from o2n.mixture import BASE
 from o2n.models import ClipModel, DiffusionModel
@@ -256,7 +257,7 @@ def validate(clip: ClipModel, levels: tuple[int, ...], prompts: Prompts) -> str:
     clip.model.eval()
     found: dict[str, list[float]] = {"s_p": [], "s_n": [], "s_text": []}
     for number, family in enumerate(VALIDATION):
-        drawn = draw(Category(family, number), 4 + 12, 12, 7)
+        drawn = draw(Category(family, number), 4 + 12, 12, 7, defects=VALIDATION_DEFECTS)
         pictures, counterparts = to_tensor(drawn.pictures), _blurred(to_tensor(drawn.twins[4:])[None])[0]
         device = clip.mean.device
         features, _ = encode(clip, pictures.to(device), levels)

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from o2n import prompts
+from o2n.data.defects import VALIDATION_DEFECTS
 from o2n.data.procedural import TRAINING, VALIDATION, Category, Pictures, abnormal_captions, draw, normal_captions
 from o2n.evaluation.metrics import masked_error, ssim_outside
 from o2n.graphs import training_step
@@ -152,7 +153,7 @@ def look(model: DiffusionModel, picture: Path) -> Redrawn:
     model.unet.eval()
     rows, gone, gone_abnormal, like = [], {}, {}, []
     for number, family in enumerate(VALIDATION):
-        drawn = draw(Category(family, number), 0, 4, 99)
+        drawn = draw(Category(family, number), 0, 4, 99, defects=VALIDATION_DEFECTS)
         queries, twins = drawn.pictures / np.float32(255), drawn.twins / np.float32(255)
         noise = seeded_noise(number, (4, *model.latent_shape)).to(model.device)
         latents, shown = model.encode(list(drawn.pictures)), [queries]

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from o2n.data.datasets.base import GOOD, DataSet, LabelledCategory, Mask, Sample
-from o2n.data.defects import UNSEEN_DEFECTS
+from o2n.data.defects import EVALUATION_DEFECTS
 from o2n.data.procedural import EVALUATION, Category, Pictures, draw
 from o2n.images import Picture
 
@@ -48,7 +48,7 @@ def _normals(family: str) -> Pictures:
 
 @functools.lru_cache(maxsize=16)
 def _queries(family: str) -> Pictures:
-    return draw(Category(family, STYLE), EACH, EACH, _QUERY_SEED, defects=UNSEEN_DEFECTS)
+    return draw(Category(family, STYLE), EACH, EACH, _QUERY_SEED, defects=EVALUATION_DEFECTS)
 
 
 def _normal(family: str, row: int) -> Picture:

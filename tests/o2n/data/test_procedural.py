@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from o2n.data.defects import TRAINING_DEFECTS, UNSEEN_DEFECTS
+from o2n.data.defects import EVALUATION_DEFECTS, TRAINING_DEFECTS, VALIDATION_DEFECTS
 from o2n.data.families import FAMILIES, pose  # families are filled in by the import below
 from o2n.data.procedural import (
     EVALUATION,
@@ -24,7 +24,8 @@ def test_there_is_enough_and_the_three_parts_share_nothing() -> None:
     assert len(TRAINING_DEFECTS) >= 10
     assert sorted(TRAINING + VALIDATION + EVALUATION) == sorted(FAMILIES)
     assert len(set(TRAINING) | set(VALIDATION) | set(EVALUATION)) == len(TRAINING) + len(VALIDATION) + len(EVALUATION)
-    assert not set(TRAINING_DEFECTS) & set(UNSEEN_DEFECTS)
+    kinds = [*TRAINING_DEFECTS, *VALIDATION_DEFECTS, *EVALUATION_DEFECTS]
+    assert len(set(kinds)) == len(kinds)
     words = [family.word for family in FAMILIES.values()]
     assert len(set(words)) == len(words)
 
@@ -79,9 +80,9 @@ def test_what_makes_a_category_owes_nothing_to_its_single_pictures(family: str) 
         assert len(ends) == 1
 
 
-@pytest.mark.parametrize("kind", [*TRAINING_DEFECTS, *UNSEEN_DEFECTS])
+@pytest.mark.parametrize("kind", [*TRAINING_DEFECTS, *VALIDATION_DEFECTS, *EVALUATION_DEFECTS])
 def test_every_kind_of_defect_shows(kind: str) -> None:
-    defects = TRAINING_DEFECTS | UNSEEN_DEFECTS
+    defects = TRAINING_DEFECTS | VALIDATION_DEFECTS | EVALUATION_DEFECTS
     shown = 0
     for family in ("board", "flange", "tiles", "chip"):
         drawn = draw(Category(family, 1), 0, 6, 5, defects={kind: defects[kind]})
