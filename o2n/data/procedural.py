@@ -1,7 +1,7 @@
 """Procedural pictures: endless categories of good and of spoilt parts, with masks and exact normal twins.
 
-Three parts, each of its own families and kinds of defects. Models are trained on the first alone, every choice is made
-on the second, which is as strange to them as the third: that is looked at only to report.
+Three parts, each of its own families and kinds of defects. Models are trained on `TRAINING` alone; choices are made
+on `VALIDATION`, which is as strange to them as `EVALUATION`: that is looked at only to report.
 """
 
 import zlib
