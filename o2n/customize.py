@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
+import torch.nn.functional as F
 from diffusers import DDIMScheduler
 from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from peft import LoraConfig
@@ -35,7 +36,8 @@ from o2n.text_adapter import TEXT_MODULES, TextLora, fresh_lora, from_file, read
 
 TARGET_MODULES = ["to_q", "to_k", "to_v", "to_out.0"]
 
-SPOILT_UP_TO = 0.5  # largest t at which enough of a picture is left to tell its defect from it
+SPOILT_UP_TO = 0.2  # largest t of pictures with a made-up defect: queries, which it is learned for, are noised less
+IN_DEFECT = 20.0  # how much more an error counts there: on the validation families 10 took less away, 40 kept less
 
 SAVE_EVERY = 50
 
@@ -45,7 +47,7 @@ _TRAINING = "o2n_training"
 warnings.filterwarnings("ignore", "Already found a `peft_config`", module="peft")
 warnings.filterwarnings("ignore", ".* was active which is now deleted", module="peft")
 
-_Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # x0, text, shown, t, noise of `_denoising_losses`
+_Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]  # x0 to weight, as `_denoising_losses` has them
 
 # What the device is to blame for, never a file: a full GPU, and one that has failed.
 _DEVICE_ERRORS = (torch.OutOfMemoryError, torch.AcceleratorError)
@@ -69,7 +71,9 @@ def customize(
     the same objective with another weight per timestep (Salimans & Ho, 2022, appendix D).
 
     Beyond the paper, `settings.spoilt` of the references are noised with a made-up defect and yet have the flawless
-    reference as their x_0: so the adapter learns what of this category to put back, not only what it looks like.
+    reference as their x_0: so the adapter learns what of this category to put back, not only what it looks like. Where
+    the defect is an error counts `1 + IN_DEFECT` times: it covers little, and leaving it there would cost next to
+    nothing.
 
     Args:
         references: normal pictures, uint8 (H, W, 3) of one size.
@@ -94,7 +98,8 @@ def customize(
     ):
         views = _augment(references, settings.augmentations)
         instances = _latents(model, views)
-        spoilt = _latents(model, _spoil(views, seed)) if settings.spoilt > 0 else instances
+        even = instances.new_ones(len(instances), 1, *instances.shape[-2:])
+        spoilt, weights = _spoilt(model, views, seed) if settings.spoilt > 0 else (instances, even)
         priors = _latents(model, prior) if prior else None
         lora = fresh_lora(model.text_encoder, settings.rank) if settings.text_encoder else {}
         parameters += [weight for pair in lora.values() for weight in pair]
@@ -108,14 +113,16 @@ def customize(
                 scaling = settings.lora_alpha / settings.rank
                 instance_text, class_text = read_with(model.text_encoder, lora, scaling, tokens).split(1)
             x0, text = instances[rows], instance_text.expand(settings.batch, -1, -1)
-            shown = torch.where(with_defect.view(-1, 1, 1, 1).to(model.device), spoilt[rows], x0)
+            chosen = with_defect.view(-1, 1, 1, 1).to(model.device)
+            shown, weight = torch.where(chosen, spoilt[rows], x0), torch.where(chosen, weights[rows], even[rows])
             t = torch.rand(settings.batch) * torch.where(with_defect, SPOILT_UP_TO, 1.0)
-            own: _Batch = (x0, text, shown, t, torch.randn(x0.shape))
+            own: _Batch = (x0, text, shown, t, torch.randn(x0.shape), weight)
             class_prior: _Batch | None = None
             if priors is not None and settings.prior_weight > 0:
                 drawn = priors[torch.randint(len(priors), (settings.batch,))]
                 of_class = class_text.expand_as(text)
-                class_prior = (drawn, of_class, drawn, torch.rand(settings.batch), torch.randn(x0.shape))
+                at = torch.rand(settings.batch)
+                class_prior = (drawn, of_class, drawn, at, torch.randn(x0.shape), even[rows])
             loss = _loss(model.noising, predict, own, class_prior, settings.prior_weight)
             optimizer.zero_grad()
             loss.backward()
@@ -298,9 +305,13 @@ def _latents(model: DiffusionModel, pictures: list[Picture]) -> Tensor:
     return torch.cat([model.encode([picture]) for picture in pictures]).clone()
 
 
-def _spoil(views: list[Picture], seed: int) -> list[Picture]:
-    """The same views with a defect each, of the kinds that need no knowledge of what is shown."""
-    return list(spoil_photographs(np.stack(views), seed, TRAINING_DEFECTS)[0])
+def _spoilt(model: DiffusionModel, views: list[Picture], seed: int) -> tuple[Tensor, Tensor]:
+    """The same views with a defect each, of the kinds that need no knowledge of what is shown: their latents, float32
+    (N, C, h, w), and how much an error counts at each place of them, (N, 1, h, w)."""
+    pictures, masks = spoil_photographs(np.stack(views), seed, TRAINING_DEFECTS)
+    latents = _latents(model, list(pictures))
+    touched = F.adaptive_max_pool2d(torch.from_numpy(masks)[:, None].float(), latents.shape[-2:])
+    return latents, (1 + IN_DEFECT * touched).to(latents)
 
 
 def _loss(
@@ -312,7 +323,7 @@ def _loss(
 ) -> Tensor:
     """Own + λ · prior, eq. (1): the mean error over the references' batch, and over the class prior's, if there is one.
 
-    Args: own, class_prior: x0, text, shown, t and noise of `_denoising_losses`, of B pictures each.
+    Args: own, class_prior: x0 to weight of `_denoising_losses`, of B pictures each.
     Returns: float32 ().
     """
     if class_prior is None:
@@ -331,10 +342,13 @@ def _denoising_losses(
     shown: Tensor,
     t: Tensor,
     noise: Tensor,
+    weight: Tensor,
 ) -> Tensor:
-    """The errors in denoising `shown` to x0; their mean over eps and t is a term of eq. (1), where both are the same.
+    """The errors in denoising `shown` to x0; their mean over eps and t is a term of eq. (1), where both are the same
+    and every place counts the same.
 
-    Args: x0, shown, noise: (B, C, h, w); text: (B, tokens, width); t: (B,) in [0, 1).
+    Args: x0, shown, noise: (B, C, h, w); text: (B, tokens, width); t: (B,) in [0, 1); weight: (B, 1, h, w), how much
+        an error counts at each place.
     Returns: (B,).
     """
     at, eps = (t * scheduler.config.num_train_timesteps).long().to(x0.device), noise.to(x0.device)
@@ -348,7 +362,8 @@ def _denoising_losses(
         "sample": lambda: x0,
         "v_prediction": lambda: scheduler.get_velocity(x0, eps, at),
     }
-    return (prediction - targets[scheduler.config.prediction_type]()).square().mean(dim=(1, 2, 3))
+    errors = (prediction - targets[scheduler.config.prediction_type]()).square()
+    return (weight * errors).mean(dim=(1, 2, 3))
 
 
 def _adapter_file(model: DiffusionModel, settings: CustomisationSettings, lora: TextLora) -> bytes:

@@ -72,8 +72,25 @@ def test_equation_1_is_nought_for_who_knows_the_flawless_picture(kind: str, spoi
     )
     for knows, right in ((x0, True), (x0 + 1, False)):
         oracle = Oracle(kind, knows)
-        losses = _denoising_losses(oracle.noising, oracle.predict, x0, text, shown, t, noise)
+        weight = 1 + 20 * (seeded_noise(seed + 4, (3, 1, 8, 8)) > 1)
+        losses = _denoising_losses(oracle.noising, oracle.predict, x0, text, shown, t, noise, weight)
         assert (losses < 1e-4).all() if right else (losses > 1e-4).all()
+
+
+@given(kind=KINDS, seed=SEEDS, weight=st.floats(1, 30))
+@settings(max_examples=50, deadline=None)
+def test_an_error_counts_as_its_place_does(kind: str, seed: int, weight: float) -> None:
+    x0 = seeded_noise(seed, (2, 3, 4, 4)).tanh()
+    noise, text, t = seeded_noise(seed + 1, x0.shape), torch.zeros(1, 1, 1), torch.tensor([0.2, 0.6])
+    guess = Oracle(kind, torch.zeros_like(x0))
+    left = torch.zeros(2, 1, 4, 4)
+    left[..., :2] = 1
+
+    def losses(weights: Tensor) -> Tensor:
+        return _denoising_losses(guess.noising, guess.predict, x0, text, x0, t, noise, weights)
+
+    torch.testing.assert_close(losses(left) + losses(1 - left), losses(torch.ones_like(left)))
+    torch.testing.assert_close(losses(1 + (weight - 1) * left), weight * losses(left) + losses(1 - left))
 
 
 @given(kind=KINDS, seed=SEEDS, weight=st.floats(0, 10))
@@ -84,7 +101,8 @@ def test_equation_1_adds_the_class_prior_by_its_weight(kind: str, seed: int, wei
     noise, text = seeded_noise(seed + 1, x0.shape), torch.zeros(2, 1, 1)
     t = torch.rand(4, generator=torch.Generator().manual_seed(seed)) * 0.99
     guess = Oracle(kind, torch.zeros(2, 3, 4, 4))  # the same for either half
-    own, prior = ((x0[part], text, x0[part], t[part], noise[part]) for part in (slice(0, 2), slice(2, 4)))
+    even, halves = torch.ones(2, 1, 4, 4), (slice(0, 2), slice(2, 4))
+    own, prior = ((x0[part], text, x0[part], t[part], noise[part], even) for part in halves)
     both = Oracle(kind, torch.zeros_like(x0))
     alone, other = (float(_loss(guess.noising, guess.predict, one, None, 0.0)) for one in (own, prior))
     found = float(_loss(both.noising, both.predict, own, prior, weight))
