@@ -25,7 +25,7 @@ def mean(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
     """Every figure's mean over the chosen families."""
     store = CategoryStore(tmp_path_factory.mktemp("store").as_uri())
     found = [
-        judge(task, 0, TINY, store).figures for task in tasks.families("evaluation", 0, each=10) if task.name in CHOSEN
+        judge(task, 0, TINY, store).figures for task in tasks.families("evaluation", 0, each=20) if task.name in CHOSEN
     ]
     return {name: float(np.mean([figures[name] for figures in found])) for name in found[0]}
 
