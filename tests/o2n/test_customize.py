@@ -42,15 +42,15 @@ def test_the_loss_falls(foundation: Foundation) -> None:
 
     def losses(learning_rate: float) -> list[float]:
         told: list[float] = []
-        change = {"steps": 30, "learning_rate": learning_rate, "rank": 8, "lora_alpha": 8, "batch": 4}
+        change = {"steps": 60, "learning_rate": learning_rate, "rank": 8, "lora_alpha": 8, "batch": 4}
         settings = SETTINGS.model_copy(update=change)
         customize(foundation.diffusion, REFERENCES, [], "board", settings, 0, lambda step, loss: told.append(loss))
         return told
 
     learned, unlearned = losses(1e-2), losses(1e-9)
-    assert len(learned) == 30
+    assert len(learned) == 60
     assert learned[0] == unlearned[0]
-    assert sum(learned[-10:]) < 0.95 * sum(unlearned[-10:])
+    assert sum(learned[-10:]) < 0.9 * sum(unlearned[-10:])
 
 
 def test_a_training_that_goes_astray_is_an_error_and_no_adapter(foundation: Foundation) -> None:
