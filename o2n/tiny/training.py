@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from o2n.data.procedural import TRAINING, Category, Pictures, draw
-from o2n.errors import O2NError
+from o2n.errors import O2NError, cause_of
 from o2n.files import replacing
 from o2n.models import SOUND_ATTENTION, Tokenizer
 
@@ -151,6 +151,9 @@ class Trainer:
 
     A run that is started again in the same folder goes on from its last checkpoint, and draws the pictures it would
     have drawn: those of a step depend on the seed and the step alone.
+
+    Raises:
+        O2NError: there is a checkpoint, and it cannot be gone on from.
     """
 
     def __init__(self, modules: nn.ModuleDict, plan: TrainingPlan) -> None:
@@ -166,12 +169,7 @@ class Trainer:
         self.step, self.seconds = 0, 0.0
         self._file = plan.folder / "checkpoint.pt"
         if self._file.exists():
-            saved = torch.load(self._file, map_location=next(modules.parameters()).device, weights_only=True)
-            modules.load_state_dict(saved["modules"])
-            for name, tensor in saved["average"].items():
-                self.average[name].copy_(tensor)
-            self.optimizer.load_state_dict(saved["optimizer"])
-            self.step, self.seconds = saved["step"], saved["seconds"]
+            self._go_on()
 
     def rounds(self, draw: Callable[[np.random.Generator], Drawn]) -> Iterator[tuple[int, np.random.Generator, Drawn]]:
         """The steps still to do: their number, what `draw` gives for each, and its random numbers after that.
@@ -203,6 +201,20 @@ class Trainer:
             if self._done() == 1:
                 break
         bar.close()
+
+    def _go_on(self) -> None:
+        try:
+            saved = torch.load(self._file, map_location=self._parameters[0].device, weights_only=True)
+            self.modules.load_state_dict(saved["modules"])
+            for name, tensor in saved["average"].items():
+                self.average[name].copy_(tensor)
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.step, self.seconds = saved["step"], saved["seconds"]
+        except Exception as error:  # torch raises many kinds on a file that is no checkpoint, or another's
+            raise O2NError(
+                f"{self._file} is damaged, or of another training ({cause_of(error)}): "
+                "take it away to begin anew, or name another folder"
+            ) from error
 
     def _check(self) -> None:
         if not torch.stack([torch.isfinite(parameter).all() for parameter in self._parameters]).all():

@@ -39,6 +39,23 @@ def test_a_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
+@pytest.mark.parametrize("damage", ["cut", "emptied", "no checkpoint", "another's"])
+def test_a_checkpoint_that_cannot_be_used_is_named(damage: str, tmp_path: Path) -> None:
+    run(tmp_path, until=4)
+    file = tmp_path / "checkpoint.pt"
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:-400])
+    elif damage == "emptied":
+        file.write_bytes(b"")
+    elif damage == "no checkpoint":
+        file.write_bytes(b"step 4")
+    else:
+        torch.save(torch.load(file, weights_only=True) | {"modules": nn.Linear(5, 1).state_dict()}, file)
+    with pytest.raises(O2NError, match=r"checkpoint\.pt is damaged, or of another training .*: take it away") as found:
+        run(tmp_path, until=10)
+    assert "\n" not in str(found.value)
+
+
 def test_who_draws_the_pictures_changes_nothing(tmp_path: Path) -> None:
     own, ahead = run(tmp_path / "own", until=10), run(tmp_path / "ahead", until=10, drawers=2)
     assert all(torch.equal(own[name], ahead[name]) for name in own)
