@@ -21,7 +21,7 @@ from o2n.category import VersionRef
 from o2n.errors import O2NError, PictureError
 from o2n.inputs import Inputs
 from o2n.offline_plan import Request
-from o2n.offline_run import open_run
+from o2n.offline_run import OWN_COLUMNS, open_run
 from o2n.options import (
     OneLineErrorsCommand,
     connect_ray,
@@ -53,6 +53,12 @@ PLACE = "folder or s3:// prefix"
     help=f"A Parquet file, or a {PLACE} of them, with pictures in a column 'bytes' or their places in 'path'.",
 )
 @click.option("--category-column", metavar="NAME", help="Column of --parquet with categories. Default: category.")
+@click.option(
+    "--keep",
+    multiple=True,
+    metavar="NAME",
+    help="Column of --parquet to keep beside the scores; may be repeated.",
+)
 @click.option("--output", required=True, metavar="DIR", help=f"A {PLACE} of its own for the Parquet files.")
 @click.option("--overwrite", is_flag=True, help="Delete the scores of another run in --output.")
 @click.option("--maps", metavar="DIR", help=f"A {PLACE} for anomaly maps, as TIFF files of numbers.")
@@ -70,6 +76,7 @@ def main(
     tree: str | None,
     parquet: str | None,
     category_column: str | None,
+    keep: tuple[str, ...],
     output: str,
     overwrite: bool,
     maps: str | None,
@@ -81,7 +88,7 @@ def main(
     store: CategoryStore,
 ) -> None:
     """Score all pictures in FOLDERS (folders or s3:// prefixes) with --category NAME, a --tree, or --parquet."""
-    inputs = _inputs(folders, category, tree, parquet, category_column)
+    inputs = _inputs(folders, category, tree, parquet, category_column, keep)
     pictures = [*folders, *([tree] if tree else [])]
     for option, place, read in (
         ("--output", output, [parquet] if parquet else []),
@@ -131,19 +138,29 @@ def main(
 
 
 def _inputs(
-    folders: tuple[str, ...], category: str | None, tree: str | None, parquet: str | None, column: str | None
+    folders: tuple[str, ...],
+    category: str | None,
+    tree: str | None,
+    parquet: str | None,
+    column: str | None,
+    keep: tuple[str, ...],
 ) -> Inputs:
     ways = [bool(folders), tree is not None, parquet is not None]
     if ways.count(True) != 1 or (folders and not category) or (tree and category) or (column and not parquet):
         raise click.UsageError("give --category NAME and FOLDERS, or --tree DIR, or --parquet URL")
     if category and column:
         raise click.UsageError("give --category or --category-column, not both")
+    if keep and not parquet:
+        raise click.UsageError("--keep names columns of --parquet: give one, or leave it out")
+    if own := [name for name in keep if name in OWN_COLUMNS]:
+        raise click.UsageError(f"--keep {own[0]}: scores have a column of their own of that name: give it another name")
     return Inputs(
         folders=tuple(_whole(folder) for folder in folders),
         tree=_whole(tree),
         parquet=_whole(parquet),
         category=category,
         category_column=(column or "category") if parquet and not category else None,
+        kept=tuple(dict.fromkeys(keep)),
     )
 
 

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import islice, repeat
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs
@@ -27,7 +28,10 @@ LISTED = pa.schema([("path", pa.string()), ("category", pa.string())])
 
 
 class Inputs(BaseModel):
-    """What is to be scored. One of folders (with a category), a tree, or Parquet (with a category or its column)."""
+    """What is to be scored. One of folders (with a category), a tree, or Parquet (with a category or its column).
+
+    kept: columns of the Parquet files that the scores keep.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,6 +40,7 @@ class Inputs(BaseModel):
     parquet: str | None = None
     category: str | None = None
     category_column: str | None = None
+    kept: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return self.tree or self.parquet or ", ".join(self.folders)
@@ -62,8 +67,8 @@ def parquet_files(root: str) -> list[str]:
     return below or [root]
 
 
-def listed(inputs: Inputs) -> Iterator[tuple[str, str | None]]:
-    """Path and category of every picture, but for Parquet files that hold their bytes.
+def listed(inputs: Inputs) -> Iterator[tuple[Any, ...]]:
+    """Path, category and what is kept beside them of every picture, but for Parquet files that hold their bytes.
 
     Raises:
         PictureError: a folder, prefix or file that cannot be read, or lacks a column. StoreError: S3 is not reached.
@@ -74,20 +79,22 @@ def listed(inputs: Inputs) -> Iterator[tuple[str, str | None]]:
         for url in parquet_files(inputs.parquet):
             with open_parquet(url) as file:
                 for batch in file.iter_batches(columns=columns(file, url, inputs)):
-                    paths = batch["path"].cast(pa.string()).to_pylist()
-                    yield from zip(paths, categories(batch, inputs).to_pylist(), strict=True)
+                    paths, kept = batch["path"].cast(pa.string()), [batch[name] for name in inputs.kept]
+                    yield from zip(*(one.to_pylist() for one in (paths, categories(batch, inputs), *kept)), strict=True)
     else:
         for folder in inputs.folders:
             for path in places.walk(folder):
                 yield path, inputs.category
 
 
-def as_table(rows: Iterable[tuple[str, str | None]]) -> pa.Table:
-    """Rows as they come from `listed`, some 100 bytes each."""
+def as_table(rows: Iterable[tuple[Any, ...]], kept: Iterable[pa.Field] = ()) -> pa.Table:
+    """Rows as they come from `listed`, some 100 bytes each; kept: the columns beside path and category."""
+    schema = pa.schema([*LISTED, *kept])
     rows, batches = iter(rows), []
     while part := list(islice(rows, 10_000)):
-        batches.append(pa.record_batch([list(map(_text, column)) for column in zip(*part, strict=True)], LISTED))
-    return pa.Table.from_batches(batches, LISTED)
+        paths, names, *others = zip(*part, strict=True)
+        batches.append(pa.record_batch([list(map(_text, paths)), list(map(_text, names)), *others], schema))
+    return pa.Table.from_batches(batches, schema)
 
 
 def _text(name: str | None) -> str | None:
@@ -96,16 +103,20 @@ def _text(name: str | None) -> str | None:
 
 
 def columns(file: pq.ParquetFile, url: str, inputs: Inputs) -> list[str]:
-    """Those of path, bytes and category that a Parquet file has; `bytes` only if it holds bytes.
+    """Those of path, bytes and category that a Parquet file has, and what is kept beside them; `bytes` only if it holds
+    bytes.
 
     Raises:
         PictureError: it has neither paths nor bytes, or not the column of categories, lists or structs in them, or
-            `bytes` alone that are none.
+            `bytes` alone that are none; or lacks a column that is to be kept.
     """
     names = file.schema_arrow.names
     column = inputs.category_column
     if column and column not in names:
         raise PictureError(f"{url}: has no column {column}, only {', '.join(names)}: name another, or one category")
+    for name in inputs.kept:
+        if name not in names:
+            raise PictureError(f"{url}: has no column {name} to keep, only {', '.join(names)}: name one of these")
     found = [name for name in ("path", "bytes") if name in names]
     if not found:
         raise PictureError(f"{url}: has neither a column 'path' nor 'bytes', only {', '.join(names)}: rename one")
@@ -120,7 +131,12 @@ def columns(file: pq.ParquetFile, url: str, inputs: Inputs) -> list[str]:
         kind = file.schema_arrow.field(name).type
         if pa.types.is_nested(kind):
             raise PictureError(f"{url}: column {name} holds {kind}, not one value: give it one a row")
-    return wanted
+    return [*wanted, *(name for name in inputs.kept if name not in wanted)]
+
+
+def kept_fields(schema: pa.Schema, inputs: Inputs) -> list[pa.Field]:
+    """The columns that are kept, as a file of that schema has them."""
+    return [schema.field(name) for name in inputs.kept]
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:

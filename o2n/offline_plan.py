@@ -84,8 +84,8 @@ def make_plan(request: Request, store: CategoryStore, workers: int) -> tuple[Pla
         PictureError: there is nothing to score, or what there is cannot be read.
         NotFoundError: the store does not hold a category. CategoryError: all were made with another profile.
     """
-    sources, names = _sources(request.inputs)
-    listed = inputs.as_table(() if sources else inputs.listed(request.inputs))
+    sources, names, kept = _sources(request.inputs)
+    listed = inputs.as_table(() if sources else inputs.listed(request.inputs), kept)
     names |= set(pc.unique(listed["category"]).drop_null().to_pylist())
     rows = listed.num_rows + sum(sum(source.rows) for source in sources)
     if not rows:
@@ -125,14 +125,18 @@ def _check_profile(profile: Profile, store: CategoryStore, versions: dict[str, V
         )
 
 
-def _sources(wanted: Inputs) -> tuple[tuple[ParquetInput, ...], set[str]]:
-    """The Parquet files that hold pictures' bytes, and all categories in them; none if they hold paths alone."""
+def _sources(wanted: Inputs) -> tuple[tuple[ParquetInput, ...], set[str], list[pa.Field]]:
+    """The Parquet files that hold pictures' bytes, and all categories in them; none if they hold paths alone. And the
+    columns that are kept of either."""
     sources: list[ParquetInput] = []
+    kept: dict[str, list[pa.Field]] = {}
     names = {wanted.category} if wanted.category and wanted.parquet else set()
     urls = inputs.parquet_files(wanted.parquet) if wanted.parquet else []
     for url in urls:
         with inputs.open_parquet(url) as file:
-            if "bytes" in inputs.columns(file, url, wanted):
+            columns = inputs.columns(file, url, wanted)
+            kept[url] = inputs.kept_fields(file.schema_arrow, wanted)
+            if "bytes" in columns:
                 sources.append(ParquetInput(url=url, rows=rows_of(file)))
                 if wanted.category_column:
                     for batch in file.iter_batches(columns=[wanted.category_column]):
@@ -140,7 +144,14 @@ def _sources(wanted: Inputs) -> tuple[tuple[ParquetInput, ...], set[str]]:
     if sources and len(sources) < len(urls):
         (odd, *_) = set(urls) - {source.url for source in sources}
         raise PictureError(f"{odd}: has no column 'bytes', as {sources[0].url} has: score the two apart")
-    return tuple(sources), names
+    for url, fields in kept.items():
+        for field, first in zip(fields, kept[urls[0]], strict=True):
+            if field.type != first.type:
+                raise PictureError(
+                    f"{url}: column {field.name} holds {field.type}, in {urls[0]} {first.type}: "
+                    "keep columns of one kind, or score the two apart"
+                )
+    return tuple(sources), names, kept[urls[0]] if urls else []
 
 
 def rows_of(file: pq.ParquetFile) -> tuple[int, ...]:

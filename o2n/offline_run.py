@@ -48,6 +48,8 @@ SCHEMA = pa.schema(
 
 # Columns that name a row for as long as it is on its way: its shard, and its place there.
 SHARD, PLACE = "_shard", "_place"
+# What a column of somebody else's must not be called, or it would be taken for ours.
+OWN_COLUMNS = frozenset([*SCHEMA.names, "bytes", "picture", SHARD, PLACE])
 _PLAN = "_run/run.json"
 
 
@@ -92,7 +94,8 @@ class Run:
         return parts
 
     def read(self, part: Part) -> Iterator[pa.Table]:
-        """The pictures of a part, not decoded: path, category, where a source holds them bytes, SHARD and PLACE.
+        """The pictures of a part, not decoded: path, category, where a source holds them bytes, what is kept beside
+        them, SHARD and PLACE.
 
         Raises:
             PictureError, StoreError: what is to be read is gone, has changed, or cannot be reached.
@@ -113,8 +116,13 @@ class Run:
                 names = pa.array([f"{url}#{number}" for number in numbers])
                 if "path" in columns:
                     names = pc.coalesce(batch["path"].cast(pa.string()), names)
-                found = [names, batch["bytes"], inputs.categories(batch, wanted)]
-                table = pa.table(found, ["path", "bytes", "category"])
+                found = [
+                    names,
+                    batch["bytes"],
+                    inputs.categories(batch, wanted),
+                    *(batch[name] for name in wanted.kept),
+                ]
+                table = pa.table(found, ["path", "bytes", "category", *wanted.kept])
                 yield self._numbered(table, part, place)
                 place += batch.num_rows
 
@@ -132,6 +140,7 @@ class Run:
             StoreError: the output cannot be written. O2NError: another run has it; rows are missing at the end.
         """
         objects, sizes, done = open_objects(self.output), self.plan.shards(), self.done()
+        schema = pa.schema([*SCHEMA, *self._kept()])
         waiting: dict[int, dict[int, dict[str, Any]]] = defaultdict(dict)
         for table in tables:
             kept = 0
@@ -142,7 +151,7 @@ class Run:
                 waiting[shard][place] = row
                 if len(waiting[shard]) == sizes[shard]:
                     rows = waiting.pop(shard)
-                    self._keep(objects, shard, [rows[place] for place in sorted(rows)])
+                    self._keep(objects, shard, pa.Table.from_pylist([rows[place] for place in sorted(rows)], schema))
                     done.add(shard)
                     kept += sizes[shard]
             yield kept
@@ -178,7 +187,18 @@ class Run:
                 "since: begin another run, with another --output or --overwrite"
             )
 
-    def _keep(self, objects: Objects, shard: int, rows: list[dict[str, Any]]) -> None:
+    def _kept(self) -> list[pa.Field]:
+        """The columns that are kept of the pictures' own."""
+        plan, wanted = self.plan, self.plan.request.inputs
+        if not wanted.kept:
+            return []
+        if plan.listing:
+            with inputs.open_file(f"{self.output}/{plan.listing}") as file:
+                return inputs.kept_fields(pa.ipc.open_file(file).schema, wanted)
+        with inputs.open_parquet(plan.sources[0].url) as file:
+            return inputs.kept_fields(file.schema_arrow, wanted)
+
+    def _keep(self, objects: Objects, shard: int, rows: pa.Table) -> None:
         objects.put(self.plan.key(shard), _parquet(rows))
         if not self._is_own(objects):
             objects.delete(self.plan.key(shard))  # whoever took the output has cleared it already
@@ -283,7 +303,7 @@ def _shards(plan: Plan | None) -> set[str]:
     return {plan.key(shard) for shard in range(len(plan.shards()))} if plan else set()
 
 
-def _parquet(rows: list[dict[str, Any]]) -> bytes:
+def _parquet(rows: pa.Table) -> bytes:
     file = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), file)
+    pq.write_table(rows, file)
     return file.getvalue().to_pybytes()

@@ -17,6 +17,7 @@ from jobs.score_images import main
 from o2n import images
 from o2n.calibration import decide
 from o2n.objects import open_objects
+from o2n.offline_run import SCHEMA
 from o2n.onboard import onboard
 from o2n.store import CategoryStore
 from o2n.triplet import TripletScorer
@@ -115,13 +116,14 @@ def test_bytes_in_parquet_on_s3_are_scored_once_with_the_versions_of_the_start(
     pictures = [checks(seed) if seed % 2 else stripes(seed) for seed in range(20)]
     data = [images.encode_png(picture) for picture in pictures]
     data[3] = b"no picture"
-    table = pa.table({"bytes": data, "part": ["board" if seed % 2 else "cloth" for seed in range(20)]})
+    parts, serials = ["board" if seed % 2 else "cloth" for seed in range(20)], pa.array(range(100, 120), pa.int16())
+    table = pa.table({"bytes": data, "part": parts, "serial": serials, "line": ["a"] * 20})
     file = pa.BufferOutputStream()
     pq.write_table(table, file)
     open_objects(f"s3://{bucket}/in").put("new.parquet", file.getvalue().to_pybytes())
 
     output = f"s3://{bucket}/scores"
-    options = ("--parquet", f"s3://{bucket}/in", "--category-column", "part", "--output", output)
+    options = ("--parquet", f"s3://{bucket}/in", "--category-column", "part", "--keep", "serial", "--output", output)
     options = (*options, "--profile", quick_profile, "--store", store.url, "--maps", f"s3://{bucket}/maps")
     done = run(*options)
     found = summary(done)
@@ -143,9 +145,11 @@ def test_bytes_in_parquet_on_s3_are_scored_once_with_the_versions_of_the_start(
     assert resumed["versions"]["board"] == first.version
     assert objects.get(shard)[0] == lost
 
-    rows = [
-        row for key in objects.keys("part-") for row in pq.read_table(pa.BufferReader(objects.get(key)[0])).to_pylist()
-    ]
+    tables = [pq.read_table(pa.BufferReader(objects.get(key)[0])) for key in objects.keys("part-")]
+    kept = pa.concat_tables(tables)
+    assert kept.schema.names == [*SCHEMA.names, "serial"]
+    assert kept["serial"].combine_chunks() == serials
+    rows = kept.to_pylist()
     assert [row["path"] for row in rows] == [f"s3://{bucket}/in/new.parquet#{index}" for index in range(20)]
     scorer, refs = TripletScorer(QUICK, store), {"board": first, "cloth": store.current("cloth")}
     maps = open_objects(f"s3://{bucket}/maps")
@@ -203,6 +207,8 @@ def test_a_place_that_cannot_be_written_down_is_told(published: CategoryStore, t
         ("--tree", "a", "--parquet", "b"),
         ("--category", "x", "--category-column", "y", "--parquet", "b"),
         ("--category", "x", "--category-column", "y", "a"),
+        ("--category", "x", "--keep", "serial", "a"),
+        ("--category", "x", "--parquet", "b", "--keep", "serial", "--keep", "score"),
     ],
 )
 def test_what_does_not_go_together_is_refused(arguments: tuple[str, ...], tmp_path: Path) -> None:

@@ -45,6 +45,10 @@ def test_paths_in_parquet_are_listed_with_their_category(place: tuple[str, Calla
     by_column = inputs.listed(Inputs(parquet=where, category_column="kind"))
     assert list(by_column) == [("/1.png", "a"), ("/2.png", None)]
     assert list(inputs.listed(Inputs(parquet=root, category="b"))) == [("/1.png", "b"), ("/2.png", "b")]
+    kept = list(inputs.listed(Inputs(parquet=root, category="b", kept=("id", "kind"))))
+    assert kept == [("/1.png", "b", 1, "a"), ("/2.png", "b", 2, None)]
+    with pytest.raises(PictureError, match="has no column serial to keep, only kind, path, id"):
+        list(inputs.listed(Inputs(parquet=where, category="b", kept=("id", "serial"))))
     with pytest.raises(PictureError, match="has no column part, only kind, path, id"):
         list(inputs.listed(Inputs(parquet=where, category_column="part")))
     nested = pa.BufferOutputStream()

@@ -263,6 +263,37 @@ def test_rows_of_parquet_with_bytes_are_read_where_they_lie(store: CategoryStore
         list(scored(run))
 
 
+@pytest.mark.parametrize("held", ["bytes", "path"])
+def test_columns_that_are_kept_come_back_as_they_were(
+    store: CategoryStore, output: str, tmp_path: Path, held: str
+) -> None:
+    serial = pa.array([None, *range(1, 40)], pa.int16())
+    taken = pa.array([datetime(2026, 11, 29, 6, minute, tzinfo=UTC) for minute in range(40)], pa.timestamp("us", "UTC"))
+    line = pa.array(["a", "b"] * 20).dictionary_encode()
+    boxes = pa.array([[index, index + 1] for index in range(40)], pa.list_(pa.int32()))
+    pictures = [f"/{index}.png" for index in range(40)] if held == "path" else [b"picture"] * 40
+    table = pa.table({"serial": serial, held: pictures, "taken": taken, "line": line, "boxes": boxes, "other": serial})
+    (tmp_path / "new").mkdir()
+    pq.write_table(table.slice(0, 15), tmp_path / "new" / "a.parquet")
+    pq.write_table(table.slice(15), tmp_path / "new" / "b.parquet")
+    names = ("line", "serial", "taken", "boxes")
+    request = request_for(store, parquet=str(tmp_path / "new"), category="checks", kept=names)
+    run = open_run(output, request, store, workers=1)
+    list(run.collect(list(scored(run))[::-1]))
+    found = pa.concat_tables(run.scores())
+    assert found.schema.names == [*SCHEMA.names, *names]
+    for name in names:
+        assert found.schema.field(name).type == table.schema.field(name).type
+        assert found[name].to_pylist() == table[name].to_pylist()
+    assert found["score"].null_count == 0
+
+    other = table.slice(15).set_column(0, "serial", table["serial"].slice(15).cast(pa.string()))
+    pq.write_table(other, tmp_path / "new" / "b.parquet")
+    with pytest.raises(PictureError, match=r"b.parquet: column serial holds string, in .*a.parquet int16: keep"):
+        open_run(output, request, store, workers=1, overwrite=True)
+    assert pa.concat_tables(run.scores()).equals(found)
+
+
 # One process forks twenty that go on with one run, and die in it: where a shard is about to be written, is on its way
 # to its name, or has just got it; or anywhere. Every row that is scored is noted.
 KILLED = """
