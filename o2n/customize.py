@@ -34,8 +34,6 @@ from o2n.profiles import CustomisationSettings
 from o2n.prompts import class_prompt, instance_prompt
 from o2n.text_adapter import TEXT_MODULES, TextLora, fresh_lora, from_file, read_with, to_file
 
-TARGET_MODULES = ["to_q", "to_k", "to_v", "to_out.0"]
-
 SPOILT_UP_TO = 0.2  # largest t of pictures with a made-up defect: queries, which it is learned for, are noised less
 IN_DEFECT = 20.0  # how much more an error counts there: on the validation families 10 took less away, 40 kept less
 
@@ -64,8 +62,8 @@ def customize(
     so_far: bytes | None = None,
     save: Callable[[bytes], None] | None = None,
 ) -> bytes:
-    """DreamBooth with LoRA on the attention of the UNet, and in some profiles of the text encoder: minimise eq. (1)
-    over the references and the class prior.
+    """DreamBooth with LoRA on layers of the UNet, and in some profiles on the text encoder: minimise eq. (1) over the
+    references and the class prior.
 
     The paper writes the loss on x_0; a model that predicts the noise or the velocity is trained on that, which is
     the same objective with another weight per timestep (Salimans & Ho, 2022, appendix D).
@@ -83,7 +81,7 @@ def customize(
         save: called every `SAVE_EVERY` steps with all that is needed to go on.
 
     Raises:
-        FoundationError: the loss is no number any more.
+        FoundationError: the loss is no number any more; or the UNet has none of `settings.target_modules`.
 
     Returns:
         The adapter file. The same arguments give the same bytes on the same machine and thread count.
@@ -228,10 +226,15 @@ def _training_adapter(model: DiffusionModel, settings: CustomisationSettings, se
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.lora_alpha,
-        target_modules=TARGET_MODULES,
+        target_modules=list(settings.target_modules),
         init_lora_weights="gaussian",
     )
-    model.unet.add_adapter(config, adapter_name=_TRAINING)
+    try:
+        model.unet.add_adapter(config, adapter_name=_TRAINING)
+    except ValueError as error:  # peft's, of names that no layer has, or layers that take no adapter
+        raise FoundationError(
+            f"customisation.target_modules of the profile do not fit this UNet ({cause_of(error)}): name others"
+        ) from error
     model.unet.set_adapter(_TRAINING)
     parameters: list[Tensor] = [parameter for parameter in model.unet.parameters() if parameter.requires_grad]
     for parameter in parameters:
@@ -369,7 +372,7 @@ def _denoising_losses(
 def _adapter_file(model: DiffusionModel, settings: CustomisationSettings, lora: TextLora) -> bytes:
     weights = get_peft_model_state_dict(model.unet, adapter_name=_TRAINING)
     metadata: dict[str, Any] = {}
-    for part, layers in (("unet", TARGET_MODULES), ("text_encoder", TEXT_MODULES)):
+    for part, layers in (("unet", list(settings.target_modules)), ("text_encoder", TEXT_MODULES)):
         if part == "unet" or lora:
             metadata |= {f"{part}.r": settings.rank, f"{part}.lora_alpha": settings.lora_alpha}
             metadata[f"{part}.target_modules"] = layers

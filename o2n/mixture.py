@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
@@ -68,24 +69,47 @@ def lora_layers(module: nn.Module) -> Iterator[LoraLayer]:
 def _forward(layer: Any, mixture: Mixture, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """W x + (alpha / r) B A x, Hu et al., 2022, with each sample's own B and A, which are of W's precision.
 
-    Args: x: (B, tokens, width).
+    Args: x: (B, tokens, width) of a linear layer, (B, C, H, W) of a convolution.
     """
     result: Tensor = layer.base_layer(x, *args, **kwargs)
     known = [name for name in mixture.used if name in layer.lora_A]
     if not known:
         return result
-    first, scaling = known[0], layer.scaling[known[0]]
+    add = _add_convolved if isinstance(layer.base_layer, nn.Conv2d) else _add_linear
+    return add(layer, mixture, known[0], x, result)
+
+
+def _add_linear(layer: Any, mixture: Mixture, first: str, x: Tensor, result: Tensor) -> Tensor:
+    """Args: first: the first adapter of the batch that this layer has; result: W x."""
     if mixture.used == (first,):
         low = layer.lora_A[first](x).flatten(0, -2)
         up = layer.lora_B[first].weight
-        return torch.addmm(result.flatten(0, -2), low, up.mT, alpha=scaling).view_as(result)
+        return torch.addmm(result.flatten(0, -2), low, up.mT, alpha=layer.scaling[first]).view_as(result)
+    down, up = _weights(layer, mixture, first)
+    return torch.baddbmm(result, x @ down[mixture.rows].mT, up[mixture.rows].mT)
+
+
+def _add_convolved(layer: Any, mixture: Mixture, first: str, x: Tensor, result: Tensor) -> Tensor:
+    """The same where A is a convolution as W is, and B one of 1 × 1."""
+    if mixture.used == (first,):
+        return result + layer.scaling[first] * layer.lora_B[first](layer.lora_A[first](x))
+    down, up = _weights(layer, mixture, first)
+    one = layer.lora_A[first]
+    # Through the A of all adapters at once, which have few channels each: then each sample's own are taken.
+    all_low = F.conv2d(x, down.flatten(0, 1), None, one.stride, one.padding, one.dilation)
+    low = all_low.unflatten(1, down.shape[:2])[torch.arange(len(x), device=x.device), mixture.rows]
+    return result + (up[mixture.rows].flatten(2) @ low.flatten(2)).view_as(result)
+
+
+def _weights(layer: Any, mixture: Mixture, first: str) -> tuple[Tensor, Tensor]:
+    """A and (alpha / r) B of the batch's K adapters, (K, r, …) and (K, out, …): 0 of one that this layer has not."""
     down, up = (
         torch.stack(
             [
-                part[name].weight * factor(name) if name in known else torch.zeros_like(part[first].weight)
+                part[name].weight * factor(name) if name in part else torch.zeros_like(part[first].weight)
                 for name in mixture.used
             ]
-        )[mixture.rows]
+        )
         for part, factor in ((layer.lora_A, lambda name: 1), (layer.lora_B, layer.scaling.get))
     )
-    return torch.baddbmm(result, x @ down.mT, up.mT)
+    return down, up

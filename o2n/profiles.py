@@ -77,11 +77,20 @@ class DiffusionSettings(_Settings):
     )
 
 
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+
+
 class CustomisationSettings(_Settings):
     """DreamBooth with LoRA (eq. 1)."""
 
     rank: int = Field(gt=0)
     lora_alpha: int = Field(gt=0)
+    target_modules: tuple[str, ...] = _since(
+        ATTENTION,
+        min_length=1,
+        description="layers of the UNet that an adapter changes, linear ones and convolutions, by how their names end; "
+        "its attention, as DreamBooth's usual adapters do",
+    )
     steps: int = Field(gt=0)
     batch: int = Field(gt=0)
     learning_rate: float = Field(gt=0)
@@ -131,7 +140,7 @@ PLACES: dict[str, Any] = {
     "text_map": True,
 }
 
-_FORM = ("customisation.rank", "customisation.lora_alpha")  # of an adapter
+_FORM = ("customisation.rank", "customisation.lora_alpha", "customisation.target_modules")  # of an adapter
 
 
 class Profile(_Settings):
@@ -230,9 +239,21 @@ TINY = Profile(
     customisation=CustomisationSettings(
         rank=4,
         lora_alpha=4,
+        # Fine detail is drawn where there is no attention: with attention alone a third more of a defect stayed.
+        target_modules=(
+            *ATTENTION,
+            "proj_in",
+            "proj_out",
+            "ff.net.0.proj",
+            "ff.net.2",
+            "conv1",
+            "conv2",
+            "conv_in",
+            "conv_out",
+        ),
         steps=20,
         batch=4,
-        learning_rate=1e-2,
+        learning_rate=3e-3,
         augmentations=8,
         spoilt=0.75,
         prior_weight=1.0,

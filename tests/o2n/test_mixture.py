@@ -13,7 +13,8 @@ from o2n.mixture import BASE, mixed_adapters
 
 @pytest.fixture(scope="module")
 def unet() -> UNet2DConditionModel:
-    """With three adapters whose alpha differs, one of which is in half of the layers alone."""
+    """With three adapters whose alpha differs, one of which is in some of the layers alone: linear ones and
+    convolutions, of one pixel and of more, with a stride and without."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = UNet2DConditionModel(
@@ -26,7 +27,8 @@ def unet() -> UNet2DConditionModel:
             attention_head_dim=4,
             norm_num_groups=4,
         )
-        for name, alpha, layers in (("one", 4, ["to_q", "to_v"]), ("two", 8, ["to_q", "to_v"]), ("three", 4, ["to_q"])):
+        every = ["to_q", "to_v", "conv1", "conv", "proj_in", "conv_out"]
+        for name, alpha, layers in (("one", 4, every), ("two", 8, every), ("three", 4, ["to_q", "conv1"])):
             config = LoraConfig(r=4, lora_alpha=alpha, target_modules=layers, init_lora_weights=False)
             model.add_adapter(config, adapter_name=name)
     return model.requires_grad_(False).eval()
