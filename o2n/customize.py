@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from diffusers import DDIMScheduler
 from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import sdpa_kernel
 from torchvision.transforms import v2
 
@@ -81,7 +82,7 @@ def customize(
         save: called every `SAVE_EVERY` steps with all that is needed to go on.
 
     Raises:
-        FoundationError: the loss is no number any more; or the UNet has none of `settings.target_modules`.
+        FoundationError: the loss is no number any more; or the UNet lacks one of `settings.target_modules`.
 
     Returns:
         The adapter file. The same arguments give the same bytes on the same machine and thread count.
@@ -222,6 +223,7 @@ def adapter_loaded(model: DiffusionModel, name: str, data: bytes) -> Iterator[st
 @contextmanager
 def _training_adapter(model: DiffusionModel, settings: CustomisationSettings, seed: int) -> Iterator[list[Tensor]]:
     """A fresh adapter in the UNet, its parameters in float32 whatever the UNet computes in, and what saves memory."""
+    _check_layers(model.unet, settings)
     torch.manual_seed(seed)
     config = LoraConfig(
         r=settings.rank,
@@ -229,12 +231,7 @@ def _training_adapter(model: DiffusionModel, settings: CustomisationSettings, se
         target_modules=list(settings.target_modules),
         init_lora_weights="gaussian",
     )
-    try:
-        model.unet.add_adapter(config, adapter_name=_TRAINING)
-    except ValueError as error:  # peft's, of names that no layer has, or layers that take no adapter
-        raise FoundationError(
-            f"customisation.target_modules of the profile do not fit this UNet ({cause_of(error)}): name others"
-        ) from error
+    model.unet.add_adapter(config, adapter_name=_TRAINING)
     model.unet.set_adapter(_TRAINING)
     parameters: list[Tensor] = [parameter for parameter in model.unet.parameters() if parameter.requires_grad]
     for parameter in parameters:
@@ -253,6 +250,17 @@ def _training_adapter(model: DiffusionModel, settings: CustomisationSettings, se
             model.unet.disable_gradient_checkpointing()
             model.unet.eval()
         unload_adapter(model, _TRAINING)
+
+
+def _check_layers(unet: nn.Module, settings: CustomisationSettings) -> None:
+    """Before peft, which passes over a name that no layer has, and leaves the UNet half changed where none has any."""
+    able = [name for name, layer in unet.named_modules() if isinstance(layer, (nn.Linear, nn.Conv2d, LoraLayer))]
+    for wanted in settings.target_modules:
+        if not any(name == wanted or name.endswith(f".{wanted}") for name in able):
+            raise FoundationError(
+                f"customisation.target_modules of the profile: the UNet has no linear layer and no convolution whose "
+                f"name ends with {wanted}: name another"
+            )
 
 
 def _state(step: int, parameters: list[Tensor], optimizer: torch.optim.AdamW) -> bytes:

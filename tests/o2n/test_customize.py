@@ -62,6 +62,23 @@ def test_a_training_that_goes_astray_is_an_error_and_no_adapter(foundation: Foun
     assert adapter(foundation) == adapter(foundation)  # the model is as it was
 
 
+def test_layers_that_take_no_adapter_are_an_error_and_leave_the_model_as_it_was(foundation: Foundation) -> None:
+    before = adapter(foundation)
+    for wrong in ("to_x", "norm1"):
+        with pytest.raises(FoundationError, match=f"no convolution whose name ends with {wrong}"):
+            adapter(foundation, target_modules=(wrong,))
+        assert adapter(foundation) == before
+
+
+@pytest.mark.parametrize("name", ["to_q", "conv1", "conv_in", "ff.net.2"])
+def test_an_adapter_changes_the_layers_that_the_profile_names(foundation: Foundation, name: str) -> None:
+    weights = safetensors.torch.load(adapter(foundation, target_modules=(name,)))
+    layers = {key.removeprefix("unet.").rpartition(".lora_")[0] for key in weights}
+    wanted = {key for key, _ in foundation.diffusion.unet.named_modules() if key == name or key.endswith(f".{name}")}
+    assert layers == wanted
+    assert all(weight.any() for key, weight in weights.items() if ".lora_B" in key)
+
+
 def test_views_are_like_the_references_and_none_is_one() -> None:
     def views(seed: int) -> np.ndarray:
         with torch.random.fork_rng(devices=[]):

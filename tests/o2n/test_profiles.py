@@ -81,12 +81,17 @@ def test_settings_out_of_range_are_refused(tmp_path: Path, change: dict[str, obj
 def test_queries_are_redrawn_without_guidance_and_the_rest_is_drawn_with_the_diffusion_models() -> None:
     assert (PAPER.guidance, PAPER.diffusion.guidance) == (1.0, 7.5)
     assert PAPER.differs_by(PAPER.model_copy(update={"query_guidance": 2.0})) == ["query_guidance"]
-    for change, differing in (({"steps": 7}, []), ({"rank": 7}, ["customisation.rank"])):
+    for change, differing in (
+        ({"steps": 7}, []),
+        ({"rank": 7}, ["customisation.rank"]),
+        ({"target_modules": ("conv1",)}, ["customisation.target_modules"]),
+    ):
         customised = PAPER.customisation.model_copy(update=change)
         assert PAPER.differs_by(PAPER.model_copy(update={"customisation": customised})) == differing
     as_before = PAPER.model_copy(update={"query_guidance": None})
     assert as_before.guidance == 7.5
     assert "query_guidance" not in as_before.model_dump_json()
+    assert "target_modules" not in PAPER.model_dump_json()
 
 
 def test_the_same_models_may_lie_elsewhere() -> None:
