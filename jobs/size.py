@@ -32,7 +32,7 @@ REFERENCES = 4
 CATEGORIES = (1, 100, 10_000)
 PICTURES = (1e6, 1e7, 1e8, 1e9)
 PROCESS = 0.6e9  # bytes of a process with torch and the tiny models, measured as a worker in docs/offline_memory.json
-TINY_ADAPTER, TINY_REST = 0.21e6, 1.7e6  # bytes of one: LoRA weights; what calibration and feedback keep
+TINY_ADAPTER, TINY_REST = 0.9e6, 1.7e6  # bytes of one: LoRA weights; what calibration and feedback keep
 
 # The paper profile, counted on the published configuration: TFLOP of a UNet forward at 512², of encoding, of decoding.
 UNET, ENCODE, DECODE = 0.80, 1.12, 2.51
