@@ -108,7 +108,7 @@ def columns(file: pq.ParquetFile, url: str, inputs: Inputs) -> list[str]:
 
     Raises:
         PictureError: it has neither paths nor bytes, or not the column of categories, lists or structs in them, or
-            `bytes` alone that are none; or lacks a column that is to be kept.
+            `bytes` alone that are none; or lacks a column that is to be kept, or has several of that name.
     """
     names = file.schema_arrow.names
     column = inputs.category_column
@@ -116,7 +116,11 @@ def columns(file: pq.ParquetFile, url: str, inputs: Inputs) -> list[str]:
         raise PictureError(f"{url}: has no column {column}, only {', '.join(names)}: name another, or one category")
     for name in inputs.kept:
         if name not in names:
-            raise PictureError(f"{url}: has no column {name} to keep, only {', '.join(names)}: name one of these")
+            raise PictureError(f"{url}: has no column {name!r} to keep, only {', '.join(names)}: name one of these")
+        if names.count(name) > 1:
+            raise PictureError(
+                f"{url}: has {names.count(name)} columns {name!r}, and one can be kept: rename the others"
+            )
     found = [name for name in ("path", "bytes") if name in names]
     if not found:
         raise PictureError(f"{url}: has neither a column 'path' nor 'bytes', only {', '.join(names)}: rename one")

@@ -47,10 +47,15 @@ def test_paths_in_parquet_are_listed_with_their_category(place: tuple[str, Calla
     assert list(inputs.listed(Inputs(parquet=root, category="b"))) == [("/1.png", "b"), ("/2.png", "b")]
     kept = list(inputs.listed(Inputs(parquet=root, category="b", kept=("id", "kind"))))
     assert kept == [("/1.png", "b", 1, "a"), ("/2.png", "b", 2, None)]
-    with pytest.raises(PictureError, match="has no column serial to keep, only kind, path, id"):
+    with pytest.raises(PictureError, match="has no column 'serial' to keep, only kind, path, id"):
         list(inputs.listed(Inputs(parquet=where, category="b", kept=("id", "serial"))))
     with pytest.raises(PictureError, match="has no column part, only kind, path, id"):
         list(inputs.listed(Inputs(parquet=where, category_column="part")))
+    twice = pa.BufferOutputStream()
+    pq.write_table(pa.table([["/1.png"], [1], [2]], names=["path", "id", "id"]), twice)
+    put("twice.parquet", twice.getvalue().to_pybytes())
+    with pytest.raises(PictureError, match=r"twice.parquet: has 2 columns 'id', and one can be kept"):
+        list(inputs.listed(Inputs(parquet=f"{root}/twice.parquet", category="b", kept=("id",))))
     nested = pa.BufferOutputStream()
     pq.write_table(pa.table({"path": [["/1.png"]]}), nested)
     put("nested.parquet", nested.getvalue().to_pybytes())
