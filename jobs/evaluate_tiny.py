@@ -4,15 +4,14 @@
     python jobs/evaluate_tiny.py --groups textures,digits --draws 1
 
 Prints two tables: how well pictures are told apart, mean ± standard deviation over the draws of the references, and how
-long it takes. --json keeps every single figure.
+long it takes. --json keeps every single figure; what is there already is not measured again, so that a run that was
+killed goes on when the same command is given again, or one of more draws.
 """
 
-import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import as_completed
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -21,8 +20,8 @@ import click
 import numpy as np
 from tqdm import tqdm
 
-from o2n.device import processor
 from o2n.evaluation import tasks
+from o2n.evaluation.figures import Figures, Measured, read_figures
 from o2n.evaluation.judge import Judgement, judge
 from o2n.evaluation.options import names
 from o2n.evaluation.processes import one_thread_processes
@@ -76,7 +75,13 @@ COLUMNS = (
     type=click.IntRange(1),
     help="Processes, one thread each.",
 )
-@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Keep all figures here.")
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Keep all figures here; those that are here already are not measured again.",
+)
 @profile_option
 def main(
     groups: list[str], draws: int, seeds: int, data: Path | None, workers: int, json_file: Path | None, profile: Profile
@@ -90,21 +95,27 @@ def main(
     chosen = [group for group in groups if group not in missing]
     if not chosen:
         return
-    work = list(_work(chosen, draws, seeds, folders, profile))
-    found: list[Judgement] = []
-    with tempfile.TemporaryDirectory() as folder:
-        speed = measure(work[0][0], profile, CategoryStore(folder))
-        click.echo(f"{speed_table(speed)}\n")
+    measured = Measured.here(profile)
+    figures = read_figures(json_file, measured) if json_file else None
+    work = {_key(*one): one for one in _work(chosen, draws, seeds, folders, profile)}
+    if figures is None:
+        with tempfile.TemporaryDirectory() as folder:
+            speed = measure(next(iter(work.values()))[0], profile, CategoryStore(folder))
+        figures = Figures(measured=measured, seconds=speed)
+    click.echo(f"{speed_table(figures.seconds)}\n")
+    known = {_of(judgement) for judgement in figures.judgements}
     with (
         tempfile.TemporaryDirectory() as folder,
         one_thread_processes(workers) as pool,
+        tqdm(total=len(work), initial=len(work.keys() & known), unit="task", mininterval=5) as bar,
     ):
-        waiting = [pool.submit(_judge, task, draw, seeded, folder) for task, draw, seeded in work]
-        for done in tqdm(as_completed(waiting), total=len(waiting), unit="task", mininterval=5):
-            found.append(done.result())
+        waiting = [pool.submit(_judge, *one, folder) for key, one in work.items() if key not in known]
+        for done in as_completed(waiting):
+            figures.judgements.append(done.result())
+            bar.update()
             if json_file:
-                _write(json_file, found, speed, profile)
-    click.echo(table(found))
+                figures.write(json_file)
+    click.echo(table([judgement for judgement in figures.judgements if _of(judgement) in work]))
 
 
 def table(found: list[Judgement]) -> str:
@@ -167,20 +178,16 @@ def _work(
                     yield task, draw, profile.model_copy(update={"seed": profile.seed + seed})
 
 
+def _key(task: Task, draw: int, profile: Profile) -> tuple[str, str, int, int]:
+    return task.group, task.name, draw, profile.seed
+
+
+def _of(judgement: Judgement) -> tuple[str, str, int, int]:
+    return judgement.group, judgement.name, judgement.draw, judgement.seed
+
+
 def _judge(task: Task, draw: int, profile: Profile, folder: str) -> Judgement:
     return judge(task, draw, profile, CategoryStore(folder))
-
-
-def _write(file: Path, found: list[Judgement], speed: Speed, profile: Profile) -> None:
-    from o2n.foundation import load_foundation
-
-    about = {
-        "profile": profile.model_dump(),
-        "foundation": load_foundation(profile).identity,
-        "machine": processor(),
-        "seconds": asdict(speed),
-    }
-    file.write_text(json.dumps({**about, "judgements": [asdict(judgement) for judgement in found]}, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,16 @@
 """The table of the evaluation: means over tasks, deviations between draws, and the best branch beside the fusion."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from click.testing import CliRunner
 
 from jobs.evaluate_tiny import COLUMNS, main, speed_table, table
+from o2n.data.datasets.mnist import WORDS
+from o2n.evaluation.figures import Figures, Measured
 from o2n.evaluation.judge import Judgement
 from o2n.evaluation.speed import Speed
+from tests.helpers import QUICK
 
 
 def judgement(name: str, draw: int, fused: float, seed: int = 0) -> Judgement:
@@ -62,3 +66,24 @@ def test_groups_whose_pictures_are_not_there_are_left_out(tmp_path: Path) -> Non
     assert done.exit_code == 0
     assert done.output.count("is left out") == 2
     assert str(tmp_path / "magnetic-tile") in done.output
+
+
+def test_a_run_that_was_killed_measures_only_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "quick.json").write_text(QUICK.model_dump_json())
+    file = tmp_path / "figures.json"
+    known = [judgement(name, draw, 0.75) for draw in (0, 1) for name in WORDS[:9]]
+    known = [replace(one, group="scikit-learn digits") for one in known]
+    kept = Figures(measured=Measured.here(QUICK), seconds=Speed(12.34, 0.25, 0.0625), judgements=known)
+    kept.write(file)
+    arguments = ["--groups", "digits", "--draws", "1", "--profile", str(tmp_path / "quick.json"), "--json", str(file)]
+    done = CliRunner().invoke(main, [*arguments, "--workers", "1"], catch_exceptions=False)
+    assert done.exit_code == 0
+    found = Figures.model_validate_json(file.read_bytes())
+    assert (found.measured, found.seconds, found.judgements[:-1]) == (kept.measured, kept.seconds, known)
+    new = found.judgements[-1]
+    assert (new.group, new.name, new.draw, new.seed) == ("scikit-learn digits", WORDS[9], 0, 0)
+    assert 0.5 < new.figures["S_N"] <= 1
+    assert table([*known[:9], new]) in done.output  # of the draws that were asked for
+    before = file.read_bytes()
+    assert table([*known[:9], new]) in CliRunner().invoke(main, arguments, catch_exceptions=False).output
+    assert file.read_bytes() == before
