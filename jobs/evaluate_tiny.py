@@ -20,6 +20,7 @@ import click
 import numpy as np
 from tqdm import tqdm
 
+from o2n.errors import O2NError
 from o2n.evaluation import tasks
 from o2n.evaluation.figures import Figures, Measured, read_figures
 from o2n.evaluation.judge import Judgement, judge
@@ -102,6 +103,11 @@ def main(
         with tempfile.TemporaryDirectory() as folder:
             speed = measure(next(iter(work.values()))[0], profile, CategoryStore(folder))
         figures = Figures(measured=measured, seconds=speed)
+        if json_file:
+            figures.write(json_file)  # a place that cannot be written is told of now, not in minutes
+    for one in figures.judgements:
+        if (asked := work.get(_of(one))) and asked[0].digest != one.pictures:
+            raise O2NError(f"{json_file} holds figures of other pictures of {one.name}: give another --json")
     click.echo(f"{speed_table(figures.seconds)}\n")
     known = {_of(judgement) for judgement in figures.judgements}
     with (

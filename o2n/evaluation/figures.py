@@ -45,9 +45,16 @@ class Figures(BaseModel):
     judgements: list[Judgement] = []
 
     def write(self, file: Path) -> None:
-        """Whole at every moment: whoever is killed here loses nothing."""
-        with replacing(file) as part:
-            part.write_text(self.model_dump_json(indent=1))
+        """Whole at every moment: whoever is killed here loses nothing.
+
+        Raises:
+            O2NError: there is no room, or the folder cannot be written.
+        """
+        try:
+            with replacing(file) as part:
+                part.write_text(self.model_dump_json(indent=1))
+        except OSError as error:
+            raise O2NError(f"{file} cannot be written ({error.strerror}): make room, or give another --json") from None
 
 
 def read_figures(file: Path, measured: Measured) -> Figures | None:

@@ -28,15 +28,17 @@ from o2n.version import scales_in
 class Judgement:
     """What came out for one task and one draw of its references.
 
-    figures: each metric's name -> its value. AUROC, AUPRO and SSIM are fractions; "plain sum" is eq. (7) with the
-    paper's weights, whatever the profile fuses; "error gone" is the share of the error inside the masks (query against
-    normal twin) that the counterpart no longer has. Both fusions are of the branches as the profile smooths them.
+    pictures: `Task.digest`. figures: each metric's name -> its value. AUROC, AUPRO and SSIM are fractions; "plain sum"
+    is eq. (7) with the paper's weights, whatever the profile fuses; "error gone" is the share of the error inside the
+    masks (query against normal twin) that the counterpart no longer has. Both fusions are of the branches as the
+    profile smooths them.
     """
 
     group: str
     name: str
     draw: int
     seed: int
+    pictures: str
     figures: dict[str, float]
 
 
@@ -80,7 +82,7 @@ def judge(task: Task, draw: int, profile: Profile, store: CategoryStore) -> Judg
         after = masked_error(counterparts[bad], twins[bad], masks[bad])
         figures["error gone"] = 1 - float(after.mean() / before.mean())
         figures["SSIM outside"] = float(ssim_outside(counterparts, queries, masks).mean())
-    return Judgement(task.group, task.name, draw, profile.seed, figures)
+    return Judgement(task.group, task.name, draw, profile.seed, task.digest, figures)
 
 
 def _smaller(masks: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:

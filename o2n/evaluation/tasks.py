@@ -3,6 +3,7 @@
 Every function is deterministic in `draw`, which chooses the references; the queries stay the same where they can.
 """
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,12 @@ class Task:
     labels: NDArray[np.bool_]
     masks: NDArray[np.bool_] | None = None
     twins: list[Picture] | None = None
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the references and queries, in hex: figures of equal names may be of other pictures."""
+        seen = [images.digest(picture) for picture in (*self.references, *self.queries)]
+        return hashlib.sha256("".join(seen).encode()).hexdigest()
 
 
 def families(part: str, number: int, each: int = 30) -> list[Task]:

@@ -10,12 +10,13 @@ from o2n.data.datasets.mnist import WORDS
 from o2n.evaluation.figures import Figures, Measured
 from o2n.evaluation.judge import Judgement
 from o2n.evaluation.speed import Speed
+from o2n.evaluation.tasks import digits
 from tests.helpers import QUICK
 
 
 def judgement(name: str, draw: int, fused: float, seed: int = 0) -> Judgement:
     figures = dict.fromkeys(COLUMNS, 0.5) | {"fused": fused, "S_P": 0.6, "S_N": 0.7, "S_text": 0.55}
-    return Judgement("group", name, draw, seed, figures)
+    return Judgement("group", name, draw, seed, "", figures)
 
 
 def cells(text: str) -> dict[str, str]:
@@ -71,8 +72,11 @@ def test_groups_whose_pictures_are_not_there_are_left_out(tmp_path: Path) -> Non
 def test_a_run_that_was_killed_measures_only_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "quick.json").write_text(QUICK.model_dump_json())
     file = tmp_path / "figures.json"
-    known = [judgement(name, draw, 0.75) for draw in (0, 1) for name in WORDS[:9]]
-    known = [replace(one, group="scikit-learn digits") for one in known]
+    known = [
+        replace(judgement(task.name, draw, 0.75), group=task.group, pictures=task.digest)
+        for draw in (0, 1)
+        for task in digits(draw)[:9]
+    ]
     kept = Figures(measured=Measured.here(QUICK), seconds=Speed(12.34, 0.25, 0.0625), judgements=known)
     kept.write(file)
     arguments = ["--groups", "digits", "--draws", "1", "--profile", str(tmp_path / "quick.json"), "--json", str(file)]
@@ -86,4 +90,12 @@ def test_a_run_that_was_killed_measures_only_what_is_missing(tmp_path: Path) -> 
     assert table([*known[:9], new]) in done.output  # of the draws that were asked for
     before = file.read_bytes()
     assert table([*known[:9], new]) in CliRunner().invoke(main, arguments, catch_exceptions=False).output
+    assert file.read_bytes() == before
+
+    known[0] = replace(known[0], pictures="of another set")
+    kept.model_copy(update={"judgements": known}).write(file)
+    before = file.read_bytes()
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 1
+    assert f"figures.json holds figures of other pictures of {WORDS[0]}: give another --json" in done.output
     assert file.read_bytes() == before

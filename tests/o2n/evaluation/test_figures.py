@@ -14,7 +14,7 @@ MEASURED = Measured.here(TINY)
 FIGURES = Figures(
     measured=MEASURED,
     seconds=Speed(onboarding=12.5, alone=0.25, in_batch=0.125),
-    judgements=[Judgement("group", "name", 1, 2, {"fused": 0.1 + 0.2, "S_P": 1.0})],
+    judgements=[Judgement("group", "name", 1, 2, "a" * 64, {"fused": 0.1 + 0.2, "S_P": 1.0})],
 )
 
 
@@ -52,3 +52,9 @@ def test_a_file_of_no_figures_is_an_error(tmp_path: Path, content: str) -> None:
         read_figures(file, MEASURED)
     with pytest.raises(O2NError, match="holds no figures"):
         read_figures(tmp_path, MEASURED)
+
+
+def test_a_place_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    with pytest.raises(O2NError, match=r"figures\.json cannot be written \(.+\): make room, or give another --json"):
+        FIGURES.write(tmp_path / "taken" / "figures.json")
